@@ -1,0 +1,25 @@
+"""The stable reason of every error that leaves a process. One concept, one code; docs/errors.md explains each."""
+
+from enum import StrEnum, unique
+
+
+@unique
+class Reason(StrEnum):
+    """Sent as ``google.rpc.ErrorInfo.reason`` and in Nacks; never renamed, never reused."""
+
+    INTERNAL = "INTERNAL"
+    GENERATION_ROLLBACK = "GENERATION_ROLLBACK"
+
+
+class AgentFactoryError(Exception):
+    """Base of every expected error: a stable ``reason`` and a message written for the peer, "expected X, got Y".
+
+    ``metadata`` travels as ``ErrorInfo.metadata``: the place in the input, the limit, the nearest names.
+    """
+
+    reason: Reason = Reason.INTERNAL
+
+    def __init__(self, message: str, *, metadata: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata or {}
