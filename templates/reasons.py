@@ -7,8 +7,11 @@ from enum import StrEnum, unique
 class Reason(StrEnum):
     """Sent as ``google.rpc.ErrorInfo.reason`` and in Nacks; never renamed, never reused."""
 
-    INTERNAL = "INTERNAL"
     GENERATION_ROLLBACK = "GENERATION_ROLLBACK"
+    INTERNAL = "INTERNAL"
+    INVALID_DOCUMENT = "INVALID_DOCUMENT"
+    INVALID_NAME = "INVALID_NAME"
+    INVALID_TEMPLATE = "INVALID_TEMPLATE"
 
 
 class AgentFactoryError(Exception):
