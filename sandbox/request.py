@@ -1,0 +1,43 @@
+"""What is handed to a worker: compiled code once, then invocations of it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sandbox.limits import SandboxLimits
+
+Abi = Literal["component", "image", "command"]
+NO_CONFIG = b"{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledCode:
+    """Native code made from one module by one engine: trusted bytes, never taken from a network.
+
+    ``engine_fingerprint`` must equal the worker's own (``sandbox.engine.fingerprint``), else loading is refused.
+    """
+
+    code: bytes = field(repr=False)
+    abi: Abi
+    module_sha256: str
+    engine_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvocationRequest:
+    """One call of loaded code.
+
+    ``source`` is the author's source for the abi ``image``; ``config`` is JSON; ``granted`` are full interface names such
+    as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image, ``load`` is
+    called, but nothing is processed: a dry run, whose output is empty.
+    """
+
+    code_id: str
+    abi: Abi
+    source: bytes | None = field(default=None, repr=False)
+    input: bytes = field(default=b"", repr=False)
+    config: bytes = field(default=NO_CONFIG, repr=False)
+    limits: SandboxLimits = field(default_factory=SandboxLimits)
+    granted: frozenset[str] = frozenset()
+    invocation_id: str = ""
+    trace_context: str = ""
+    process: bool = True
