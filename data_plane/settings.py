@@ -1,0 +1,69 @@
+"""Settings of a node, read once in main from AGENTFACTORY_NODE_*."""
+
+from enum import StrEnum, unique
+from pathlib import Path
+
+from pydantic import Field
+
+from service.settings import ServerSettings
+
+
+@unique
+class Mode(StrEnum):
+    """A production node refuses a root or charter that says it is for development."""
+
+    PRODUCTION = "production"
+    DEVELOPMENT = "development"
+
+
+@unique
+class IsolationLevel(StrEnum):
+    """How far a worker is locked away, weakest first."""
+
+    RLIMITS_ONLY = "rlimits-only"
+    LANDLOCK_SECCOMP = "landlock+seccomp"
+    FULL = "full"
+
+
+class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
+    """The node's id is the one in its certificate: `spiffe://<trust domain>/node/<id>`."""
+
+    store_directory: Path = Field(description="Private directory of everything that the node keeps.")
+    root_file: Path = Field(description="The TUF root that was pinned when the node was installed.")
+    mode: Mode = Field(default=Mode.PRODUCTION, description="`production` refuses development roots.")
+    control_plane: str | None = Field(
+        default=None, description="`host:port` of the control plane; unset: serves what its store holds."
+    )
+    reconnect_s_max: float = Field(default=30.0, gt=0, description="Longest pause between two attempts to connect.")
+    report_period_s: float = Field(default=5.0, gt=0, description="Pause between reports to the control plane.")
+    fetch_timeout_s: float = Field(default=300.0, gt=0, description="Longest that fetching missing blobs may take.")
+    bundle_bytes_max: int = Field(
+        default=64 * 1024 * 1024, gt=0, description="Longest bundle, decompressed, that is accepted."
+    )
+    generations_kept: int = Field(default=3, ge=1, le=100, description="Generations kept on disk, newest first.")
+    compile_cache_bytes_max: int = Field(
+        default=4 * 1024**3, gt=0, description="Size of the compile cache, beyond which old entries go."
+    )
+    concurrency_max: int = Field(
+        default=4096, ge=1, description="Ceiling of the adaptive limit of invocations in flight."
+    )
+    workers_per_tenant: int = Field(default=1, ge=1, le=64, description="Worker processes of each tenant in use.")
+    spare_workers: int = Field(
+        default=1, ge=0, le=16, description="Workers started in advance, which no tenant has used."
+    )
+    workers_max: int = Field(default=64, ge=1, le=1024, description="Worker processes of the node, spares included.")
+    worker_idle_s: float = Field(default=300.0, gt=0, description="A tenant's worker that idles this long is stopped.")
+    isolation_min: IsolationLevel = Field(
+        default=IsolationLevel.RLIMITS_ONLY, description="The node refuses to serve with workers below this level."
+    )
+    child_depth_max: int = Field(default=4, ge=0, le=16, description="How deep agents may invoke agents.")
+    tenant_templates: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description='Which templates the services of a tenant may use, JSON: `{"acme": ["documentation/*"]}`. '
+        "Empty: every tenant, every active template. Once set, a tenant that is not in it may use none.",
+    )
+    agents_max: int = Field(default=1_000_000, ge=1, description="Agents that one node keeps.")
+    invocations_kept: int = Field(default=100_000, ge=0, description="Records of recent invocations that are kept.")
+    invocations_kept_s: float = Field(
+        default=7 * 86_400.0, gt=0, description="How long records of invocations are kept at most."
+    )
