@@ -1,6 +1,6 @@
 """Who a peer is: exactly one SPIFFE URI in its certificate (design, section 7).
 
-The four forms are listed in ``_FORMS``; everything else is refused, so that a certificate can never be read in two ways.
+The four forms are listed in ``_FORMS``; everything else is refused: no certificate can be read in two ways.
 """
 
 import re
@@ -78,7 +78,7 @@ class Identity:
                 parts = found.groupdict()
                 return cls(trust_domain=trust_domain, kind=kind, name=parts["name"], tenant=parts.get("tenant"))
         raise InvalidIdentityError(
-            f"expected /tenant/T/service/S, /node/N, /control-plane/C or /person/P behind the trust domain, got {uri[:200]!r}"
+            f"expected …/tenant/T/service/S, …/node/N, …/control-plane/C or …/person/P, got {uri[:200]!r}"
         )
 
     @classmethod

@@ -1,13 +1,21 @@
-"""The peer of a gRPC call: TLS version, certificate, identity. Read once per certificate, then remembered by its bytes."""
+"""The peer of a gRPC call: TLS version, certificate, identity. Read once per certificate, remembered by its bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol
 
-from service.identity import Identity
+from cryptography import x509
+
+from service.identity import Identity, identity_of_certificate
 from templates.reasons import AgentFactoryError, Reason
 
 CERTIFICATES_REMEMBERED_MAX: Final = 4096
+
+# Property names as grpcio 1.85.1 sends them (found by printing `context.auth_context()`).
+_TLS_VERSION: Final = "ssl_tls_version"
+_CERTIFICATE: Final = "x509_pem_cert"
+_TLS_1_3: Final = [b"TLSv1.3"]
 
 
 class TlsVersionError(AgentFactoryError):
@@ -25,7 +33,7 @@ class UnauthenticatedError(AgentFactoryError):
 class CallContext(Protocol):
     """What this module needs of ``grpc.ServicerContext`` and ``grpc.aio.ServicerContext`` alike."""
 
-    def auth_context(self) -> Mapping[str, list[bytes]]:
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """Return the properties of the connection, as grpc names them."""
         ...
 
@@ -41,14 +49,35 @@ class Peer:
 def peer_of(context: CallContext, /) -> Peer:
     """Return the peer of this call.
 
+    That an authority signed the certificate was settled by the handshake. That it has not run out since is for the
+    caller to compare with its clock (`ServerGuard` does), because a connection may live longer than a certificate.
+
     Raises:
         TlsVersionError: not TLS 1.3.
         UnauthenticatedError: no certificate.
         InvalidIdentityError: the certificate does not hold exactly one of our URIs.
     """
-    raise NotImplementedError
+    properties = context.auth_context()
+    version = properties.get(_TLS_VERSION)
+    if version != _TLS_1_3:
+        got = version[0].decode("ascii", "replace") if version else "a connection without TLS"
+        raise TlsVersionError(f"expected TLSv1.3, got {got}")
+    certificates = properties.get(_CERTIFICATE)
+    if not certificates or len(certificates) != 1:
+        raise UnauthenticatedError(f"expected one client certificate, got {len(certificates or ())}")
+    return _peer_of_certificate(certificates[0])
 
 
 def peer_identity(context: CallContext, /) -> Identity:
     """Return ``peer_of(context).identity``: what a servicer asks for."""
     return peer_of(context).identity
+
+
+# Refusals are exceptions and so not remembered: strangers cannot push known peers out.
+@lru_cache(maxsize=CERTIFICATES_REMEMBERED_MAX)
+def _peer_of_certificate(pem: bytes) -> Peer:
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise UnauthenticatedError("expected a client certificate in X.509, got something else") from error
+    return Peer(identity_of_certificate(certificate), certificate.not_valid_after_utc.timestamp())

@@ -26,6 +26,7 @@ STATUS: Final = MappingProxyType(
         Reason.INVALID_LOCAL_CA: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
         Reason.SERVER_DRAINING: grpc.StatusCode.UNAVAILABLE,
+        Reason.INVALID_PROFILE: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.INVALID_SETTINGS: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.INVALID_TLS_FILES: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.TLS_REQUIRED: grpc.StatusCode.UNAUTHENTICATED,

@@ -5,14 +5,19 @@ grpc negotiates TLS 1.3 where both ends can, but accepts 1.2; `service.peer` ref
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from service.secret_files import read_secret
 from templates.reasons import AgentFactoryError, Reason
 
 
 class TlsFilesError(AgentFactoryError):
-    """A certificate or key file is missing, unreadable, does not match, or is open to other users."""
+    """A certificate or key file is missing, unreadable, damaged, or does not match the other."""
 
     reason = Reason.INVALID_TLS_FILES
 
@@ -26,13 +31,23 @@ class TlsFiles:
     authorities: Path
 
 
+class _Pem(NamedTuple):
+    certificate: bytes
+    key: bytes
+    authorities: bytes
+
+
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     """Return credentials that demand a client certificate signed by ``files.authorities``.
 
     Raises:
         TlsFilesError: with the file's path and what is wrong with it.
+        ExposedFileError: the private key is readable by others.
     """
-    raise NotImplementedError
+    pem = _read(files)
+    return grpc.ssl_server_credentials(
+        [(pem.key, pem.certificate)], root_certificates=pem.authorities, require_client_auth=True
+    )
 
 
 def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
@@ -40,5 +55,51 @@ def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
 
     Raises:
         TlsFilesError: with the file's path and what is wrong with it.
+        ExposedFileError: the private key is readable by others.
     """
-    raise NotImplementedError
+    pem = _read(files)
+    return grpc.ssl_channel_credentials(
+        root_certificates=pem.authorities, private_key=pem.key, certificate_chain=pem.certificate
+    )
+
+
+def certificate_of(files: TlsFiles) -> x509.Certificate:
+    """Return the certificate that these files show, for its identity and its last day.
+
+    Raises:
+        TlsFilesError: missing or damaged.
+    """
+    return _certificates(files.certificate, _public(files.certificate))[0]
+
+
+def _read(files: TlsFiles) -> _Pem:
+    certificate, authorities = _public(files.certificate), _public(files.authorities)
+    try:
+        key = read_secret(files.key)
+    except OSError as error:
+        raise TlsFilesError(f"expected a readable private key, got {error.strerror}: {files.key}") from error
+    leaf = _certificates(files.certificate, certificate)[0]
+    _certificates(files.authorities, authorities)
+    try:
+        private_key = load_pem_private_key(key, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise TlsFilesError(f"expected an unencrypted private key in PEM, got something else: {files.key}") from error
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if private_key.public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
+        raise TlsFilesError(f"expected the key of {files.certificate}, got another one: {files.key}")
+    return _Pem(certificate, key, authorities)
+
+
+def _public(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TlsFilesError(f"expected a readable certificate, got {error.strerror}: {path}") from error
+
+
+def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
+    # grpc answers a damaged file with connections that fail without a reason: look first.
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise TlsFilesError(f"expected certificates in PEM, got something else: {path}") from error
