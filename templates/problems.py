@@ -16,7 +16,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One refusal: a stable code, a sentence for its author, and its place as JSON pointer (RFC 6901) and in the text."""
+    """One refusal: a stable code, a sentence for the author, its place as JSON pointer (RFC 6901) and in the text."""
 
     code: Reason
     message: str
@@ -27,6 +27,11 @@ class Problem:
     def __str__(self) -> str:
         place = f" (at {self.pointer})" if self.pointer else ""
         return f"{self.line}:{self.column}: {self.code}: {self.message}{place}"
+
+
+def join(pointer: str, key: str) -> str:
+    """Append one member name to a JSON pointer, escaped as RFC 6901 section 3 says."""
+    return f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
 
 
 class InvalidDocumentError(AgentFactoryError):
