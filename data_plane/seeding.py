@@ -20,8 +20,9 @@ def seed_store(
 ) -> int:
     """Verify ``bundle`` (not compressed) and make it the newest generation of the store; return its number.
 
-    ``blobs`` are by sha256 (hex) and must hold the source and modules of every template that the plan names for ``node_id``.
-    Modules are compiled when the node starts. The store may exist; an older generation than it has seen is refused.
+    ``blobs`` are by sha256 (hex) and must hold the source and modules of every template that the plan names for
+    ``node_id``. Modules are compiled when the node starts. The store may exist; an older generation than it has seen
+    is refused.
 
     Raises:
         AgentFactoryError: with the same reasons as the node's Nack of a pushed update.
