@@ -1,22 +1,39 @@
 """Compile one ``.wasm`` in a process of its own that does this one job and exits.
 
 The compiler is the largest body of code that reads an author's bytes, so it never runs in a process that holds a key,
-a socket or another tenant. Only the text of the magic number decides what is accepted: a component or a core module.
-Compiled code, ELF and archives are refused before anything parses them (ADR 8; sandbox notes, engine fact 7).
+a socket or another tenant. The first eight bytes decide what is accepted: a component or a core module. Compiled code,
+ELF and everything else are refused before anything parses them (ADR 8; sandbox notes, engine fact 7).
 """
 
+import asyncio
+import hashlib
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
-Abi = Literal["component", "image", "command"]
+from sandbox.request import Abi, CompiledCode
+
+Job = Literal["compile", "inspect"]
+
+CORE_PREAMBLE: Final = b"\x00asm\x01\x00\x00\x00"
+COMPONENT_PREAMBLE: Final = b"\x00asm\x0d\x00\x01\x00"
+ELF_MAGIC: Final = b"\x7fELF"
+HEADER_BYTES_MAX: Final = 16 << 20  # an inspection's names; wasmtime itself caps them far below
+_PIECE_BYTES: Final = 1 << 20
+_PACKAGE_ROOT: Final = str(Path(__file__).resolve().parent.parent)
+_BOOTSTRAP: Final = "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.compiler_child import main; main()"
 
 
 class CompilerError(Exception):
     """A module was not compiled or inspected; ``code`` is stable, the message says what was expected and found.
 
     Codes: ``NOT_WASM`` (something else), ``COMPILED_CODE`` (machine code: ``.cwasm`` or ELF), ``MODULE_SIZE`` (over the
-    limit), ``MODULE_INVALID`` (the engine refuses it), ``COMPILER_LIMIT`` (time, memory or output ran out),
-    ``COMPILER_CRASH`` (the child died). None of them is worth a retry with the same bytes except the last.
+    limit), ``MODULE_INVALID`` (the engine refuses it), ``NO_ENTRY`` (it exports nothing that a node could call),
+    ``COMPILER_LIMIT`` (time, memory or output ran out), ``COMPILER_CRASH`` (the child died). Only the last may be worth
+    a retry with the same bytes.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -31,23 +48,41 @@ class CompilerSettings:
 
     module_bytes_max: int = 64 << 20
     code_bytes_max: int = 512 << 20
-    memory_bytes_max: int = 3 << 30
+    memory_bytes_max: int = 4 << 30
     cpu_s_max: int = 180
     wall_s_max: float = 240.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledCode:
-    """Machine code for exactly one engine: give it only to a worker whose fingerprint is ``engine_fingerprint``.
+def refuse_what_is_not_wasm(data: bytes, *, bytes_max: int) -> None:
+    """Raise unless ``data`` begins as a core module or a component of the versions that the engine knows.
 
-    ``abi`` is what the module's own exports say: ``command`` for a core module, ``image`` for a component that exports
-    ``load`` beside ``process``, else ``component``.
+    Raises:
+        CompilerError: ``MODULE_SIZE``, ``COMPILED_CODE`` or ``NOT_WASM``.
     """
+    if len(data) > bytes_max:
+        raise CompilerError("MODULE_SIZE", f"expected at most {bytes_max} bytes, got {len(data)}")
+    if data.startswith((CORE_PREAMBLE, COMPONENT_PREAMBLE)):
+        return
+    if data.startswith(ELF_MAGIC):  # what wasmtime writes as .cwasm is ELF too
+        raise CompilerError("COMPILED_CODE", "expected a .wasm module, got compiled code (ELF or .cwasm)")
+    if data.startswith(CORE_PREAMBLE[:4]):
+        raise CompilerError("NOT_WASM", f"expected wasm version 1 or component version 13, got {data[4:8].hex()}")
+    raise CompilerError("NOT_WASM", f"expected the wasm magic 0061736d, got {data[:4].hex() or 'nothing'}")
 
-    code: bytes
-    abi: Abi
-    module_sha256: str
-    engine_fingerprint: str
+
+def abi_of(kind: str, exports: frozenset[str]) -> Abi:
+    """The ABI that a module's exports offer.
+
+    Raises:
+        CompilerError: ``NO_ENTRY``.
+    """
+    if kind == "module":
+        if "_start" not in exports:
+            raise CompilerError("NO_ENTRY", "expected a core module to export _start, got none")
+        return "command"
+    if "process" not in exports:
+        raise CompilerError("NO_ENTRY", "expected a component to export process, got none")
+    return "image" if "load" in exports else "component"
 
 
 async def compile_module(wasm: bytes, *, settings: CompilerSettings | None = None) -> CompiledCode:
@@ -58,4 +93,91 @@ async def compile_module(wasm: bytes, *, settings: CompilerSettings | None = Non
     Raises:
         CompilerError: see its codes.
     """
-    raise NotImplementedError
+    header, code = await run_job("compile", wasm, settings or CompilerSettings())
+    return CompiledCode(
+        code=code,
+        abi=abi_of(str(header["kind"]), frozenset(header["exports"])),
+        module_sha256=hashlib.sha256(wasm).hexdigest(),
+        engine_fingerprint=str(header["engine_fingerprint"]),
+    )
+
+
+async def run_job(job: Job, wasm: bytes, settings: CompilerSettings) -> tuple[dict[str, Any], bytes]:
+    """Start the child, give it the module, and return its header and what follows.
+
+    The child is a fresh isolated interpreter (``-I``) with an empty environment, no descriptor but its pipes, and the
+    limits of ``settings`` set by itself before it reads the first byte of the module.
+
+    Raises:
+        CompilerError: see its codes.
+    """
+    refuse_what_is_not_wasm(wasm, bytes_max=settings.module_bytes_max)
+    limits = json.dumps(
+        {
+            "memory_bytes_max": settings.memory_bytes_max,
+            "cpu_s_max": settings.cpu_s_max,
+            "code_bytes_max": settings.code_bytes_max,
+        }
+    )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-c", _BOOTSTRAP, _PACKAGE_ROOT, job, limits,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={}, cwd="/", close_fds=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(settings.wall_s_max):
+            answer = await _exchange(child, wasm, HEADER_BYTES_MAX + settings.code_bytes_max)
+            status = await child.wait()
+    except TimeoutError:
+        raise CompilerError("COMPILER_LIMIT", f"expected an answer within {settings.wall_s_max} s, got none") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    return _read_answer(answer, status)
+
+
+async def _exchange(child: asyncio.subprocess.Process, wasm: bytes, answer_bytes_max: int) -> bytes:
+    """Feed and read at once; an answer that is too long is cut one byte above its limit."""
+    if child.stdin is None or child.stdout is None:
+        raise CompilerError("COMPILER_CRASH", "expected pipes to the child, got none")
+    async with asyncio.TaskGroup() as tasks:
+        feeding = tasks.create_task(_feed(child.stdin, wasm))
+        pieces: list[bytes] = []
+        length = 0
+        while length <= answer_bytes_max and (piece := await child.stdout.read(_PIECE_BYTES)):
+            length += len(piece)
+            pieces.append(piece)
+        feeding.cancel()
+    if length > answer_bytes_max:
+        raise CompilerError("COMPILER_LIMIT", f"expected at most {answer_bytes_max} bytes of compiled code, got more")
+    return b"".join(pieces)
+
+
+async def _feed(stdin: asyncio.StreamWriter, wasm: bytes) -> None:
+    try:
+        stdin.write(wasm)
+        await stdin.drain()
+        stdin.close()
+        await stdin.wait_closed()
+    except (BrokenPipeError, ConnectionResetError):
+        return  # the child died or refused early: its status and answer say why
+
+
+def _read_answer(answer: bytes, status: int) -> tuple[dict[str, Any], bytes]:
+    length = int.from_bytes(answer[:8], "big")
+    if status != 0 or len(answer) < 8 + length or not length:
+        raise _death(status)
+    header = json.loads(answer[8 : 8 + length])
+    if "error" in header:
+        raise CompilerError(header["error"]["code"], header["error"]["message"])
+    return header, answer[8 + length :]
+
+
+def _death(status: int) -> CompilerError:
+    """A child that ended without an answer. SIGXCPU and SIGKILL are limits, as is the abort of a failed allocation."""
+    if status in {-24, -9}:
+        return CompilerError("COMPILER_LIMIT", f"the compiler exceeded its time or memory (signal {-status})")
+    if status == -6:
+        return CompilerError("COMPILER_LIMIT", "the compiler could not allocate more memory (signal 6)")
+    return CompilerError("COMPILER_CRASH", f"the compiler ended with status {status} and no answer")
