@@ -26,9 +26,9 @@ class CompiledCode:
 class InvocationRequest:
     """One call of loaded code.
 
-    ``source`` is the author's source for the abi ``image``; ``config`` is JSON; ``granted`` are full interface names such
-    as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image, ``load`` is
-    called, but nothing is processed: a dry run, whose output is empty.
+    ``source`` is the author's source for the abi ``image``; ``config`` is JSON; ``granted`` are full interface names
+    such as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image,
+    ``load`` is called, but nothing is processed: a dry run, whose output is empty.
     """
 
     code_id: str
