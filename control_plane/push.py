@@ -10,7 +10,7 @@ GREETING  Hello, holds the wanted generation          CURRENT   SendLease if its
 GREETING  Hello, holds another generation             UPDATING  SendFull, StartTimer(ACK)
 GREETING  Published, LeaseRenewed                     GREETING  - (remembered)
 GREETING  Acked, Nacked, Reported, ResyncAsked        GONE      GoAway(HELLO_EXPECTED)
-CURRENT   Published newer                             UPDATING  SendFull or, when urgent, SendRevocation; StartTimer(ACK)
+CURRENT   Published newer                             UPDATING  SendFull (urgent: SendRevocation), StartTimer(ACK)
 CURRENT   LeaseRenewed                                CURRENT   SendLease
 CURRENT   ResyncAsked, first for this generation      UPDATING  SendFull, StartTimer(ACK)
 CURRENT   ResyncAsked again                           REFUSED   -
@@ -27,7 +27,7 @@ UPDATING  Nacked sent, final                          REFUSED   -
 UPDATING  ResyncAsked, first for this generation      UPDATING  SendFull, StartTimer(ACK)
 UPDATING  ResyncAsked again                           REFUSED   -
 UPDATING  TimerFired(ACK), the latest one             GONE      GoAway(ACK_OVERDUE)
-REFUSED   Published newer                             UPDATING  SendFull or, when urgent, SendRevocation; StartTimer(ACK)
+REFUSED   Published newer                             UPDATING  SendFull (urgent: SendRevocation), StartTimer(ACK)
 REFUSED   LeaseRenewed                                REFUSED   - (the node does not serve that generation)
 REFUSED   TimerFired(RETRY), the latest one           UPDATING  SendFull, StartTimer(ACK)
 REFUSED   Acked refused ACTIVE                        CURRENT   SendLease if a newer one was signed meanwhile
@@ -41,10 +41,10 @@ GONE      anything                                    GONE      -
 Everything else (an older generation, a duplicate, a timer that was overtaken) changes nothing and has no effect.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum, unique
-import hashlib
 from typing import TypeAlias, assert_never
 
 PROTOCOL_VERSIONS = frozenset({1})
@@ -158,16 +158,7 @@ class Disconnected:
 
 
 Fact: TypeAlias = (
-    Hello
-    | Published
-    | LeaseRenewed
-    | Acked
-    | Nacked
-    | Reported
-    | ResyncAsked
-    | TimerFired
-    | Draining
-    | Disconnected
+    Hello | Published | LeaseRenewed | Acked | Nacked | Reported | ResyncAsked | TimerFired | Draining | Disconnected
 )
 
 
@@ -214,7 +205,7 @@ Effect: TypeAlias = SendFull | SendRevocation | SendLease | GoAway | StartTimer
 
 
 class Subscriber:
-    """One node's stream. Call `receive` with each fact in the order in which it happened; carry out effects in theirs."""
+    """One node's stream. Call `receive` with the facts in the order of their happening; carry out effects in theirs."""
 
     def __init__(self, *, wanted: int = 0, lease_version: int = 0) -> None:
         """Begin before Hello, with what is published at that moment."""
@@ -228,7 +219,7 @@ class Subscriber:
         self._attempts = 0
         self._ticket = 0
 
-    def receive(self, fact: Fact) -> list[Effect]:
+    def receive(self, fact: Fact) -> list[Effect]:  # noqa: PLR0911 - one return per row of the table
         """Apply one fact and return the effects to carry out, in order."""
         if self.state is State.GONE:
             return []
