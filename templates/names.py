@@ -1,10 +1,10 @@
 """Names of templates, their versions, and the patterns that stand for several of them."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import total_ordering
-import re
 from typing import Self
 
 from templates.reasons import AgentFactoryError, Reason
@@ -32,7 +32,7 @@ class InvalidNameError(AgentFactoryError):
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class Version:
-    """``MAJOR.MINOR.PATCH[-pre]`` of Semantic Versioning 2.0.0, without build metadata; ordered as its section 11 says."""
+    """``MAJOR.MINOR.PATCH[-pre]`` of Semantic Versioning 2.0.0 without build metadata; ordered as in its section 11."""
 
     major: int
     minor: int
