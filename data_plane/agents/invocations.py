@@ -1,0 +1,63 @@
+"""What is kept of an invocation: cheap to make while it runs, written in batches afterwards."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+OK = "OK"
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """``at_us`` counts from the start of the invocation."""
+
+    level: str
+    message: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRecord:
+    fuel: int = 0
+    wall_us: int = 0
+    guest_us: int = 0
+    host_calls: int = 0
+    wasi_calls: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    log_bytes: int = 0
+    child_invocations: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvocationRecord:
+    """One finished invocation, without input and output. ``outcome`` is OK or a failure kind."""
+
+    invocation_id: str
+    tenant: str
+    caller: str
+    agent_id: str
+    template: str
+    version: str
+    generation: int
+    template_sha256: str
+    code_sha256: str
+    image_sha256: str
+    config_sha256: str
+    started_at: datetime
+    outcome: str
+    message: str
+    usage: UsageRecord
+    logs: tuple[LogRecord, ...] = ()
+    logs_cut: bool = False
+    parent_invocation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvocationFilter:
+    """Empty members do not filter. Pages are newest first; ``before`` is the id that ended the page before."""
+
+    tenant: str
+    agent_id: str = ""
+    template: str = ""
+    before: str = ""
+    count_max: int = 50
