@@ -67,10 +67,10 @@ class Stopped(Exception):  # noqa: N818 - a decision about the guest, not an err
 class Turn:
     """Whose slice it is, and what is left of it. One per scheduler."""
 
-    __slots__ = ("clock", "ends_ns", "imports_left", "invocation")
+    __slots__ = ("clock", "ends_ns", "imports_left", "invocation", "random_bytes")
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self, clock: Clock, random_bytes: Callable[[int], bytes]) -> None:
+        self.clock, self.random_bytes = clock, random_bytes
         self.invocation: Invocation
         self.imports_left = IMPORTS_PER_SLICE
         self.ends_ns = 0
@@ -136,6 +136,7 @@ class Invocation:
         "granted",
         "guest",
         "guest_ns",
+        "has_deadline_timer",
         "host_calls",
         "input",
         "invocation_id",
@@ -177,13 +178,18 @@ class Invocation:
         self.guest_ns = self.host_calls = self.wasi_calls = self.log_bytes = self._answer_id = 0
         self._log_left = limits.log_bytes
         self.logs: list[LogLine] = []
-        self.logs_cut = False
+        self.logs_cut = self.has_deadline_timer = False
         self.failure: Failure | None = None
         self.waiting: Answer | None = None
         self.guest: Any = None
         self.store: Store
         self.steps: Steps
         self.call: Call | None = None
+
+    @property
+    def is_admitted(self) -> bool:
+        """It has a store, and with it a slot."""
+        return hasattr(self, "store")
 
     # --- limits
 
@@ -307,7 +313,7 @@ class Invocation:
         if hasattr(self, "steps"):
             self.steps.close()
         self.guest = None
-        if hasattr(self, "store"):
+        if self.is_admitted:
             self.store.close()
 
 
