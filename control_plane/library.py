@@ -62,9 +62,7 @@ class Library:
 
     def newest(self, name: TemplateName, revocations: Revocations) -> Approved | None:
         """Return the highest version of ``name`` that is not revoked."""
-        versions = (
-            each for each in self if each.ref.template_name == name and not each.is_revoked(revocations)
-        )
+        versions = (each for each in self if each.ref.template_name == name and not each.is_revoked(revocations))
         return max(versions, key=lambda each: each.ref.version, default=None)
 
     def pinned(self, pin: ParentPin) -> ResolvedTemplate | None:

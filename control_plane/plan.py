@@ -34,7 +34,7 @@ class Rules:
 
 
 def with_version(plan: Plan, added: Approved) -> Plan:
-    """Make an approved version active, unless the plan names a newer one already: nothing is downgraded by approving."""
+    """Make an approved version active, unless the plan names a newer one: approving downgrades nothing."""
     present = _active(plan, added.ref)
     if not added.is_runnable or (present is not None and present.template.version >= added.ref.version):
         return plan
@@ -62,8 +62,8 @@ def rolled_back(plan: Plan, earlier: Plan, library: Library, rules: Rules) -> Pl
 def with_revocations(plan: Plan, added: Revocations, library: Library, rules: Rules) -> Plan:
     """Revoke, and take out of the plan what may not run any more.
 
-    ``rules.revocations`` are those in force before. A revoked reviewer's approvals count no longer, so templates that fall
-    below their threshold leave the plan too.
+    ``rules.revocations`` are those in force before. A revoked reviewer's approvals count no longer, so templates that
+    fall below their threshold leave the plan too.
     """
     rules = replace(rules, revocations=rules.revocations.union(added))
     refused = refusals(plan, library, rules)
@@ -87,9 +87,7 @@ def refusals(plan: Plan, library: Library, rules: Rules) -> Mapping[TemplateRef,
     refused: dict[TemplateRef, AgentFactoryError] = {}
     for entry in plan.entries:
         try:
-            accept_template(
-                entry, materials, charter=rules.charter, revocations=rules.revocations, now=rules.now
-            )
+            accept_template(entry, materials, charter=rules.charter, revocations=rules.revocations, now=rules.now)
         except AgentFactoryError as error:
             refused[entry.template] = error
     return refused

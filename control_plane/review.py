@@ -77,8 +77,8 @@ class ApprovalRefusedError(AgentFactoryError):
 class Change:
     """One proposed template version and everything that was derived from it when it was submitted.
 
-    ``number`` is 0 before it is stored. ``statement`` is the DSSE payload that reviewers sign. ``envelope`` gathers their
-    signatures; None before the first.
+    ``number`` is 0 before it is stored. ``statement`` is the DSSE payload that reviewers sign. ``envelope`` gathers
+    their signatures; None before the first.
     """
 
     number: int
@@ -119,9 +119,9 @@ def change_number(name: str) -> int:
 def approve(change: Change, offered: bytes, *, charter: Charter, revocations: Revocations) -> tuple[Change, Tally]:
     """Add the signatures of ``offered`` to a change.
 
-    Steps: (1) in review, (2) DSSE whose payload is the one derived here, (3) every signature verifies under a key of the
-    charter, (4) every signer counts: a reviewer of the domain, not revoked, not the author (unless the domain lets one
-    person work alone), and not there already with another key. Acceptance, which decides what runs, counts again.
+    Steps: (1) in review, (2) DSSE whose payload is the one derived here, (3) every signature verifies under a key of
+    the charter, (4) every signer counts: a reviewer of the domain, not revoked, not the author (unless the domain lets
+    one person work alone), not there already with another key. Acceptance, which decides what runs, counts again.
 
     Raises:
         ChangeClosedError, ApprovalInvalidError, ApprovalMergeError, StrangerApprovalError, SignatureInvalidError
@@ -189,6 +189,6 @@ def _require_reviewer(person: str, change: Change, charter: Charter, revocations
         )
     if person == change.author and not domain.self_review:
         raise ApprovalRefusedError(
-            f"expected another reviewer than the author, got {person}: the domain {change.ref.domain} has no self-review",
+            f"expected a reviewer who is not the author, got {person}: {change.ref.domain} has no self-review",
             reason=Reason.APPROVAL_BY_AUTHOR,
         )
