@@ -1,9 +1,29 @@
-"""Structured logs: JSON lines on stderr in servers, readable lines on a terminal; secrets are scrubbed by key name."""
+"""Structured logs: JSON lines on stderr in servers, readable lines on a terminal; secrets are scrubbed by key name.
 
+An event is a constant in snake_case, past tense (`class Event` of the module that logs it); all data stands in fields,
+named by `service.telemetry.Field`. Whatever a value holds, a line stays one line: JSON escapes control characters, and
+so does the console renderer here.
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
 from enum import StrEnum, unique
-from typing import TextIO
+from functools import lru_cache
+from typing import Any, Final, TextIO
 
 import structlog
+
+from service.telemetry import Field
+
+SCRUBBED: Final = "[scrubbed]"
+VALUE_CHARACTERS_MAX: Final = 2048
+
+_SECRET_KEY: Final = re.compile(
+    r"passphrase|password|passwd|secret|token|api_?key|authorization|cookie|private_?key|credential", re.IGNORECASE
+)
 
 
 @unique
@@ -17,19 +37,101 @@ class LogFormat(StrEnum):
 
 @unique
 class LogLevel(StrEnum):
+    """Least level that is logged."""
+
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
 
 
-def configure(
-    *, level: LogLevel = LogLevel.INFO, format: LogFormat = LogFormat.AUTO, stream: TextIO | None = None
-) -> None:  # noqa: A002
-    """Set up logging for this process, once, in main."""
-    raise NotImplementedError
+def configure_logs(
+    *, level: LogLevel = LogLevel.INFO, form: LogFormat = LogFormat.AUTO, stream: TextIO | None = None
+) -> None:
+    """Set up logging for this process, once, in main; libraries' own records (``logging``) join in from WARNING on."""
+    out = sys.stderr if stream is None else stream
+    console = form is LogFormat.CONSOLE or (form is LogFormat.AUTO and out.isatty())
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _exception_without_locals,
+            scrub,
+            _render_console if console else _render_json,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        cache_logger_on_first_use=True,
+    )
+    handler = _LibraryHandler(level=max(threshold, logging.WARNING))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(handler.level)
 
 
 def get_logger(component: str) -> structlog.typing.FilteringBoundLogger:
     """Return the logger of one component; its lines carry ``component``."""
-    raise NotImplementedError
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**{Field.COMPONENT: component})
+    return logger
+
+
+def scrub(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace what stands under a secret's name, at any depth, and cut what is long."""
+    for key, value in line.items():
+        if is_secret_name(key):
+            line[key] = SCRUBBED
+        elif type(value) is str:
+            if len(value) > VALUE_CHARACTERS_MAX and key != "exception":
+                line[key] = value[:VALUE_CHARACTERS_MAX] + "…"
+        elif isinstance(value, Mapping | list | tuple):
+            line[key] = _scrubbed(value)
+    return line
+
+
+@lru_cache(maxsize=1024)
+def is_secret_name(name: str) -> bool:
+    """Return whether a field of this name must not be shown."""
+    return _SECRET_KEY.search(name) is not None
+
+
+def _scrubbed(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: SCRUBBED if is_secret_name(str(key)) else _scrubbed(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_scrubbed(each) for each in value]
+    return value
+
+
+def _exception_without_locals(
+    logger: Any, method: str, line: MutableMapping[str, Any]
+) -> Mapping[str, Any] | str | bytes | bytearray | tuple[Any, ...]:
+    return structlog.processors.format_exc_info(logger, method, line) if "exc_info" in line else line
+
+
+def _render_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
+    return _encode(line) + "\n"
+
+
+_encode: Final = json.JSONEncoder(default=str, ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _render_console(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
+    exception = line.pop("exception", None)
+    head = f"{line.pop('timestamp', '')[11:23]} {line.pop('level', ''):7} {line.pop('event', '')}"
+    fields = " ".join(f"{key}={_one_line(value)}" for key, value in line.items())
+    return f"{head} {fields}\n" + (f"{exception}\n" if exception else "")
+
+
+def _one_line(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() and " " not in text and text else json.dumps(text)
+
+
+class _LibraryHandler(logging.Handler):
+    """Gives the records of libraries (grpc, asyncio, tuf) the same shape."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = structlog.get_logger(**{Field.COMPONENT: record.name})
+        logger.log(record.levelno, "library_logged", message=record.getMessage(), exc_info=record.exc_info or None)

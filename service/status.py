@@ -77,7 +77,7 @@ STATUS: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
 
 @unique
 class _Size(IntEnum):
-    """gRPC refuses metadata beyond 8 KiB. Sent are the message (three times as long when percent-encoded) and the status."""
+    """gRPC refuses metadata beyond 8 KiB: the message (percent-encoded up to three times as long) and the status fit."""
 
     MESSAGE_BYTES = 1024
     VALUE_BYTES = 256
