@@ -1,7 +1,7 @@
 """What is wrong with a document, and where: the one shape in which every reader of this package reports it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from templates.reasons import AgentFactoryError, Reason
 
@@ -32,6 +32,15 @@ class Problem:
 def join(pointer: str, key: str) -> str:
     """Append one member name to a JSON pointer, escaped as RFC 6901 section 3 says."""
     return f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+
+
+def located(problem: Problem, positions: Mapping[str, Position]) -> Problem:
+    """Give a problem the place in the text of its pointer, or of the nearest enclosing value that is in the text."""
+    pointer = problem.pointer
+    while pointer and pointer not in positions:
+        pointer = pointer.rpartition("/")[0]
+    place = positions.get(pointer, Position(line=1, column=1))
+    return replace(problem, line=place.line, column=place.column)
 
 
 class InvalidDocumentError(AgentFactoryError):

@@ -32,7 +32,10 @@ _MULTIPLE_OF_CHECKS = 50  # decimal arithmetic
 _PATTERN_BYTES_MAX = 1_048_576
 _MESSAGE_LENGTH_MAX = 300
 _LOCAL_REFERENCE = re.compile(r"#(?:/.*)?", re.DOTALL)
-_REFUSED_KEYWORDS = frozenset({"$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$vocabulary"})
+_REFUSED_KEYWORDS = frozenset({
+    "$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef", "$recursiveAnchor", "$vocabulary",
+    "dependencies",  # of older drafts, yet still evaluated
+})  # fmt: skip
 
 # Where JSON Schema 2020-12 keeps subschemas, by what they apply to: the same place of the value, or a member of it.
 _IN_PLACE = frozenset({"not", "if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas"})
@@ -120,7 +123,7 @@ def compile_schema(schema: JsonObject) -> CompiledSchema:
             linear-time matching cannot carry out, or evaluation that multiplies with the depth of its input.
     """
     _require_size(schema)
-    nodes = dict(_subschemas(schema))
+    nodes = dict(subschemas(schema))
     problems = list(_META.violations(schema))
     for pointer, node in nodes.items():
         problems += _refusals(pointer, node, nodes)
@@ -167,14 +170,14 @@ def _require_size(schema: JsonObject) -> None:
         raise InvalidSchemaError((Violation(pointer="", message=message),))
 
 
-def _subschemas(schema: JsonValue, pointer: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def subschemas(schema: JsonValue, pointer: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield every object that stands where 2020-12 expects a schema, with its JSON pointer, outermost first."""
     if not isinstance(schema, dict):
         return
     yield pointer, schema
     for keyword in schema.keys() & _SUBSCHEMAS:
         for place, child in _children(keyword, schema[keyword], join(pointer, keyword)):
-            yield from _subschemas(child, place)
+            yield from subschemas(child, place)
 
 
 def _children(keyword: str, value: JsonValue, pointer: str) -> Iterator[tuple[str, JsonValue]]:

@@ -256,7 +256,11 @@ class _Reader:
 
 
 def _number(digits: str) -> int | float:
-    """Convert what the grammar allows, or raise `ValueError` with the sentence for the author."""
+    """Convert what the grammar allows: to an integer whatever RFC 8785 writes as one, ``1.0`` and ``1e3`` included.
+
+    Raises:
+        ValueError: the number has no exact place among the doubles; the message is a sentence for the author.
+    """
     if len(digits) > _DIGITS_MAX:
         raise ValueError(f"expected a number of at most {_DIGITS_MAX} characters, got {len(digits)}")
     value = float(digits) if set(digits) & set(".eE") else int(digits)
@@ -264,7 +268,7 @@ def _number(digits: str) -> int | float:
         raise ValueError(f"expected a number within the range of a double, got {digits}")
     if abs(value) > INTEGER_MAX and (isinstance(value, int) or abs(value) < _EXPONENT_FROM):
         raise ValueError(f"expected an integer within ±(2^53-1), got {digits}")
-    return value
+    return int(value) if abs(value) <= INTEGER_MAX and value == int(value) else value
 
 
 def _loads_fast(data: bytes, *, bytes_max: int, depth_max: int) -> JsonValue:
