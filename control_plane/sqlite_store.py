@@ -1,0 +1,386 @@
+"""The control plane's records in SQLite: WAL, ``synchronous=FULL``, every change of state in one transaction (ADR 5).
+
+What has returned is on the disk. These functions block: callers run them in a thread, and let one writer in at a time.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.engine import Connection, Engine, Row
+
+from control_plane.fleet import NodeView, Refusal
+from control_plane.push import Stage
+from control_plane.review import Change, ChangeState
+from templates.names import TemplateRef
+from templates.plan import Plan, read_plan
+
+_BUSY_TIMEOUT_MS = 5000
+_BELIEF_ROW = 1
+
+_schema = sa.MetaData()
+_changes = sa.Table(
+    "changes",
+    _schema,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("state", sa.String),
+    sa.Column("domain", sa.String),
+    sa.Column("name", sa.String),
+    sa.Column("version", sa.String),
+    sa.Column("sha256", sa.String),
+    sa.Column("author", sa.String),
+    sa.Column("created_at", sa.Integer),
+    sa.Column("filename", sa.String),
+    sa.Column("document", sa.LargeBinary),
+    sa.Column("resolved", sa.LargeBinary),
+    sa.Column("statement", sa.LargeBinary),
+    sa.Column("code_sha256", sa.String),
+    sa.Column("request_id", sa.String),
+    sa.Column("envelope", sa.LargeBinary),
+    sa.Column("reject_reason", sa.String),
+    sa.Column("generation", sa.Integer),
+    sa.Column("warnings", sa.JSON),
+)
+_inspections = sa.Table(
+    "inspections", _schema, sa.Column("sha256", sa.String, primary_key=True), sa.Column("report", sa.LargeBinary)
+)
+_generations = sa.Table(
+    "generations",
+    _schema,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("created_at", sa.Integer),
+    sa.Column("cause", sa.String),
+    sa.Column("author", sa.String),
+    sa.Column("plan", sa.LargeBinary),
+    sa.Column("bundle_sha256", sa.String),
+)
+_metadata = sa.Table(
+    "metadata", _schema, sa.Column("file", sa.String, primary_key=True), sa.Column("content", sa.LargeBinary)
+)
+_belief = sa.Table(
+    "belief",
+    _schema,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("root", sa.LargeBinary),
+    sa.Column("mark", sa.LargeBinary),
+    sa.Column("revocations", sa.LargeBinary),
+)
+_trust = sa.Table(
+    "trust", _schema, sa.Column("file", sa.String, primary_key=True), sa.Column("content", sa.LargeBinary)
+)
+_nodes = sa.Table(
+    "nodes",
+    _schema,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("seen_at", sa.Integer),
+    sa.Column("view", sa.JSON),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRecord:
+    """One generation in the list; ``bundle_sha256`` names the blob with its bundle, kept for the newest ones."""
+
+    number: int
+    created_at: datetime
+    cause: str
+    author: str
+    plan: Plan
+    bundle_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeliefRecord:
+    """What the control plane's own verification keeps: see `templates.trusted_set.Belief`."""
+
+    root: bytes
+    mark: bytes | None
+    revocations: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedState:
+    """The newest signed generation, from which the next one is built, and what it was built from."""
+
+    generation: GenerationRecord
+    metadata: Mapping[str, bytes]
+    belief: BeliefRecord
+    trust: Mapping[str, bytes]
+
+
+class SqliteStore:
+    """Open it with `open`; it migrates itself to the newest schema in one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, path: Path) -> "SqliteStore":
+        engine = sa.create_engine(f"sqlite:///{path}")
+        sa.event.listen(engine, "connect", _configure)
+        sa.event.listen(engine, "begin", _begin)
+        with engine.begin() as connection:
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        return cls(engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # Changes
+
+    def add_change(self, change: Change, *, report: tuple[str, bytes] | None = None) -> int:
+        """Store a new change, with the report on a module that was inspected for it, and return its number."""
+        with self._engine.begin() as connection:
+            if report is not None:
+                _upsert(connection, _inspections, {"sha256": report[0], "report": report[1]})
+            values = {key: value for key, value in _change_values(change).items() if key != "number"}
+            result = connection.execute(sa.insert(_changes).values(values))
+            key = result.inserted_primary_key
+            return int(key[0]) if key is not None else 0
+
+    def save_change(self, change: Change) -> None:
+        with self._engine.begin() as connection:
+            _update_change(connection, change)
+
+    def change(self, number: int) -> Change | None:
+        return self._one_change(_changes.c.number == number)
+
+    def change_of_version(self, ref: TemplateRef) -> Change | None:
+        """Return the change that proposed, or published, this version; rejected ones do not count."""
+        return self._one_change(
+            (_changes.c.domain == ref.domain)
+            & (_changes.c.name == ref.name)
+            & (_changes.c.version == str(ref.version))
+            & (_changes.c.state != ChangeState.REJECTED)
+        )
+
+    def change_of_request(self, author: str, request_id: str) -> Change | None:
+        return self._one_change((_changes.c.author == author) & (_changes.c.request_id == request_id))
+
+    def changes(self, *, state: ChangeState | None = None, before: int | None = None, limit: int = 100) -> list[Change]:
+        """Return changes, newest first, with numbers below ``before``."""
+        query = sa.select(_changes).order_by(_changes.c.number.desc()).limit(limit)
+        if state is not None:
+            query = query.where(_changes.c.state == state)
+        if before is not None:
+            query = query.where(_changes.c.number < before)
+        with self._engine.connect() as connection:
+            return [_change(row) for row in connection.execute(query)]
+
+    def published(self) -> list[Change]:
+        """Return every change that ever entered the library, oldest first."""
+        query = sa.select(_changes).where(_changes.c.generation > 0).order_by(_changes.c.number)
+        with self._engine.connect() as connection:
+            return [_change(row) for row in connection.execute(query)]
+
+    def referenced_blobs(self) -> set[str]:
+        """Return the digests of all code and bundles that records refer to."""
+        with self._engine.connect() as connection:
+            code = connection.execute(sa.select(_changes.c.code_sha256).where(_changes.c.code_sha256.is_not(None)))
+            bundles = connection.execute(sa.select(_generations.c.bundle_sha256))
+            return {*code.scalars(), *bundles.scalars()} - {""}
+
+    def report(self, sha256: str) -> bytes | None:
+        """Return what was found when the module with this digest was inspected."""
+        with self._engine.connect() as connection:
+            return connection.execute(
+                sa.select(_inspections.c.report).where(_inspections.c.sha256 == sha256)
+            ).scalar_one_or_none()
+
+    # Generations
+
+    def commit_generation(self, state: SignedState, *, changes: Iterable[Change], bundles_kept: int) -> None:
+        """Store a signed generation and everything that it means, at once or not at all.
+
+        Args:
+            state: the generation, its complete metadata, belief and trust documents; they replace the stored ones.
+            changes: changes with another state or envelope than before.
+            bundles_kept: older generations than this many no longer refer to their bundle.
+        """
+        record = state.generation
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.insert(_generations).values(
+                    number=record.number,
+                    created_at=int(record.created_at.timestamp()),
+                    cause=record.cause,
+                    author=record.author,
+                    plan=record.plan.to_bytes(),
+                    bundle_sha256=record.bundle_sha256,
+                )
+            )
+            connection.execute(
+                sa.update(_generations)
+                .where(_generations.c.number <= record.number - bundles_kept)
+                .values(bundle_sha256="")
+            )
+            _replace_files(connection, _metadata, state.metadata)
+            _replace_files(connection, _trust, state.trust)
+            _save_belief(connection, state.belief)
+            for change in changes:
+                _update_change(connection, change)
+
+    def save_lease(self, timestamp: bytes, belief: BeliefRecord) -> None:
+        """Store a renewed ``timestamp.json`` of the newest generation."""
+        with self._engine.begin() as connection:
+            _upsert(connection, _metadata, {"file": "timestamp.json", "content": timestamp})
+            _save_belief(connection, belief)
+
+    def signed_state(self) -> SignedState | None:
+        """Return the newest generation; None before the first."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_generations).order_by(_generations.c.number.desc()).limit(1)).first()
+            if row is None:
+                return None
+            belief = connection.execute(sa.select(_belief)).one()
+            return SignedState(
+                generation=_generation(row),
+                metadata=_files(connection, _metadata),
+                belief=BeliefRecord(root=belief.root, mark=belief.mark, revocations=belief.revocations),
+                trust=_files(connection, _trust),
+            )
+
+    def generation(self, number: int) -> GenerationRecord | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_generations).where(_generations.c.number == number)).first()
+            return None if row is None else _generation(row)
+
+    def generations(self, *, before: int | None = None, limit: int = 100) -> list[GenerationRecord]:
+        """Return generations, newest first, with numbers below ``before``."""
+        query = sa.select(_generations).order_by(_generations.c.number.desc()).limit(limit)
+        if before is not None:
+            query = query.where(_generations.c.number < before)
+        with self._engine.connect() as connection:
+            return [_generation(row) for row in connection.execute(query)]
+
+    # Nodes
+
+    def save_nodes(self, views: Sequence[NodeView]) -> None:
+        with self._engine.begin() as connection:
+            for view in views:
+                values = asdict(view)
+                values["seen_at"] = int(view.seen_at.timestamp())
+                _upsert(connection, _nodes, {"id": view.id, "seen_at": values["seen_at"], "view": values})
+
+    def nodes(self) -> list[NodeView]:
+        """Return what was known of each node; none of them is connected to this process yet."""
+        with self._engine.connect() as connection:
+            return [_node(row.view) for row in connection.execute(sa.select(_nodes).order_by(_nodes.c.id))]
+
+    def _one_change(self, condition: sa.ColumnElement[bool]) -> Change | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_changes).where(condition)).first()
+            return None if row is None else _change(row)
+
+
+def _configure(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins no transactions behind our back; `_begin` does
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_TIMEOUT_MS}"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _upsert(connection: Connection, table: sa.Table, values: dict[str, object]) -> None:
+    statement = insert(table).values(values)
+    connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=values))
+
+
+def _replace_files(connection: Connection, table: sa.Table, files: Mapping[str, bytes]) -> None:
+    connection.execute(sa.delete(table).where(table.c.file.not_in(list(files))))
+    for file, content in files.items():
+        _upsert(connection, table, {"file": file, "content": content})
+
+
+def _files(connection: Connection, table: sa.Table) -> dict[str, bytes]:
+    return {row.file: row.content for row in connection.execute(sa.select(table))}
+
+
+def _save_belief(connection: Connection, belief: BeliefRecord) -> None:
+    _upsert(connection, _belief, {"id": _BELIEF_ROW, **asdict(belief)})
+
+
+def _update_change(connection: Connection, change: Change) -> None:
+    connection.execute(sa.update(_changes).where(_changes.c.number == change.number).values(_change_values(change)))
+
+
+def _change_values(change: Change) -> dict[str, object]:
+    return {
+        "number": change.number,
+        "state": str(change.state),
+        "domain": change.ref.domain,
+        "name": change.ref.name,
+        "version": str(change.ref.version),
+        "sha256": change.sha256,
+        "author": change.author,
+        "created_at": int(change.created_at.timestamp()),
+        "filename": change.filename,
+        "document": change.document,
+        "resolved": change.resolved,
+        "statement": change.statement,
+        "code_sha256": change.code_sha256,
+        "request_id": change.request_id,
+        "envelope": change.envelope,
+        "reject_reason": change.reject_reason,
+        "generation": change.generation,
+        "warnings": list(change.warnings),
+    }
+
+
+def _change(row: Row[Any]) -> Change:
+    return Change(
+        number=row.number,
+        state=ChangeState(row.state),
+        ref=TemplateRef.parse(f"{row.domain}/{row.name}@{row.version}"),
+        sha256=row.sha256,
+        author=row.author,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+        filename=row.filename,
+        document=row.document,
+        resolved=row.resolved,
+        statement=row.statement,
+        code_sha256=row.code_sha256,
+        request_id=row.request_id,
+        envelope=row.envelope,
+        reject_reason=row.reject_reason,
+        generation=row.generation,
+        warnings=tuple(row.warnings),
+    )
+
+
+def _generation(row: Row[Any]) -> GenerationRecord:
+    return GenerationRecord(
+        number=row.number,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+        cause=row.cause,
+        author=row.author,
+        plan=read_plan(row.plan),
+        bundle_sha256=row.bundle_sha256,
+    )
+
+
+def _node(view: dict[str, Any]) -> NodeView:
+    refusal = view["refusal"]
+    return NodeView(
+        **{
+            **view,
+            "seen_at": datetime.fromtimestamp(view["seen_at"], UTC),
+            "connected": False,
+            "in_flight": 0,
+            "stage": Stage(view["stage"]) if view["stage"] else None,
+            "refusal": Refusal(**refusal) if refusal else None,
+        }
+    )
