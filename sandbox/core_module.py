@@ -148,6 +148,8 @@ _Extern = c_ubyte * ctypes.sizeof(c_api.wasmtime_extern_t)
 _EXTERN_OF: Final = c_api.wasmtime_extern_t.of.offset
 _EXTERN_FUNC: Final = 0
 _EXTERN_MEMORY: Final = 3
+VAL_BYTES: Final = ctypes.sizeof(c_api.wasmtime_val_t)
+VAL_VALUE_OFFSET: Final = c_api.wasmtime_val_t.of.offset
 
 
 class Instance:
@@ -157,6 +159,13 @@ class Instance:
 
     def __init__(self, store: Store, raw: "ctypes.Array[c_ubyte]") -> None:
         self._store, self._raw = store, raw
+
+    def memory_bytes(self) -> int:
+        """Return the present size of the exported memory, 0 if there is none."""
+        context, extern = self._store.context, _Extern()
+        if not _export_get(context, self._raw, b"memory", 6, extern) or extern[0] != _EXTERN_MEMORY:
+            return 0
+        return _memory_size(context, byref(extern, _EXTERN_OF))
 
     def start(self, name: bytes) -> Call:
         """Start a call of an exported function without parameters and results.
@@ -195,11 +204,6 @@ class GuestMemory:
         if size != self.size:
             self.view = memoryview((c_ubyte * size).from_address(self._base)).cast("B")
             self.size = size
-
-    def current_size(self) -> int:
-        """Return the size in bytes now, growth included."""
-        self._renew()
-        return self.size
 
     def reach(self, offset: int, length: int) -> memoryview:
         """Return the view of the whole memory after checking that ``length`` bytes lie in it at ``offset``.

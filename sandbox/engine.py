@@ -140,8 +140,6 @@ ContinuationCallback = ctypes.CFUNCTYPE(c_bool, c_void_p)
 HostEntry = ctypes.CFUNCTYPE(
     None, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p
 )  # env, caller, args, nargs, results, nresults, trap, continuation
-VAL_BYTES: Final = ctypes.sizeof(c_api.wasmtime_val_t)
-VAL_VALUE_OFFSET: Final = c_api.wasmtime_val_t.of.offset
 
 
 def answer_at_once(continuation: int) -> None:

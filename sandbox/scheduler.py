@@ -48,7 +48,7 @@ class Outbox(Protocol):
 
 
 class Scheduler:
-    """Runs invocations in turns. ``answer``, ``cancel`` and ``start`` may be called between slices, never during one."""
+    """Runs invocations in turns. ``answer``, ``cancel`` and ``start`` are for between slices, never during one."""
 
     def __init__(self, engine: Engine, *, slots: int, turn: Turn, outbox: Outbox) -> None:
         self.turn = turn
@@ -237,7 +237,7 @@ class Scheduler:
 
 
 def _failure_of(error: Exception, invocation: Invocation) -> Failure:
-    """Say which limit an error of the guest's call was; anything unknown is the worker's own fault, told without detail."""
+    """Say which limit an error of the guest's call was; anything else is the worker's own fault."""
     if isinstance(error, Stopped):
         return error.failure
     if isinstance(error, Trapped):
