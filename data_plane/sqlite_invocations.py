@@ -1,0 +1,168 @@
+"""Recent invocations in a database of their own: written in batches off the invoke path, bounded in number and age.
+
+Recording appends to a bounded queue and returns. A task writes the queue a few times a second; a query writes first
+what is still queued, so that a caller finds its own last invocation. When the queue is full the oldest records are
+dropped and counted.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from data_plane.agents.invocations import InvocationFilter, InvocationRecord, LogRecord, UsageRecord
+from data_plane.sqlite_writer import SqliteWriter, StoreFailedError
+from service.logs import get_logger
+
+QUEUE_MAX: Final = 20_000
+BATCH_MAX: Final = 5_000
+TRIM_EVERY: Final = 2_000
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_INSERT: Final = "INSERT OR REPLACE INTO invocations VALUES (?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS: Final = "tenant, invocation_id, agent_id, template, started_us, facts"
+
+log = get_logger("invocations")
+
+
+class SqliteInvocations:
+    """`InvocationLog` over one database. ``kept_max`` counts all tenants' records together."""
+
+    def __init__(self, writer: SqliteWriter, *, kept_max: int, kept_s: float, period_s: float = 0.25) -> None:
+        self._writer = writer
+        self._kept_max = kept_max
+        self._kept = timedelta(seconds=kept_s)
+        self._period_s = period_s
+        self._queue: deque[InvocationRecord] = deque()
+        self._since_trim = TRIM_EVERY
+        self.dropped = 0
+
+    def record(self, record: InvocationRecord) -> None:
+        if self._kept_max == 0:
+            return
+        if len(self._queue) >= QUEUE_MAX:
+            self._queue.popleft()
+            self.dropped += 1
+        self._queue.append(record)
+
+    async def run(self) -> None:
+        """Write what is queued, for ever; a failed write is logged and its records are dropped."""
+        while True:
+            await asyncio.sleep(self._period_s)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write everything that was recorded before this call."""
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
+            self._since_trim += len(batch)
+            trim = self._since_trim >= TRIM_EVERY
+            if trim:
+                self._since_trim = 0
+
+            def work(
+                connection: sqlite3.Connection,
+                batch: list[InvocationRecord] = batch,
+                trim: bool = trim,  # noqa: FBT001
+            ) -> None:
+                connection.executemany(_INSERT, map(_row, batch))
+                if trim:
+                    self._trim(connection, batch[-1].started_at)
+
+            try:
+                await self._writer.write(work)
+            except StoreFailedError as error:
+                self.dropped += len(batch)
+                log.warning("invocation_records_dropped", records=len(batch), message=error.message)
+
+    async def list(self, wanted: InvocationFilter) -> Sequence[InvocationRecord]:
+        await self.flush()
+        conditions, values = ["tenant = ?"], [wanted.tenant]
+        for column, value in (("agent_id", wanted.agent_id), ("template", wanted.template)):
+            if value:
+                conditions.append(f"{column} = ?")
+                values.append(value)
+        if wanted.before:
+            conditions.append("invocation_id < ?")
+            values.append(wanted.before)
+        query = (
+            f"SELECT {_COLUMNS}, '[]' FROM invocations WHERE {' AND '.join(conditions)}"  # noqa: S608 — constants only
+            " ORDER BY invocation_id DESC LIMIT ?"
+        )
+
+        def work(connection: sqlite3.Connection) -> list[InvocationRecord]:
+            return [_record(row) for row in connection.execute(query, (*values, wanted.count_max))]
+
+        return await self._writer.read(work)
+
+    async def get(self, tenant: str, invocation_id: str) -> InvocationRecord | None:
+        await self.flush()
+
+        def work(connection: sqlite3.Connection) -> InvocationRecord | None:
+            row = connection.execute(
+                f"SELECT {_COLUMNS}, logs FROM invocations WHERE tenant = ? AND invocation_id = ?",  # noqa: S608
+                (tenant, invocation_id),
+            ).fetchone()
+            return None if row is None else _record(row)
+
+        return await self._writer.read(work)
+
+    def _trim(self, connection: sqlite3.Connection, now: datetime) -> None:
+        connection.execute("DELETE FROM invocations WHERE started_us < ?", (_to_us(now - self._kept),))
+        connection.execute(
+            "DELETE FROM invocations WHERE rowid IN"
+            " (SELECT rowid FROM invocations ORDER BY started_us DESC LIMIT -1 OFFSET ?)",
+            (self._kept_max,),
+        )
+
+
+def _row(record: InvocationRecord) -> tuple[str, str, str, str, int, str, str]:
+    usage = record.usage
+    facts = {
+        "caller": record.caller,
+        "version": record.version,
+        "generation": record.generation,
+        "template_sha256": record.template_sha256,
+        "code_sha256": record.code_sha256,
+        "image_sha256": record.image_sha256,
+        "config_sha256": record.config_sha256,
+        "outcome": record.outcome,
+        "message": record.message,
+        "usage": asdict(usage),
+        "logs_cut": record.logs_cut,
+        "parent_invocation_id": record.parent_invocation_id,
+    }
+    logs = [[each.level, each.message, each.at_us] for each in record.logs]
+    return (
+        record.tenant,
+        record.invocation_id,
+        record.agent_id,
+        record.template,
+        _to_us(record.started_at),
+        json.dumps(facts),
+        json.dumps(logs) if logs else "[]",
+    )
+
+
+def _record(row: tuple[str, str, str, str, int, str, str]) -> InvocationRecord:
+    tenant, invocation_id, agent_id, template, started_us, facts_text, logs_text = row
+    facts: dict[str, Any] = json.loads(facts_text)
+    usage = UsageRecord(**facts.pop("usage"))
+    return InvocationRecord(
+        tenant=tenant,
+        invocation_id=invocation_id,
+        agent_id=agent_id,
+        template=template,
+        started_at=_EPOCH + timedelta(microseconds=started_us),
+        usage=usage,
+        logs=tuple(LogRecord(*each) for each in json.loads(logs_text)),
+        **facts,
+    )
+
+
+def _to_us(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
