@@ -1,6 +1,6 @@
 """The peer of a gRPC call: TLS version, certificate, identity. Read once per certificate, remembered by its bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
@@ -33,7 +33,7 @@ class UnauthenticatedError(AgentFactoryError):
 class CallContext(Protocol):
     """What this module needs of ``grpc.ServicerContext`` and ``grpc.aio.ServicerContext`` alike."""
 
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """Return the properties of the connection, as grpc names them."""
         ...
 
@@ -58,13 +58,13 @@ def peer_of(context: CallContext, /) -> Peer:
         InvalidIdentityError: the certificate does not hold exactly one of our URIs.
     """
     properties = context.auth_context()
-    version = properties.get(_TLS_VERSION)
-    if version != _TLS_1_3:
-        got = version[0].decode("ascii", "replace") if version else "a connection without TLS"
+    versions = list(properties.get(_TLS_VERSION, ()))
+    if versions != _TLS_1_3:
+        got = b", ".join(versions).decode("ascii", "replace") or "a connection without TLS"
         raise TlsVersionError(f"expected TLSv1.3, got {got}")
-    certificates = properties.get(_CERTIFICATE)
-    if not certificates or len(certificates) != 1:
-        raise UnauthenticatedError(f"expected one client certificate, got {len(certificates or ())}")
+    certificates = list(properties.get(_CERTIFICATE, ()))
+    if len(certificates) != 1:
+        raise UnauthenticatedError(f"expected one client certificate, got {len(certificates)}")
     return _peer_of_certificate(certificates[0])
 
 

@@ -5,7 +5,7 @@ Names are documented in docs/observability.md, which a test compares with this f
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -353,6 +353,15 @@ class Telemetry:
                 )
             child = self._gauges[key] = family.labels(*labels) if labels else family
         child.set(value)
+
+    def measure(self, metric: MetricName, read: Callable[[], float]) -> None:
+        """Register a gauge without labels whose value is read when somebody looks; a later one takes its place."""
+        from prometheus_client import Gauge
+
+        family = self._families.get(metric.name)
+        if not isinstance(family, Gauge):
+            family = self._families[metric.name] = Gauge(metric.name, metric.help, registry=self.registry)
+        family.set_function(read)
 
     def prometheus_text(self) -> bytes:
         """Return all metrics of this process in Prometheus text, for /metrics."""
