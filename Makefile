@@ -1,0 +1,68 @@
+# Everything sets itself up: `make demo` and `make test` need only Python >= 3.11 (with venv), make and a package index.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    := $(BIN)/python
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+PACKAGES := templates control_plane data_plane sandbox service client
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types gen gen-check images bench chaos docs clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("expected Python >= 3.11, got " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements/runtime.txt requirements/guests.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing what a node, a control plane and agentctl need (pinned by hash)" >&2
+	$(PIP) install --require-hashes -r requirements/runtime.txt
+	$(PIP) install --require-hashes -r requirements/guests.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	@echo "installing what the checks need (pinned by hash)" >&2
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+images: $(VENV)/.runtime  ## build the CPython image and the compiled agents (cached by content)
+	$(RUN) -m sandbox.images.build --out build/images
+	$(RUN) -m templates.catalog.build --out build/catalog
+
+demo: images  ## the whole way once: from a template on disk to an agent's answer
+	$(BIN)/agentctl demo $(DEMO_FLAGS)
+
+test: $(VENV)/.dev images  ## the test suite with coverage
+	$(RUN) -m pytest -n $${TEST_WORKERS:-2} --dist worksteal -m "not chaos" --cov --cov-report=term:skip-covered $(TEST_FLAGS)
+
+chaos: $(VENV)/.dev images  ## SIGKILL, partitions, full disks between real processes
+	$(RUN) -m pytest -m chaos -n 0 $(TEST_FLAGS)
+
+lint: $(VENV)/.dev  ## ruff, import rules, buf
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	cd proto && ../$(BIN)/buf lint
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+gen: $(VENV)/.dev  ## compile the protocol files into proto/gen
+	PYTHON=$(CURDIR)/$(RUN) proto/generate.sh
+
+gen-check: $(VENV)/.dev  ## fail when proto/gen is not what the protocol files say
+	PYTHON=$(CURDIR)/$(RUN) proto/generate.sh $(CURDIR)/build/gen
+	diff -r -x __pycache__ build/gen proto/gen
+
+bench: $(VENV)/.dev images  ## the bars, as ratios measured in one run; writes build/bench.json
+	$(RUN) -m bench
+
+docs: $(VENV)/.dev  ## check every example in README and docs, and the generated API reference
+	$(RUN) -m docs.build
+
+clean:  ## remove what was built (not the virtual environment)
+	rm -rf build .coverage* .pytest_cache .mypy_cache .ruff_cache

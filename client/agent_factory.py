@@ -1,0 +1,247 @@
+"""The synchronous client: create agents on nodes and ask them. `client.aio` is the same for asyncio."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from agentfactory.agent.v1 import agent_pb2 as pb
+from agentfactory.agent.v1.agent_pb2_grpc import AgentServiceStub
+
+from client import requests
+from client.fleet import Fleet, connection, home_node
+from client.values import (
+    AgentRecord,
+    AgentRequest,
+    Answer,
+    InvocationRecord,
+    Limits,
+    LogLine,
+    TemplateSummary,
+)
+from client.wire import agent_of, answer_of, invocation_of, log_line_of, template_of
+from service.client_interceptors import intercept_channel
+from service.tls import TlsFiles, channel_credentials
+
+T = TypeVar("T")
+
+
+class Agent:
+    """A handle on one agent. Its state lives on its home node; the handle holds no connection of its own."""
+
+    def __init__(self, factory: "AgentFactory", record: AgentRecord) -> None:
+        self._factory = factory
+        self.record = record
+
+    @property
+    def name(self) -> str:
+        """``nodes/<node>/agents/<id>``."""
+        return self.record.name
+
+    def process(
+        self, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+    ) -> Answer:
+        """Run the agent once on ``text`` and return its answer.
+
+        Never sent twice: an agent may have effects.
+
+        Raises:
+            RemoteError: with the failure's ``reason`` (FUEL, DEADLINE, GUEST_ERROR …).
+        """
+        return self._factory.invoke(self.name, text, limits=limits, timeout_s=timeout_s)
+
+    def get_capabilities(self) -> Sequence[str]:
+        """Return what the active version of the agent's template says it can do."""
+        return self._factory.get_agent(self.name).record.capabilities
+
+    def delete(self) -> None:
+        """Delete the agent and its state."""
+        self._factory.delete_agent(self.name)
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, template={self.record.template!r})"
+
+
+class AgentFactory:
+    """Connections to one or more nodes, opened when they are first needed. Safe to share between threads."""
+
+    def __init__(self, *, tls: TlsFiles, fleet: Fleet) -> None:
+        self._credentials = channel_credentials(tls)
+        self._fleet = fleet
+        self._channels: dict[str, grpc.Channel] = {}
+        self._stubs: dict[str, AgentServiceStub] = {}
+
+    @classmethod
+    def connect(
+        cls,
+        *addresses: str,
+        certificate: Path | str | None = None,
+        key: Path | str | None = None,
+        authorities: Path | str | None = None,
+        profile: Path | str | None = None,
+        identity: str | None = None,
+    ) -> Self:
+        """Return a client for ``addresses`` with the given PEM files, or for every node of a profile's directory.
+
+        Example:
+            >>> factory = AgentFactory.connect(profile="~/factory")  # doctest: +SKIP
+            >>> agent = factory.create_agent("documentation/documentaliste")  # doctest: +SKIP
+            >>> print(agent.process("# Title"))  # doctest: +SKIP
+        """
+        tls, fleet = connection(
+            addresses,
+            certificate=certificate,
+            key=key,
+            authorities=authorities,
+            profile=profile,
+            identity=identity,
+        )
+        return cls(tls=tls, fleet=fleet)
+
+    def create_agent(
+        self, template: str, suffix: str = "", config: Mapping[str, Any] | None = None, *, address: str | None = None
+    ) -> Agent:
+        """Create one agent of ``template`` (``domain/name``; a bare name where only one domain has it).
+
+        Args:
+            template: what to make it from.
+            suffix: makes the agent's id ``<template name>-<suffix>``; the node chooses an id without one.
+            config: the agent's own configuration, over the template's ``default_config``.
+            address: the node to create it on; the nodes take turns by default.
+        """
+        message = requests.create_agent(
+            AgentRequest(template=self._qualified(template), suffix=suffix, config=config or {})
+        )
+        chosen = address or self._fleet.next_address()
+        return self._learned(self._stub(chosen).CreateAgent(message, timeout=requests.CREATE_TIMEOUT_S), chosen)
+
+    def create_agents(self, wanted: Iterable[AgentRequest | str]) -> Sequence[Agent]:
+        """Create many agents in one call on one node.
+
+        Raises:
+            AgentsNotCreatedError: some were refused; its ``created`` and ``problems`` say which.
+        """
+        each = [AgentRequest(template=one) if isinstance(one, str) else one for one in wanted]
+        message = pb.BatchCreateAgentsRequest(
+            requests=[requests.create_agent(requests.with_template(one, self._qualified(one.template))) for one in each]
+        )
+        address = self._fleet.next_address()
+        response = self._stub(address).BatchCreateAgents(message, timeout=requests.BATCH_TIMEOUT_S)
+        created = [self._learned(one.agent, address) for one in response.results if one.HasField("agent")]
+        requests.raise_for_problems(each, response, [agent.name for agent in created])
+        return created
+
+    def get_agent(self, name: str) -> Agent:
+        """Return the agent ``nodes/<node>/agents/<id>`` as it is now."""
+        message = pb.GetAgentRequest(name=name)
+        return self._at_home(
+            name, lambda stub: Agent(self, agent_of(stub.GetAgent(message, timeout=requests.READ_TIMEOUT_S)))
+        )
+
+    def list_agents(self, *, template: str = "") -> Iterator[Agent]:
+        """Iterate over the agents of the caller's tenant on every node."""
+        for address in self._fleet.addresses:
+            token = ""
+            while True:
+                page = self._stub(address).ListAgents(
+                    pb.ListAgentsRequest(page_size=200, page_token=token, template=template),
+                    timeout=requests.READ_TIMEOUT_S,
+                )
+                yield from (self._learned(one, address) for one in page.agents)
+                token = page.next_page_token
+                if not token:
+                    break
+
+    def delete_agent(self, name: str) -> None:
+        """Delete the agent and its state on its home node."""
+        message = pb.DeleteAgentRequest(name=name)
+        self._at_home(name, lambda stub: stub.DeleteAgent(message, timeout=requests.READ_TIMEOUT_S))
+
+    def invoke(
+        self, name: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+    ) -> Answer:
+        """Run the agent ``name`` once, on its home node."""
+        message = requests.invoke_agent(name, text, limits)
+        return self._at_home(name, lambda stub: answer_of(stub.InvokeAgent(message, timeout=timeout_s)))
+
+    def invoke_template(
+        self, template: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+    ) -> Answer:
+        """Run a template once with its default configuration, on any node."""
+        message = requests.invoke_template(self._qualified(template), text, limits)
+        return answer_of(self._stub(self._fleet.next_address()).InvokeTemplate(message, timeout=timeout_s))
+
+    def stream(
+        self, target: str, text: str, *, timeout_s: float = requests.INVOKE_TIMEOUT_S
+    ) -> Iterator[LogLine | Answer]:
+        """Run an agent or a template once; yields its log lines while it runs, the answer last."""
+        message, address = requests.stream_invoke(self._fleet, target, text)
+        for event in self._stub(address).StreamInvoke(message, timeout=timeout_s):
+            yield log_line_of(event.log) if event.HasField("log") else answer_of(event.result)
+
+    def list_templates(self) -> Sequence[TemplateSummary]:
+        """Return the templates that are active on a node."""
+        return requests.all_pages(
+            lambda token: self._stub(self._fleet.next_address()).ListTemplates(
+                pb.ListTemplatesRequest(page_size=200, page_token=token), timeout=requests.READ_TIMEOUT_S
+            ),
+            lambda page: [template_of(one) for one in page.templates],
+        )
+
+    def list_invocations(self, *, agent: str = "", template: str = "", count: int = 50) -> Sequence[InvocationRecord]:
+        """Return recent invocations of the caller's tenant, newest first, from every node or the agent's."""
+        addresses = self._fleet.addresses_for(agent) if agent else self._fleet.addresses
+        found: list[InvocationRecord] = []
+        for address in addresses:
+            page = self._stub(address).ListInvocations(
+                pb.ListInvocationsRequest(page_size=count, agent=agent, template=template),
+                timeout=requests.READ_TIMEOUT_S,
+            )
+            found += [invocation_of(one) for one in page.invocations]
+        return sorted(found, key=lambda one: one.started, reverse=True)[:count]
+
+    def get_invocation(self, invocation_id: str) -> InvocationRecord:
+        """Return one recent invocation with its log lines, from whichever node ran it."""
+        message = pb.GetInvocationRequest(invocation_id=invocation_id)
+        return requests.first_found(
+            self._fleet.addresses,
+            lambda address: invocation_of(self._stub(address).GetInvocation(message, timeout=requests.READ_TIMEOUT_S)),
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+        self._stubs.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stub(self, address: str) -> AgentServiceStub:
+        stub = self._stubs.get(address)
+        if stub is None:
+            channel = intercept_channel(
+                grpc.secure_channel(address, self._credentials, options=requests.CHANNEL_OPTIONS), requests.RETRY
+            )
+            self._channels[address] = channel
+            stub = self._stubs.setdefault(address, AgentServiceStub(channel))
+        return stub
+
+    def _learned(self, message: pb.Agent, address: str) -> Agent:
+        self._fleet.learn(node=home_node(message.name), address=address)
+        return Agent(self, agent_of(message))
+
+    def _at_home(self, name: str, call: Callable[[AgentServiceStub], T]) -> T:
+        return requests.first_found(self._fleet.addresses_for(name), lambda address: call(self._stub(address)))
+
+    def _qualified(self, template: str) -> str:
+        if "/" in template:
+            return template
+        return requests.qualified(template, [one.template for one in self.list_templates()])

@@ -1,0 +1,120 @@
+"""agentctl agent: create, invoke, list, show and delete agents."""
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from client.agentctl import connections
+from client.agentctl.inputs import read_input
+from client.agentctl.output import bullet_lines, emit, emit_table, is_json, note, printable
+
+if TYPE_CHECKING:
+    from client.values import Receipt
+
+
+@click.group()
+def agent() -> None:
+    """Agents: named instances of templates, with configuration and state."""
+
+
+@agent.command()
+@click.argument("template")
+@click.option("--suffix", default="", help="Ends the agent's id; the node chooses one without it.")
+@click.option("--config", default="{}", help="JSON object, @file or -.")
+@click.option("--node", default="", help="Node to create it on; any by default.")
+def create(template: str, suffix: str, config: str, node: str) -> None:
+    """Create an agent of TEMPLATE (domain/name, or a bare name)."""
+    try:
+        value = json.loads(read_input(config))
+    except ValueError as error:
+        raise click.BadParameter(f"expected a JSON object, got {error}", param_hint="--config") from error
+    found = connections.profile()
+    with connections.agent_factory(found) as factory:
+        made = factory.create_agent(template, suffix, value, address=found.nodes[node] if node else None)
+    emit(made.record.to_json(), text=made.name)
+
+
+@agent.command()
+@click.argument("target")
+@click.argument("text", metavar="INPUT")
+@click.option("--timeout", "timeout_s", type=float, default=60.0, help="Seconds until the call is given up.")
+@click.option("--fuel", type=int, default=0, help="Narrow the fuel further.")
+@click.option("--wall-ms", type=int, default=0, help="Narrow the time further.")
+@click.option("--stream", is_flag=True, help="Show log lines while the agent runs.")
+def invoke(target: str, text: str, timeout_s: float, fuel: int, wall_ms: int, stream: bool) -> None:  # noqa: FBT001
+    """Run TARGET once on INPUT (text, @file or -).
+
+    TARGET is an agent's name (nodes/…/agents/…) or a template (domain/name), which needs no agent.
+    """
+    from client.values import Answer, Limits
+
+    limits: Limits = Limits(fuel=fuel, wall_ms=wall_ms)
+    with connections.agent_factory(connections.profile()) as factory:
+        if stream:
+            answer = None
+            for event in factory.stream(target, read_input(text), timeout_s=timeout_s):
+                if isinstance(event, Answer):
+                    answer = event
+                else:
+                    note(f"[{event.at_ms:8.1f} ms] {event.level}: {event.message}")
+            if answer is None:
+                raise click.ClickException("the stream ended without an answer")
+        elif target.startswith("nodes/"):
+            answer = factory.invoke(target, read_input(text), limits=limits, timeout_s=timeout_s)
+        else:
+            answer = factory.invoke_template(target, read_input(text), limits=limits, timeout_s=timeout_s)
+    if is_json():
+        emit({"output": answer.output, "receipt": answer.receipt.to_json()})
+    else:
+        click.echo(printable(answer.output))
+        note(receipt_text(answer.receipt))
+
+
+def receipt_text(receipt: "Receipt") -> str:
+    """Return a receipt as lines for people."""
+    usage = receipt.usage
+    return "\n".join(
+        (
+            f"receipt {receipt.invocation_id}",
+            bullet_lines(
+                (
+                    f"{receipt.template} on {receipt.node}, generation {receipt.generation}",
+                    f"fuel {usage.fuel:,}  time {usage.wall_ms:.1f} ms (guest {usage.guest_ms:.1f} ms)",
+                    f"host calls {usage.host_calls}  children {usage.child_invocations}",
+                    f"bytes in {usage.input_bytes:,}  out {usage.output_bytes:,}  logged {usage.log_bytes:,}",
+                    f"template sha256 {receipt.template_sha256[:16]}…  code {receipt.code_sha256[:16]}…",
+                )
+            ),
+        )
+    )
+
+
+@agent.command("list")
+@click.option("--template", default="", help="Only agents of this template (domain/name).")
+def list_agents(template: str) -> None:
+    """List the agents of the caller's tenant on every node."""
+    with connections.agent_factory(connections.profile()) as factory:
+        rows = [one.record.to_json() for one in factory.list_agents(template=template)]
+    emit_table(rows, ("name", "template", "template_version", "created"), empty="no agents")
+
+
+@agent.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Show one agent with its configuration."""
+    with connections.agent_factory(connections.profile()) as factory:
+        record = factory.get_agent(name).record.to_json()
+    emit(record, text=json.dumps(record, indent=2, ensure_ascii=False))
+
+
+@agent.command()
+@click.argument("names", nargs=-1, required=True)
+def delete(names: tuple[str, ...]) -> None:
+    """Delete agents and their state."""
+    started = time.monotonic()
+    with connections.agent_factory(connections.profile()) as factory:
+        for name in names:
+            factory.delete_agent(name)
+    note(f"{len(names)} deleted in {time.monotonic() - started:.2f} s")

@@ -1,0 +1,58 @@
+"""agentctl up: a control plane and nodes on this machine, with a development charter; one command, stops cleanly."""
+
+import signal
+import time
+from datetime import UTC, datetime
+
+import click
+
+from client.agentctl import connections
+from client.agentctl.exit_codes import ExitCode
+from client.agentctl.output import fail_line, note
+
+
+@click.command()
+@click.option("--nodes", "node_count", type=click.IntRange(1, 32), default=1, help="Nodes of a new installation.")
+@click.option(
+    "--port", type=click.IntRange(0, 65000), default=7400, help="First port of a new installation; 0 takes free ones."
+)
+@click.option(
+    "--threshold", type=click.IntRange(1, 2), default=1, help="Reviewers that each domain of a new installation needs."
+)
+@click.option(
+    "--key-kind", type=click.Choice(["rsa", "ed25519", "ml-dsa-65"]), default="rsa", help="Kind of new signing keys."
+)
+def up(node_count: int, port: int, threshold: int, key_kind: str) -> None:
+    """Start a control plane and nodes; make a development installation in --dir first when there is none."""
+    from client.local_fleet import LocalFleet, ensure_installation
+    from client.processes import running
+    from service.keystore import KeyKind
+
+    profile = ensure_installation(
+        connections.directory(),
+        node_count=node_count,
+        port=port,
+        threshold=threshold,
+        key_kind=KeyKind(key_kind),
+        now=datetime.now(UTC),
+        tell=note,
+    )
+    fleet = LocalFleet(profile)
+    fleet.refuse_taken_ports()
+    stop_requested: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: stop_requested.append(received))
+    with running(fleet.processes):
+        fleet.start()
+        note(f"control plane  {profile.control_plane}  (metrics http://{profile.observation['control-plane']}/metrics)")
+        for name, address in profile.nodes.items():
+            note(f"{name:13}  {address}  (metrics http://{profile.observation[name]}/metrics)")
+        note(f"logs in {profile.directory / 'logs'}; try: agentctl --dir {profile.directory} node status")
+        note("Ctrl-C stops everything")
+        while not stop_requested:
+            for process in fleet.processes:
+                if not process.is_running():
+                    fail_line(f"{process.name} ended:\n{process.tail()}")
+                    raise click.exceptions.Exit(ExitCode.UNAVAILABLE)
+            time.sleep(0.2)
+        note("stopping")

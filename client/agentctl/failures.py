@@ -1,0 +1,55 @@
+"""What an error means to the person at the terminal: lines to print, and the exit status."""
+
+from typing import TYPE_CHECKING
+
+from client.agentctl.exit_codes import ExitCode
+from templates.problems import InvalidDocumentError
+from templates.reasons import AgentFactoryError
+
+if TYPE_CHECKING:
+    import grpc
+
+
+def describe(error: AgentFactoryError) -> list[str]:
+    """Return the lines that explain ``error``: its stable code first, then every problem and the server's hints."""
+    reason = getattr(error, "reason_text", "") or str(error.reason)
+    lines = [f"{reason}: {error.message}"]
+    if isinstance(error, InvalidDocumentError) and len(error.problems) > 1:
+        lines = [f"{reason}: {len(error.problems)} problems", *(f"  {problem}" for problem in error.problems)]
+    lines += [
+        f"  {violation.field}: {violation.code}: {violation.description}"
+        for violation in getattr(error, "violations", ())
+    ]
+    return lines
+
+
+def exit_code_of(error: AgentFactoryError) -> ExitCode:
+    """Return the exit status for ``error``, from its gRPC status and its kind."""
+    from service.status import STATUS, RemoteError
+
+    code = error.code if isinstance(error, RemoteError) else STATUS[error.reason]
+    if is_about_trust(error):
+        return ExitCode.TRUST
+    return _by_status(code)
+
+
+def is_about_trust(error: AgentFactoryError) -> bool:
+    """Whether ``error`` says that something signed, or its signature, cannot be believed."""
+    from templates.acceptance import TRUST_REASONS
+
+    return error.reason in TRUST_REASONS
+
+
+def _by_status(code: "grpc.StatusCode") -> ExitCode:
+    import grpc
+
+    return {
+        grpc.StatusCode.INVALID_ARGUMENT: ExitCode.VALIDATION,
+        grpc.StatusCode.OUT_OF_RANGE: ExitCode.VALIDATION,
+        grpc.StatusCode.NOT_FOUND: ExitCode.NOT_FOUND,
+        grpc.StatusCode.PERMISSION_DENIED: ExitCode.NOT_ALLOWED,
+        grpc.StatusCode.UNAUTHENTICATED: ExitCode.NOT_ALLOWED,
+        grpc.StatusCode.ALREADY_EXISTS: ExitCode.CONFLICT,
+        grpc.StatusCode.ABORTED: ExitCode.CONFLICT,
+        grpc.StatusCode.FAILED_PRECONDITION: ExitCode.CONFLICT,
+    }.get(code, ExitCode.UNAVAILABLE)

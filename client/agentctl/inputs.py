@@ -1,0 +1,40 @@
+"""Input from an argument, a file (``@file``) or standard input (``-``)."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+def read_input(text: str) -> str:
+    """Return ``text``, the content of ``@file``, or standard input for ``-``.
+
+    Raises:
+        click.BadParameter: the file cannot be read or is not UTF-8.
+    """
+    try:
+        if text == "-":
+            return sys.stdin.buffer.read().decode()
+        if text.startswith("@"):
+            return Path(text[1:]).read_bytes().decode()
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {text}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(
+            f"expected UTF-8 in {text}, got byte {error.object[error.start]:#04x} at {error.start}"
+        ) from error
+    return text
+
+
+def read_file_argument(path: str) -> tuple[str, bytes]:
+    """Return a name for messages and the bytes of the file ``path``, or of standard input for ``-``.
+
+    Raises:
+        click.BadParameter: the file cannot be read.
+    """
+    if path == "-":
+        return "<stdin>", sys.stdin.buffer.read()
+    try:
+        return path, Path(path).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {path}: {error.strerror}") from error

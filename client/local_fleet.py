@@ -1,0 +1,135 @@
+"""A control plane and some nodes on this machine, from an installation's directory: what `up` and `demo` run."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from client.installation import create_installation
+from client.processes import ServerProcess, free_ports, is_free
+from client.profile import PROFILE_FILE, Profile, read_profile
+from client.standard import development_spec
+from service.keystore import KeyKind
+from templates.reasons import AgentFactoryError, Reason
+
+CONTROL_PLANE: Final = "control-plane"
+
+
+class PortTakenError(AgentFactoryError):
+    """Something else listens where a server of the installation would."""
+
+    reason = Reason.PORT_TAKEN
+
+
+def ensure_installation(
+    directory: Path,
+    *,
+    node_count: int,
+    port: int,
+    threshold: int,
+    key_kind: KeyKind,
+    now: datetime,
+    tell: Callable[[str], None],
+) -> Profile:
+    """Return the installation in ``directory``; make a development one with ``node_count`` nodes when there is none.
+
+    Ports count up from ``port``; 0 takes free ones.
+    """
+    if (directory / PROFILE_FILE).exists():
+        return read_profile(directory)
+    count = 2 * (node_count + 1)
+    ports = list(range(port, port + count)) if port else free_ports(count)
+    serving, observing = ports[: node_count + 1], ports[node_count + 1 :]
+    names = [f"node-{number}" for number in range(1, node_count + 1)]
+    spec = development_spec(
+        directory,
+        control_plane=f"localhost:{serving[0]}",
+        nodes={name: f"localhost:{one}" for name, one in zip(names, serving[1:], strict=True)},
+        observation={name: f"127.0.0.1:{one}" for name, one in zip([CONTROL_PLANE, *names], observing, strict=True)},
+        threshold=threshold,
+        key_kind=key_kind,
+    )
+    return create_installation(spec, now=now, tell=tell)
+
+
+class LocalFleet:
+    """The processes of one installation on this machine."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.control_plane = _control_plane(profile)
+        self.nodes = {name: _node(profile, name) for name in profile.nodes}
+
+    @property
+    def processes(self) -> Sequence[ServerProcess]:
+        """Everything, the control plane first."""
+        return [self.control_plane, *self.nodes.values()]
+
+    def refuse_taken_ports(self) -> None:
+        """Raise `PortTakenError` when a port of the installation is in use."""
+        for name, address in {CONTROL_PLANE: self.profile.control_plane, **self.profile.nodes}.items():
+            port = int(address.rpartition(":")[2])
+            if not is_free(port):
+                raise PortTakenError(
+                    f"expected port {port} to be free for {name}, got another listener; is it running already?"
+                )
+
+    def start(self) -> None:
+        """Start everything and wait until each process answers."""
+        for process in self.processes:
+            process.start()
+        self.control_plane.wait_ready()
+        for node in self.nodes.values():
+            node.wait_alive()
+
+
+def _common(profile: Profile, prefix: str, name: str, address: str) -> dict[str, str]:
+    host, _, port = address.rpartition(":")
+    observation_host, _, observation_port = profile.observation[name].rpartition(":")
+    identity = profile.identities[name]
+    values = {
+        "LISTEN_HOST": "127.0.0.1" if host == "localhost" else host,
+        "LISTEN_PORT": port,
+        "TRUST_DOMAIN": "factory.local",
+        "TLS_CERTIFICATE_FILE": str(identity / "cert.pem"),
+        "TLS_KEY_FILE": str(identity / "key.pem"),
+        "TLS_AUTHORITIES_FILE": str(identity / "ca.pem"),
+        "OBSERVATION_HOST": observation_host,
+        "OBSERVATION_PORT": observation_port,
+    }
+    return {f"{prefix}{key}": value for key, value in values.items()}
+
+
+def _control_plane(profile: Profile) -> ServerProcess:
+    base = profile.directory / "control-plane"
+    prefix = "AGENTFACTORY_CP_"
+    environment = _common(profile, prefix, CONTROL_PLANE, profile.control_plane) | {
+        f"{prefix}STATE_DIR": str(base),
+        f"{prefix}TRUST_DIR": str(profile.trust_directory),
+        f"{prefix}KEYS_DIR": str(base / "keys"),
+        f"{prefix}PASSPHRASE_FILE": str(base / "keys" / "passphrase"),
+    }
+    return ServerProcess(
+        CONTROL_PLANE,
+        "control_plane.main",
+        environment=environment,
+        log=profile.directory / "logs" / "control-plane.log",
+        observation=profile.observation[CONTROL_PLANE],
+    )
+
+
+def _node(profile: Profile, name: str) -> ServerProcess:
+    prefix = "AGENTFACTORY_NODE_"
+    environment = _common(profile, prefix, name, profile.nodes[name]) | {
+        f"{prefix}STORE_DIRECTORY": str(profile.directory / "nodes" / name),
+        f"{prefix}ROOT_FILE": str(profile.trust_directory / "root.json"),
+        f"{prefix}MODE": "development",
+        f"{prefix}CONTROL_PLANE": profile.control_plane,
+    }
+    return ServerProcess(
+        name,
+        "data_plane.main",
+        environment=environment,
+        log=profile.directory / "logs" / f"{name}.log",
+        observation=profile.observation[name],
+    )

@@ -1,0 +1,65 @@
+"""Key-value state of one `agentctl template run`: the broker's table for `kv`, in memory, gone afterwards."""
+
+import json
+from typing import Any, Final
+
+LIST_MAX: Final = 1_000
+
+
+class LocalHost:
+    """Carries out the host calls that the command line granted; refuses every other, as a node would."""
+
+    def __init__(self, granted: frozenset[str], *, kv_bytes_max: int) -> None:
+        self._granted = granted
+        self._kv_bytes_max = kv_bytes_max
+        self._entries: dict[str, tuple[str, int]] = {}
+
+    async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+        """Answer one host call as the broker does."""
+        if interface not in self._granted:
+            return _error("denied", f"{interface} was not granted on the command line (--grant {interface})")
+        if interface != "kv":
+            return _error("denied", f"{interface} needs a node: it is not carried out by a local run")
+        try:
+            return self._kv(function, json.loads(argument))
+        except (KeyError, TypeError, ValueError) as error:
+            return _error("invalid", f"expected the arguments of kv.{function}, got {error!r}")
+
+    def _kv(self, function: str, given: dict[str, Any]) -> bytes:
+        match function:
+            case "list":
+                return self._list(given)
+            case "get":
+                value, version = self._entries.get(str(given["key"]), ("", 0))
+                return _ok({"value": value, "version": version} if version else None)
+            case "put" | "delete":
+                return self._write(str(given["key"]), given.get("value"), given.get("expected"), function)
+        return _error("invalid", f"expected get, put, delete or list, got {function!r}")
+
+    def _list(self, given: dict[str, Any]) -> bytes:
+        names = sorted(name for name in self._entries if name.startswith(given.get("prefix", "")))
+        start = given.get("cursor") or ""
+        page = [name for name in names if name > start][: min(int(given.get("limit") or LIST_MAX), LIST_MAX)]
+        more = bool(page) and page[-1] != names[-1]
+        return _ok({"keys": page, "cursor": page[-1] if more else None})
+
+    def _write(self, name: str, value: Any, expected: Any, function: str) -> bytes:
+        _, version = self._entries.get(name, ("", 0))
+        if expected is not None and expected != version:
+            return _error("conflict", f"expected version {expected} of {name!r}, got {version}")
+        if function == "delete":
+            self._entries.pop(name, None)
+            return _ok({})
+        kept = {**self._entries, name: (str(value), version + 1)}
+        if sum(len(key.encode()) + len(entry[0].encode()) for key, entry in kept.items()) > self._kv_bytes_max:
+            return _error("quota", f"expected at most {self._kv_bytes_max} bytes in the namespace")
+        self._entries = kept
+        return _ok({"version": version + 1})
+
+
+def _ok(value: Any) -> bytes:
+    return json.dumps({"ok": value}, ensure_ascii=False).encode()
+
+
+def _error(kind: str, message: str) -> bytes:
+    return json.dumps({"error": {"kind": kind, "message": message}}, ensure_ascii=False).encode()

@@ -1,0 +1,240 @@
+"""Run an unsigned template once on the author's machine: the node's sandbox, without a node."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from client.local_kv import LocalHost
+from client.publishing import CodeFileError, code_file
+from templates.canonical import JsonObject
+from templates.document import Code, ModuleCode, Template, read_template
+from templates.inheritance import merge_config, resolve
+from templates.names import TemplateName, TemplateRef, Version
+from templates.reasons import AgentFactoryError, Reason
+from templates.resolved import BlobPin, ImagePin, PinnedCode, PinnedModule, PinnedSource, ResolvedTemplate
+from templates.schemas import check
+
+if TYPE_CHECKING:
+    from sandbox.request import InvocationRequest
+
+IMAGES_DIRECTORY: Final = Path(__file__).parent.parent / "build" / "images"
+LOCAL_AUTHOR: Final = "local"
+_INTERFACE_VERSION: Final = "0.1.0"
+
+
+class LocalRunError(AgentFactoryError):
+    """The template cannot be run here: it is abstract, its image is not built, or its parent is not found."""
+
+    reason = Reason.LOCAL_RUN_IMPOSSIBLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRun:
+    """What happened; times in milliseconds."""
+
+    template: str
+    output: str | None
+    failure: str | None
+    logs: Sequence[Mapping[str, Any]]
+    usage: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "template": self.template,
+            "signed": False,
+            "output": self.output,
+            "failure": self.failure,
+            "logs": list(self.logs),
+            "usage": dict(self.usage),
+        }
+
+
+def run_template(
+    path: Path,
+    *,
+    text: str,
+    config: JsonObject,
+    granted: frozenset[str],
+    parents: Sequence[Path],
+    image: Path | None,
+    tell: Callable[[str], None],
+) -> LocalRun:
+    """Run the template document at ``path`` once on ``text``.
+
+    Args:
+        path: the document; its code lies beside it.
+        text: the input.
+        config: over the template's ``default_config``.
+        granted: grants that are carried out (``kv``), of those that the template asks for.
+        parents: documents of its parents, nearest first; by default they are looked for beside it.
+        image: module of the image of a source; by default the one that `make images` built.
+        tell: called with a line where something takes its time.
+
+    Raises:
+        InvalidTemplateError: the document, a parent, or the configuration is refused.
+        LocalRunError, CodeFileError: it cannot be run here.
+    """
+    template = read_template(path.read_bytes())
+    if template.code is None:
+        raise LocalRunError(f"expected a template with code, got {template.ref}, which is abstract")
+    source, wasm = _code_bytes(template.code, path, image)
+    resolved = resolve(
+        template, _ancestors(template, path, parents), author=LOCAL_AUTHOR, code=_pinned(template.code, source, wasm)
+    )
+    effective = merge_config(resolved.default_config, config)
+    if resolved.config_schema is not None:
+        check(resolved.config_schema, effective)
+    return asyncio.run(
+        _run(resolved, source=source, wasm=wasm, text=text, config=effective, granted=granted, tell=tell)
+    )
+
+
+def _code_bytes(code: Code, path: Path, image: Path | None) -> tuple[bytes | None, bytes]:
+    file = path.parent / code_file(code)
+    try:
+        own = file.read_bytes()
+    except OSError as error:
+        raise CodeFileError(f"expected the code at {file}, got: {error.strerror}") from error
+    if isinstance(code, ModuleCode):
+        return None, own
+    module = image or IMAGES_DIRECTORY / f"{code.image}.wasm"
+    if not module.exists():
+        raise LocalRunError(
+            f"expected the image {code.image} at {module}; build it with `make images` or name it with --image"
+        )
+    return own, module.read_bytes()
+
+
+def _pinned(code: Code, source: bytes | None, wasm: bytes) -> PinnedCode:
+    module = BlobPin(sha256=hashlib.sha256(wasm).hexdigest(), length=len(wasm))
+    if isinstance(code, ModuleCode):
+        return PinnedModule(module=module, abi=code.abi)
+    own = source or b""
+    return PinnedSource(
+        source=BlobPin(sha256=hashlib.sha256(own).hexdigest(), length=len(own)),
+        file=code.source,
+        image=ImagePin(
+            template=TemplateRef("images", code.image, Version(0, 0, 0)), sha256=module.sha256, length=module.length
+        ),
+    )
+
+
+def _ancestors(template: Template, path: Path, parents: Sequence[Path]) -> tuple[ResolvedTemplate, ...]:
+    """Resolve the line of parents, from the files named, else from documents near ``path``."""
+    line: list[Template] = []
+    wanted = template.parent
+    named = [read_template(one.read_bytes()) for one in parents]
+    while wanted is not None and len(line) < len(named) + 8:
+        found = next((one for one in named if one.ref.template_name == wanted), None) or _nearby(wanted, path)
+        if found is None:
+            raise LocalRunError(f"expected the parent {wanted} of {template.ref}; name its file with --parent")
+        line.append(found)
+        wanted = found.parent
+    resolved: tuple[ResolvedTemplate, ...] = ()
+    for one in reversed(line):
+        resolved = (resolve(one, resolved, author=LOCAL_AUTHOR, code=None), *resolved)
+    return resolved
+
+
+def _nearby(wanted: TemplateName, path: Path) -> Template | None:
+    for directory in path.resolve().parents[:3]:
+        for candidate in (directory / wanted.name, directory / wanted.domain / wanted.name):
+            document = candidate / "template.json"
+            if document.exists():
+                return read_template(document.read_bytes())
+    return None
+
+
+def _cache_key(directory: Path) -> bytes:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = directory / "key"
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return file.read_bytes()
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(secrets.token_bytes(32))
+    return file.read_bytes()
+
+
+async def _run(
+    resolved: ResolvedTemplate,
+    *,
+    source: bytes | None,
+    wasm: bytes,
+    text: str,
+    config: JsonObject,
+    granted: frozenset[str],
+    tell: Callable[[str], None],
+) -> LocalRun:
+    from sandbox.compile_cache import CompileCache
+    from sandbox.compiler import CompilerError
+    from sandbox.supervisor import Worker, WorkerSettings
+
+    directory = Path.home() / ".cache" / "agentfactory" / "compiled"
+    cache = CompileCache(directory, key=_cache_key(directory.parent))
+    if cache.get(hashlib.sha256(wasm).hexdigest()) is None:
+        tell(f"compiling {len(wasm) / 1e6:.1f} MB of wasm, once")
+    try:
+        compiled = await cache.compile(wasm)
+    except CompilerError as error:
+        raise LocalRunError(f"{error.code}: {error.message}") from error
+    allowed = granted & resolved.grants.interfaces()
+    kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
+    worker = await Worker.start(WorkerSettings())
+    try:
+        await worker.load("local", compiled)
+        outcome = await worker.invoke(
+            _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=allowed),
+            LocalHost(allowed, kv_bytes_max=kv_bytes_max),
+        )
+    finally:
+        await worker.stop()
+    usage = outcome.usage
+    return LocalRun(
+        template=str(resolved.ref),
+        output=outcome.output.decode(errors="backslashreplace") if outcome.output is not None else None,
+        failure=f"{outcome.failure.kind}: {outcome.failure.message}" if outcome.failure else None,
+        logs=[{"level": line.level, "message": line.message, "at_ms": line.at_us / 1e3} for line in outcome.logs],
+        usage={
+            "fuel": usage.fuel,
+            "wall_ms": usage.wall_us / 1e3,
+            "guest_ms": usage.guest_us / 1e3,
+            "host_calls": usage.host_calls,
+            "wasi_calls": usage.wasi_calls,
+            "input_bytes": usage.input_bytes,
+            "output_bytes": usage.output_bytes,
+            "log_bytes": usage.log_bytes,
+        },
+    )
+
+
+def _request(
+    resolved: ResolvedTemplate,
+    abi: Any,
+    *,
+    source: bytes | None,
+    text: str,
+    config: JsonObject,
+    allowed: frozenset[str],
+) -> "InvocationRequest":
+    import json
+
+    from sandbox.limits import SandboxLimits
+    from sandbox.request import InvocationRequest
+
+    return InvocationRequest(
+        code_id="local",
+        abi=abi,
+        source=source,
+        input=text.encode(),
+        config=json.dumps(config, ensure_ascii=False).encode(),
+        limits=SandboxLimits(**resolved.limits.to_json()),
+        granted=frozenset(f"agentfactory:runtime/{name}@{_INTERFACE_VERSION}" for name in allowed),
+        invocation_id="local",
+    )

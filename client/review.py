@@ -1,0 +1,256 @@
+"""What a reviewer relies on: a change fetched, checked, derived and compared on the reviewer's own machine.
+
+The control plane's words count for nothing here but one, the approval's expiry date, which is shown and bounded by the
+charter: everything else that is signed is derived again from bytes whose digests were computed on this machine.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from client.inspection_cache import inspect_module
+from templates.approval import Envelope, Statement
+from templates.approval import sign as sign_payload
+from templates.capabilities import Capabilities, Direction, Entry, derive, difference
+from templates.charter import Charter, read_charter
+from templates.document import read_template
+from templates.inheritance import resolve
+from templates.reasons import AgentFactoryError, Reason
+from templates.resolved import PinnedModule, PinnedSource, ResolvedTemplate, read_resolved
+
+if TYPE_CHECKING:
+    import grpc
+    from agentfactory.admin.v1 import admin_pb2
+
+FETCH_TIMEOUT_S = 300.0
+BLOBS_BYTES_MAX = 256 << 20
+
+
+class ReviewMismatchError(AgentFactoryError):
+    """What the control plane says of a change is not what this machine derives from its bytes."""
+
+    reason = Reason.REVIEW_MISMATCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A change as this machine sees it; ``payload`` is what an approval signs."""
+
+    name: str
+    resolved: ResolvedTemplate
+    statement: Statement
+    payload: bytes
+    capabilities: Capabilities
+    active: ResolvedTemplate | None
+    entries: Sequence[Entry]
+    source_diff: str
+
+    @property
+    def widens(self) -> bool:
+        """Whether the change may do anything that the active version may not."""
+        return any(entry.direction is Direction.WIDENED for entry in self.entries)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "change": self.name,
+            "template": str(self.resolved.ref),
+            "sha256": self.resolved.digest,
+            "author": self.resolved.author,
+            "environment": self.statement.environment,
+            "approval_expires": self.statement.expires.isoformat(),
+            "active": str(self.active.ref) if self.active else None,
+            "capabilities": self.capabilities.to_json(),
+            "differences": [
+                {"direction": str(one.direction), "subject": one.subject, "old": one.old, "new": one.new}
+                for one in self.entries
+                if one.direction is not Direction.SAME
+            ],
+            "widens": self.widens,
+            "source_diff": self.source_diff,
+        }
+
+    def describe(self) -> str:
+        """Return the change as text: what it can do first, then what it changes."""
+        lines = [
+            f"{self.name}: {self.resolved.ref} by {self.resolved.author}",
+            f"  digest       {self.resolved.digest}",
+            f"  environment  {self.statement.environment}",
+            f"  approval     until {self.statement.expires:%Y-%m-%d}",
+            f"  compared to  {self.active.ref if self.active else 'nothing: no version is active'}",
+            "",
+            "What it can do, derived on this machine:",
+            *(f"  {one.subject:34} {one.new}" for one in self.entries if one.new),
+            "",
+            "What changes:",
+        ]
+        changed = [one for one in self.entries if one.direction is not Direction.SAME] if self.active else []
+        lines += [f"  {one.direction:9} {one.subject}: {one.old or '-'} → {one.new or '-'}" for one in changed]
+        if not self.active:
+            lines.append("  everything above is new")
+        elif not changed:
+            lines.append("  nothing that it may do")
+        if self.source_diff:
+            lines += ["", "Source:", self.source_diff.rstrip("\n")]
+        return "\n".join(lines)
+
+
+def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: Path) -> Review:
+    """Fetch the change ``name`` and derive everything about it.
+
+    Args:
+        channel: to the control plane.
+        name: ``changes/<number>``.
+        trust_directory: this reviewer's own copy of the charter.
+        cache: private directory of this machine for what it inspected.
+
+    Raises:
+        ReviewMismatchError: bytes, parents, image or statement are not what they are said to be.
+        RemoteError: the control plane refused or could not be reached.
+    """
+    charter = read_charter((trust_directory / "charter.json").read_bytes())
+    header, blobs = _fetch(channel, name)
+    resolved = read_resolved(header.resolved)
+    _check_resolution(header, resolved)
+    image = read_resolved(header.image) if header.image else None
+    capabilities = _derive(resolved, image, blobs, cache)
+    statement = _statement(header, resolved, capabilities, charter)
+    payload = statement.to_payload()
+    if payload != header.change.statement:
+        raise ReviewMismatchError(
+            f"expected the statement that this machine derives from {resolved.digest}, got another"
+        )
+    active = read_resolved(header.active) if header.active else None
+    active_image = read_resolved(header.active_image) if header.active_image else None
+    old = _derive(active, active_image, blobs, cache) if active else None
+    return Review(
+        name=name,
+        resolved=resolved,
+        statement=statement,
+        payload=payload,
+        capabilities=capabilities,
+        active=active,
+        entries=difference(old, capabilities),
+        source_diff=_source_diff(active, resolved, blobs),
+    )
+
+
+def sign_review(found: Review, *, key_file: Path, passphrase_file: Path | None) -> bytes:
+    """Sign what ``found`` shows and return the DSSE envelope.
+
+    Raises:
+        KeyFileError, KeyExposedError, PassphraseError: the key cannot be used.
+    """
+    from service.keystore import passphrase_from, read_key
+
+    signer = read_key(key_file, passphrase=passphrase_from(value=None, file=passphrase_file))
+    return sign_payload(found.payload, signer).to_bytes()
+
+
+def _fetch(channel: "grpc.Channel", name: str) -> "tuple[admin_pb2.ChangeHeader, dict[str, bytes]]":
+    from agentfactory.admin.v1 import admin_pb2 as pb
+    from agentfactory.admin.v1.admin_pb2_grpc import ChangeServiceStub
+
+    header: pb.ChangeHeader | None = None
+    pieces: dict[str, bytearray] = {}
+    received = 0
+    for part in ChangeServiceStub(channel).FetchChange(pb.FetchChangeRequest(name=name), timeout=FETCH_TIMEOUT_S):
+        if part.HasField("header"):
+            header = part.header
+            continue
+        received += len(part.piece.data)
+        if received > BLOBS_BYTES_MAX:
+            raise ReviewMismatchError(f"expected at most {BLOBS_BYTES_MAX} bytes of code, got more")
+        pieces.setdefault(part.piece.sha256.hex(), bytearray()).extend(part.piece.data)
+    if header is None:
+        raise ReviewMismatchError(f"expected the header of {name}, got none")
+    blobs = {digest: bytes(data) for digest, data in pieces.items()}
+    for digest, data in blobs.items():
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ReviewMismatchError(f"expected bytes with sha256 {digest}, got {hashlib.sha256(data).hexdigest()}")
+    return header, blobs
+
+
+def _check_resolution(header: "admin_pb2.ChangeHeader", resolved: ResolvedTemplate) -> None:
+    parents = [read_resolved(data) for data in header.parents]
+    expected = resolved.parent
+    for parent in parents:
+        if expected is None or parent.digest != expected.sha256 or parent.ref != expected.template:
+            raise ReviewMismatchError(f"expected the parent {expected}, got {parent.ref} ({parent.digest})")
+        expected = parent.parent
+    if expected is not None:
+        raise ReviewMismatchError(f"expected the bytes of the parent {expected.template}, got none")
+    child = read_template(header.document)
+    again = resolve(child, parents, author=resolved.author, code=resolved.code if child.code else None)
+    if again.digest != resolved.digest:
+        raise ReviewMismatchError(
+            f"expected the document and its parents to resolve to {resolved.digest}, got {again.digest}"
+        )
+
+
+def _derive(
+    resolved: ResolvedTemplate, image: ResolvedTemplate | None, blobs: Mapping[str, bytes], cache: Path
+) -> Capabilities:
+    code = resolved.code
+    if code is None:
+        return derive(resolved, None)
+    if isinstance(code, PinnedModule):
+        return derive(resolved, inspect_module(_blob(blobs, code.module.sha256), cache=cache))
+    pinned = image.code if image else None
+    if image is None or image.ref != code.image.template or not isinstance(pinned, PinnedModule):
+        raise ReviewMismatchError(f"expected the image {code.image.template}, got {image.ref if image else 'none'}")
+    if pinned.module.sha256 != code.image.sha256:
+        raise ReviewMismatchError(f"expected the image's module {code.image.sha256}, got {pinned.module.sha256}")
+    _blob(blobs, code.source.sha256)
+    return derive(resolved, inspect_module(_blob(blobs, code.image.sha256), cache=cache))
+
+
+def _blob(blobs: Mapping[str, bytes], digest: str) -> bytes:
+    if digest not in blobs:
+        raise ReviewMismatchError(f"expected the bytes of {digest}, got none")
+    return blobs[digest]
+
+
+def _statement(
+    header: "admin_pb2.ChangeHeader", resolved: ResolvedTemplate, capabilities: Capabilities, charter: Charter
+) -> Statement:
+    offered = Envelope(payload=header.change.statement, signatures={}).statement()
+    latest = header.change.create_time.ToDatetime(tzinfo=offered.expires.tzinfo) + timedelta(
+        days=charter.approval_days_max
+    )
+    if offered.expires > latest:
+        raise ReviewMismatchError(
+            f"expected an approval that ends by {latest:%Y-%m-%d} (approval_days_max), got {offered.expires:%Y-%m-%d}"
+        )
+    return Statement(
+        environment=charter.environment,
+        template=resolved.ref,
+        sha256=resolved.digest,
+        author=resolved.author,
+        capabilities=capabilities,
+        expires=offered.expires,
+    )
+
+
+def _source_diff(old: ResolvedTemplate | None, new: ResolvedTemplate, blobs: Mapping[str, bytes]) -> str:
+    before, after = _source_text(old, blobs), _source_text(new, blobs)
+    if after is None:
+        return ""
+    return "".join(
+        line if line.endswith("\n") else line + "\n"
+        for line in difflib.unified_diff(
+            before.splitlines(keepends=True) if before is not None else [],
+            after.splitlines(keepends=True),
+            fromfile=str(old.ref) if old else "/dev/null",
+            tofile=str(new.ref),
+        )
+    )
+
+
+def _source_text(template: ResolvedTemplate | None, blobs: Mapping[str, bytes]) -> str | None:
+    if template is None or not isinstance(template.code, PinnedSource):
+        return None
+    return _blob(blobs, template.code.source.sha256).decode(errors="backslashreplace")
