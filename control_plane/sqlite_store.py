@@ -67,9 +67,7 @@ _belief = sa.Table(
     "belief",
     _schema,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("root", sa.LargeBinary),
-    sa.Column("mark", sa.LargeBinary),
-    sa.Column("revocations", sa.LargeBinary),
+    sa.Column("content", sa.LargeBinary),
 )
 _trust = sa.Table(
     "trust", _schema, sa.Column("file", sa.String, primary_key=True), sa.Column("content", sa.LargeBinary)
@@ -96,21 +94,15 @@ class GenerationRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BeliefRecord:
-    """What the control plane's own verification keeps: see `templates.trusted_set.Belief`."""
-
-    root: bytes
-    mark: bytes | None
-    revocations: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SignedState:
-    """The newest signed generation, from which the next one is built, and what it was built from."""
+    """The newest signed generation, from which the next one is built, and what it was built from.
+
+    ``belief`` is `templates.trusted_set.Belief.to_bytes`: what the control plane's own verification keeps.
+    """
 
     generation: GenerationRecord
     metadata: Mapping[str, bytes]
-    belief: BeliefRecord
+    belief: bytes
     trust: Mapping[str, bytes]
 
 
@@ -156,12 +148,7 @@ class SqliteStore:
 
     def change_of_version(self, ref: TemplateRef) -> Change | None:
         """Return the change that proposed, or published, this version; rejected ones do not count."""
-        return self._one_change(
-            (_changes.c.domain == ref.domain)
-            & (_changes.c.name == ref.name)
-            & (_changes.c.version == str(ref.version))
-            & (_changes.c.state != ChangeState.REJECTED)
-        )
+        return self._one_change(_is_version(ref))
 
     def change_of_request(self, author: str, request_id: str) -> Change | None:
         return self._one_change((_changes.c.author == author) & (_changes.c.request_id == request_id))
@@ -198,12 +185,20 @@ class SqliteStore:
 
     # Generations
 
-    def commit_generation(self, state: SignedState, *, changes: Iterable[Change], bundles_kept: int) -> None:
+    def commit_generation(
+        self,
+        state: SignedState,
+        *,
+        changes: Iterable[Change] = (),
+        states: Mapping[TemplateRef, ChangeState],
+        bundles_kept: int,
+    ) -> None:
         """Store a signed generation and everything that it means, at once or not at all.
 
         Args:
             state: the generation, its complete metadata, belief and trust documents; they replace the stored ones.
-            changes: changes with another state or envelope than before.
+            changes: changes to be written whole, before ``states``.
+            states: versions whose state is another one than before.
             bundles_kept: older generations than this many no longer refer to their bundle.
         """
         record = state.generation
@@ -228,8 +223,10 @@ class SqliteStore:
             _save_belief(connection, state.belief)
             for change in changes:
                 _update_change(connection, change)
+            for ref, to in states.items():
+                connection.execute(sa.update(_changes).where(_is_version(ref)).values(state=str(to)))
 
-    def save_lease(self, timestamp: bytes, belief: BeliefRecord) -> None:
+    def save_lease(self, timestamp: bytes, belief: bytes) -> None:
         """Store a renewed ``timestamp.json`` of the newest generation."""
         with self._engine.begin() as connection:
             _upsert(connection, _metadata, {"file": "timestamp.json", "content": timestamp})
@@ -245,7 +242,7 @@ class SqliteStore:
             return SignedState(
                 generation=_generation(row),
                 metadata=_files(connection, _metadata),
-                belief=BeliefRecord(root=belief.root, mark=belief.mark, revocations=belief.revocations),
+                belief=belief.content,
                 trust=_files(connection, _trust),
             )
 
@@ -309,8 +306,17 @@ def _files(connection: Connection, table: sa.Table) -> dict[str, bytes]:
     return {row.file: row.content for row in connection.execute(sa.select(table))}
 
 
-def _save_belief(connection: Connection, belief: BeliefRecord) -> None:
-    _upsert(connection, _belief, {"id": _BELIEF_ROW, **asdict(belief)})
+def _save_belief(connection: Connection, belief: bytes) -> None:
+    _upsert(connection, _belief, {"id": _BELIEF_ROW, "content": belief})
+
+
+def _is_version(ref: TemplateRef) -> sa.ColumnElement[bool]:
+    return (
+        (_changes.c.domain == ref.domain)
+        & (_changes.c.name == ref.name)
+        & (_changes.c.version == str(ref.version))
+        & (_changes.c.state != str(ChangeState.REJECTED))
+    )
 
 
 def _update_change(connection: Connection, change: Change) -> None:

@@ -69,9 +69,7 @@ def upgrade() -> None:
     op.create_table(
         "belief",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("root", sa.LargeBinary, nullable=False),
-        sa.Column("mark", sa.LargeBinary),
-        sa.Column("revocations", sa.LargeBinary, nullable=False),
+        sa.Column("content", sa.LargeBinary, nullable=False),
     )
     op.create_table(
         "trust",

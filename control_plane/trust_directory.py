@@ -1,0 +1,56 @@
+"""The offline-signed documents that an operator laid out for this process: roots, targets, charter."""
+
+import re
+from pathlib import Path
+
+from templates.reasons import AgentFactoryError, Reason
+from templates.repository import OfflineTrust
+
+_DOCUMENT_BYTES_MAX = 4 << 20
+_ROOT = re.compile(r"([1-9][0-9]{0,8})\.root\.json")
+
+
+class TrustUnreadableError(AgentFactoryError):
+    """The trust documents are not there, or cannot be read."""
+
+    reason = Reason.TRUST_UNREADABLE
+
+
+def read_trust_directory(directory: Path) -> OfflineTrust:
+    """Read ``root.json`` (or the chain ``1.root.json``, ``2.root.json`` …), ``targets.json`` and ``charter.json``.
+
+    Raises:
+        TrustUnreadableError: naming the file that is missing or too long, and the command that makes it.
+    """
+    chain = {int(found[1]): each for each in _entries(directory) if (found := _ROOT.fullmatch(each.name))}
+    if chain and sorted(chain) != list(range(1, len(chain) + 1)):
+        raise TrustUnreadableError(
+            f"expected a chain from 1.root.json in {directory}, got versions {', '.join(map(str, sorted(chain)))}"
+        )
+    roots = [chain[version] for version in sorted(chain)] or [directory / "root.json"]
+    return OfflineTrust(
+        roots=tuple(_read(path) for path in roots),
+        targets=_read(directory / "targets.json"),
+        charter=_read(directory / "charter.json"),
+    )
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError as error:
+        raise TrustUnreadableError(
+            f"expected trust documents in {directory}, got: {error.strerror}; `agentctl init` makes them"
+        ) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TrustUnreadableError(
+            f"expected a trust document at {path}, got: {error.strerror}; `agentctl init` makes it"
+        ) from None
+    if len(data) > _DOCUMENT_BYTES_MAX:
+        raise TrustUnreadableError(f"expected at most {_DOCUMENT_BYTES_MAX} bytes at {path}, got {len(data)}")
+    return data
