@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from client.inspection_cache import inspect_module
 from templates.approval import Envelope, Statement
 from templates.approval import sign as sign_payload
-from templates.capabilities import Capabilities, Direction, Entry, derive, difference
+from templates.capabilities import Capabilities, derive
 from templates.charter import Charter, read_charter
+from templates.comparison import Direction, Entry, difference
 from templates.document import read_template
 from templates.inheritance import resolve
 from templates.reasons import AgentFactoryError, Reason

@@ -128,8 +128,11 @@ def _meaning_problems(members: Mapping[str, Any]) -> Iterator[Problem]:
     if members.get("parent") == name:
         message = f"expected another template as parent, got {name} itself"
         yield Problem(code=Reason.INHERITANCE_CYCLE, message=message, pointer="/parent")
-    code = members.get("code")
-    if members.get("domain") == IMAGES_DOMAIN and code is not None and code.get("abi") != Abi.COMPONENT:
+    code, is_image = members.get("code"), members.get("domain") == IMAGES_DOMAIN
+    if "parent" in members and members["parent"].startswith(f"{IMAGES_DOMAIN}/") != is_image:
+        message = f"expected a parent in the domain {IMAGES_DOMAIN} for images, and for them alone"
+        yield Problem(code=Reason.INVALID_VALUE, message=message, pointer="/parent")
+    if is_image and code is not None and code.get("abi") != Abi.COMPONENT:
         message = "expected a component module, because this is an image, got other code"
         yield Problem(code=Reason.INVALID_VALUE, message=message, pointer="/code")
     grants = members.get("grants", {})

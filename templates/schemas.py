@@ -137,6 +137,11 @@ def compile_schema(schema: JsonObject) -> CompiledSchema:
         raise InvalidSchemaError((violation,)) from error
 
 
+def check(schema: JsonObject, value: JsonValue) -> None:
+    """Compile ``schema`` and raise `SchemaViolationError` unless ``value`` fits it."""
+    compile_schema(schema).require(value)
+
+
 def pointer_of(path: list[str | int]) -> str:
     """Return the JSON pointer of a path of keys and indices."""
     pointer = ""

@@ -102,3 +102,4 @@ def _brief(value: Any) -> str:
 
 TEMPLATE_SHAPE = Shape("template.schema.json")
 RESOLVED_SHAPE = Shape("resolved.schema.json", "template.schema.json")
+CAPABILITIES_SHAPE = Shape("capabilities.schema.json", "template.schema.json", "resolved.schema.json")
