@@ -21,7 +21,7 @@ from client.values import (
     TemplateSummary,
 )
 from client.wire import agent_of, answer_of, invocation_of, log_line_of, template_of
-from service.client_interceptors import aio_interceptors
+from service.client_interceptors import intercept_aio_channel
 from service.status import RemoteError
 from service.tls import TlsFiles, channel_credentials
 
@@ -228,11 +228,8 @@ class AsyncAgentFactory:
     def _stub(self, address: str) -> "AgentServiceAsyncStub":
         stub = self._stubs.get(address)
         if stub is None:
-            channel = grpc.aio.secure_channel(
-                address,
-                self._credentials,
-                options=requests.CHANNEL_OPTIONS,
-                interceptors=aio_interceptors(requests.RETRY),
+            channel = intercept_aio_channel(
+                grpc.aio.secure_channel(address, self._credentials, options=requests.CHANNEL_OPTIONS), requests.RETRY
             )
             self._channels[address] = channel
             stub = self._stubs.setdefault(address, AgentServiceStub(channel))

@@ -1,17 +1,33 @@
-"""Client side of `service.interceptors`: trace context goes out, statuses come back as `RemoteError`, safe calls are retried."""
+"""Client side of the guard: trace context goes out, statuses come back as `RemoteError`, safe calls are retried.
 
-from collections.abc import Sequence
+Not grpc's own interceptors: those start a task (aio) or build a chain of futures (sync) for each call. These channels
+wrap what a stub asks a channel for, once per method, and add two frames to a call.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
 
+from service.status import RemoteError, from_rpc_error
+from service.telemetry import trace_metadata
+
+DEFAULT_TIMEOUT_S: Final = 30.0
+
+_RETRIED: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Which methods ("/package.Service/Method") may be sent again after UNAVAILABLE or RESOURCE_EXHAUSTED, how often, how patiently.
+    """Which methods ("/package.Service/Method") may be sent again, how often, and how patiently.
 
-    Nothing is retried past the call's deadline; the server's RetryInfo is honoured.
+    Retried are UNAVAILABLE, and RESOURCE_EXHAUSTED when the server says when to come back. Nothing is retried past the
+    call's deadline; the server's RetryInfo is honoured.
     """
 
     idempotent_methods: frozenset[str] = frozenset()
@@ -19,12 +35,252 @@ class RetryPolicy:
     backoff_first_s: float = 0.05
     backoff_max_s: float = 2.0
 
+    def pause_s(
+        self, method: str, error: RemoteError, *, attempt: int, remaining_s: float, jitter: float
+    ) -> float | None:
+        """Return how long to wait before sending again, or nothing when the error stands.
 
-def aio_interceptors(retry: RetryPolicy, *, default_timeout_s: float = 30.0) -> Sequence[grpc.aio.ClientInterceptor]:
-    """Return what to pass to ``grpc.aio.secure_channel(interceptors=…)``."""
-    raise NotImplementedError
+        Args:
+            method: what was called.
+            error: what came back.
+            attempt: how often it was sent, from 1.
+            remaining_s: until the call's deadline.
+            jitter: 0 … 1, drawn anew each time: callers that failed together come back apart.
+        """
+        if method not in self.idempotent_methods or attempt >= self.attempts_max or error.code not in _RETRIED:
+            return None
+        if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_s is None:
+            return None  # a message that is too large stays too large
+        backoff_s = min(self.backoff_max_s, self.backoff_first_s * 2 ** (attempt - 1))
+        pause_s = max(error.retry_s or 0.0, backoff_s * (0.5 + jitter / 2))
+        return pause_s if pause_s < remaining_s else None
 
 
-def intercept_channel(channel: grpc.Channel, retry: RetryPolicy, *, default_timeout_s: float = 30.0) -> grpc.Channel:
-    """Return ``channel`` with the same behaviour for synchronous callers."""
-    raise NotImplementedError
+def intercept_channel(
+    channel: grpc.Channel, retry: RetryPolicy, *, default_timeout_s: float = DEFAULT_TIMEOUT_S
+) -> grpc.Channel:
+    """Return ``channel`` with errors as `RemoteError`, trace context, retries, and a deadline for every unary call.
+
+    ``future`` and ``with_call`` of a method are sent once; a future's error is grpc's own (see `from_rpc_error`).
+    """
+    return _Channel(channel, retry, default_timeout_s)
+
+
+def intercept_aio_channel(
+    channel: grpc.aio.Channel, retry: RetryPolicy, *, default_timeout_s: float = DEFAULT_TIMEOUT_S
+) -> grpc.aio.Channel:
+    """Do the same for an asyncio channel. Unary methods become coroutines; cancel the task that awaits them."""
+    return _AioChannel(channel, retry, default_timeout_s)
+
+
+def _jitter() -> float:
+    return secrets.randbelow(1001) / 1000
+
+
+def _metadata(given: Any) -> Any:
+    added = trace_metadata()
+    if not added:
+        return given
+    return (*given, *added) if given else added
+
+
+class _Method:
+    """One method of a channel, with what every kind of call needs."""
+
+    def __init__(self, call: Any, method: str, retry: RetryPolicy, default_timeout_s: float) -> None:
+        self._call = call
+        self._method = method
+        self._retry = retry
+        self._default_timeout_s = default_timeout_s
+
+    def _pause_s(self, error: RemoteError, attempt: int, ends: float) -> float | None:
+        return self._retry.pause_s(
+            self._method, error, attempt=attempt, remaining_s=ends - time.monotonic(), jitter=_jitter()
+        )
+
+
+class _Unary(_Method):
+    def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+        ends = time.monotonic() + (self._default_timeout_s if timeout is None else timeout)
+        attempt = 1
+        while True:
+            try:
+                return self._call(
+                    request, timeout=max(0.0, ends - time.monotonic()), metadata=_metadata(metadata), **options
+                )
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error)
+                pause_s = self._pause_s(failure, attempt, ends)
+                if pause_s is None:
+                    raise failure from None
+            time.sleep(pause_s)
+            attempt += 1
+
+    def with_call(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+        timeout = self._default_timeout_s if timeout is None else timeout
+        try:
+            return self._call.with_call(request, timeout=timeout, metadata=_metadata(metadata), **options)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+
+    def future(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+        timeout = self._default_timeout_s if timeout is None else timeout
+        return self._call.future(request, timeout=timeout, metadata=_metadata(metadata), **options)
+
+
+class _Streaming(_Method):
+    def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+        return _Stream(self._call(request, timeout=timeout, metadata=_metadata(metadata), **options))
+
+
+class _Stream(Iterator[Any]):
+    """The answers of a streaming call; ``cancel`` ends it."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._call)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+class _Channel(grpc.Channel):
+    def __init__(self, channel: grpc.Channel, retry: RetryPolicy, default_timeout_s: float) -> None:
+        self._channel = channel
+        self._made = (retry, default_timeout_s)
+
+    def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return _Unary(self._channel.unary_unary(method, *arguments, **options), method, *self._made)
+
+    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return _Streaming(self._channel.unary_stream(method, *arguments, **options), method, *self._made)
+
+    def stream_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        # What an iterator gave once it cannot give again: never retried.
+        call = self._channel.stream_unary(method, *arguments, **options)
+        return _Unary(call, method, RetryPolicy(), self._made[1])
+
+    def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return _Streaming(self._channel.stream_stream(method, *arguments, **options), method, *self._made)
+
+    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 -- grpc's signature
+        self._channel.subscribe(callback, try_to_connect)
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        self._channel.unsubscribe(callback)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> bool | None:
+        self.close()
+        return None
+
+
+class _AioUnary(_Method):
+    async def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:  # noqa: ASYNC109 -- grpc's signature
+        ends = time.monotonic() + (self._default_timeout_s if timeout is None else timeout)
+        attempt = 1
+        while True:
+            try:
+                return await self._call(
+                    request, timeout=max(0.0, ends - time.monotonic()), metadata=_metadata(metadata), **options
+                )
+            except grpc.aio.AioRpcError as error:
+                failure = from_rpc_error(error)
+                pause_s = self._pause_s(failure, attempt, ends)
+                if pause_s is None:
+                    raise failure from None
+            await asyncio.sleep(pause_s)
+            attempt += 1
+
+
+class _AioStreaming(_Method):
+    def __call__(self, request: Any = None, timeout: float | None = None, metadata: Any = None, **options: Any) -> Any:
+        arguments = () if request is None else (request,)
+        return AioStream(self._call(*arguments, timeout=timeout, metadata=_metadata(metadata), **options))
+
+
+class AioStream(AsyncIterator[Any]):
+    """The answers of a streaming call: iterate, or `read` and `write` where both sides stream."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._answers: AsyncIterator[Any] | None = None
+
+    async def __anext__(self) -> Any:
+        if self._answers is None:
+            self._answers = aiter(self._call)
+        try:
+            return await anext(self._answers)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+    async def read(self) -> Any:
+        """Return the next answer, or ``grpc.aio.EOF``."""
+        try:
+            return await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+    async def write(self, message: Any) -> None:
+        """Send one message."""
+        try:
+            await self._call.write(message)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+    async def done_writing(self) -> None:
+        """Say that no more messages come."""
+        await self._call.done_writing()
+
+    def cancel(self) -> bool:
+        """End the call."""
+        cancelled: bool = self._call.cancel()
+        return cancelled
+
+
+class _AioChannel(grpc.aio.Channel):
+    def __init__(self, channel: grpc.aio.Channel, retry: RetryPolicy, default_timeout_s: float) -> None:
+        self._channel = channel
+        self._made = (retry, default_timeout_s)
+
+    def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return _AioUnary(self._channel.unary_unary(method, *arguments, **options), method, *self._made)
+
+    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return _AioStreaming(self._channel.unary_stream(method, *arguments, **options), method, *self._made)
+
+    def stream_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        call = self._channel.stream_unary(method, *arguments, **options)
+        return _AioUnary(call, method, RetryPolicy(), self._made[1])
+
+    def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return _AioStreaming(self._channel.stream_stream(method, *arguments, **options), method, *self._made)
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 -- grpc's signature
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._channel.channel_ready()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> bool | None:
+        await self.close()
+        return None

@@ -24,6 +24,7 @@ STATUS: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
         Reason.CANCELLED: grpc.StatusCode.CANCELLED,
         Reason.CODE_FILE_MISSING: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+        Reason.DEMO_FAILED: grpc.StatusCode.INTERNAL,
         Reason.EXPOSED_KEY_FILE: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.GENERATION_ROLLBACK: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.INSTALLATION_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
@@ -86,7 +87,7 @@ STATUS: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
 
 @unique
 class _Size(IntEnum):
-    """gRPC refuses metadata beyond 8 KiB: the message (percent-encoded up to three times as long) and the status fit."""
+    """gRPC refuses metadata beyond 8 KiB: the message (thrice as long if percent-encoded) and the status fit."""
 
     MESSAGE_BYTES = 1024
     VALUE_BYTES = 256

@@ -28,7 +28,6 @@ class SpanName(StrEnum):
     """Every span that a process of ours makes, from submission to sandbox."""
 
     RPC_SERVER = "agentfactory.rpc.server"
-    RPC_CLIENT = "agentfactory.rpc.client"
     CHANGE_SUBMIT = "agentfactory.change.submit"
     MODULE_INSPECT = "agentfactory.module.inspect"
     CHANGE_APPROVE = "agentfactory.change.approve"
