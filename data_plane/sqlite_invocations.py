@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from data_plane.agents.invocations import InvocationFilter, InvocationRecord, LogRecord, UsageRecord
-from data_plane.sqlite_writer import SqliteWriter, StoreFailedError
+from data_plane.sqlite_writer import DatabaseFailedError, SqliteWriter
 from service.logs import get_logger
 
 QUEUE_MAX: Final = 20_000
@@ -75,7 +75,7 @@ class SqliteInvocations:
 
             try:
                 await self._writer.write(work)
-            except StoreFailedError as error:
+            except DatabaseFailedError as error:
                 self.dropped += len(batch)
                 log.warning("invocation_records_dropped", records=len(batch), message=error.message)
 

@@ -25,7 +25,7 @@ BATCH_MAX: Final = 512
 _BUSY_MS: Final = 5_000
 
 
-class StoreFailedError(AgentFactoryError):
+class DatabaseFailedError(AgentFactoryError):
     """The database could not be written: a full or broken disk. Nothing of the batch was kept."""
 
     reason = Reason.STORE_FAILED
@@ -75,7 +75,7 @@ class SqliteWriter:
         What ``work`` raises undoes its own changes only. Cancelling the waiting task does not undo the work.
 
         Raises:
-            StoreFailedError: the transaction could not be committed.
+            DatabaseFailedError: the transaction could not be committed.
         """
         future: asyncio.Future[Result] = self._loop.create_future()
         self._jobs.put(_Job(work, future))
@@ -84,7 +84,7 @@ class SqliteWriter:
     async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run ``work`` on the reading connection: it sees everything that was committed before."""
         if self._readers is None or self._reading is None:
-            raise StoreFailedError("expected an open database")
+            raise DatabaseFailedError("expected an open database")
         return await self._loop.run_in_executor(self._readers, work, self._reading)
 
     def _connect(self, *, reading: bool = False) -> sqlite3.Connection:
@@ -118,7 +118,7 @@ def _commit(connection: sqlite3.Connection, jobs: list[_Job]) -> list[tuple[Any,
             connection.execute("SAVEPOINT job")
             try:
                 outcomes.append((job.work(connection), None))
-            except Exception as error:  # noqa: BLE001 — handed to whoever awaits this job
+            except Exception as error:  # handed to whoever awaits this job
                 if not connection.in_transaction:
                     raise  # a full disk undoes the whole transaction
                 connection.execute("ROLLBACK TO job")
@@ -128,7 +128,7 @@ def _commit(connection: sqlite3.Connection, jobs: list[_Job]) -> list[tuple[Any,
     except sqlite3.Error as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        failed = StoreFailedError(f"expected to write the database, got {error}")
+        failed = DatabaseFailedError(f"expected to write the database, got {error}")
         return [(None, failed)] * len(jobs)
     return outcomes
 

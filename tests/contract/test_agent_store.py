@@ -14,7 +14,7 @@ from data_plane.agents.refusals import AgentExistsError, AgentsExhaustedError, R
 from data_plane.sqlite_agents import SqliteAgents
 from data_plane.sqlite_invocations import SqliteInvocations
 from data_plane.sqlite_migrations import NEWEST
-from data_plane.sqlite_writer import SqliteWriter, StoreFailedError
+from data_plane.sqlite_writer import SqliteWriter, DatabaseFailedError
 from templates.names import TemplateName
 from tests.unit.data_plane.memory_store import MemoryAgents, MemoryInvocations
 
@@ -141,7 +141,7 @@ async def test_a_database_that_cannot_be_written_is_a_typed_error(tmp_path: Path
         big = Agent(tenant="acme", agent_id="big", template=NOTES, config=b"x" * 1_000_000, created_at=NOW)
         with pytest.raises(Exception, match="full") as refused:
             await agents.create([NewAgent(agent=big, request_id="", request_sha256="")])
-        assert isinstance(refused.value, StoreFailedError)
+        assert isinstance(refused.value, DatabaseFailedError)
         assert await agents.count() == 0
 
 
