@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from control_plane.review import Change, ChangeClosedError
 from templates.acceptance import Material
+from templates.approval import read_envelope
 from templates.names import TemplateName, TemplateRef
 from templates.plan import PlanEntry
 from templates.repository import Library as DomainLibrary
-from templates.resolved import ParentPin, PinnedSource, ResolvedTemplate
+from templates.resolved import ParentPin, PinnedSource, ResolvedTemplate, read_resolved
 from templates.revocations import Revocations
 
 
@@ -110,6 +112,18 @@ class Library:
                 code=_own_code(members),
             )
         return result
+
+
+def approved_of(change: Change) -> Approved:
+    """Return the library's view of a change that has its approvals."""
+    if change.envelope is None:
+        raise ChangeClosedError(change)
+    return Approved(
+        resolved=read_resolved(change.resolved),
+        resolved_bytes=change.resolved,
+        envelope=read_envelope(change.envelope).to_bytes(),
+        sha256=change.sha256,
+    )
 
 
 def _own_code(members: Iterable[Approved]) -> dict[str, int]:

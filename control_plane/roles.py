@@ -33,7 +33,7 @@ def roles_of(metadata: Mapping[str, bytes]) -> tuple[Role, ...]:
     for file, content in metadata.items():
         name = file.removesuffix(".json").rpartition(".")[2]
         try:
-            signed = Metadata[Signed].from_bytes(content).signed
+            signed: Signed = Metadata.from_bytes(content).signed
         except DeserializationError:
             continue
         if name not in newest or signed.version > newest[name].version:

@@ -1,8 +1,10 @@
 """The offline-signed documents that an operator laid out for this process: roots, targets, charter."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from templates.charter import read_charter
 from templates.reasons import AgentFactoryError, Reason
 from templates.repository import OfflineTrust
 
@@ -33,6 +35,41 @@ def read_trust_directory(directory: Path) -> OfflineTrust:
         targets=_read(directory / "targets.json"),
         charter=_read(directory / "charter.json"),
     )
+
+
+def trust_files(trust: OfflineTrust) -> dict[str, bytes]:
+    """Return the offline documents as files, for the store."""
+    roots = {f"{version}.root.json": root for version, root in enumerate(trust.roots, start=1)}
+    return {**roots, "targets.json": trust.targets, "charter.json": trust.charter}
+
+
+def trust_of(files: Mapping[str, bytes]) -> OfflineTrust:
+    """Return what `trust_files` was given."""
+    count = sum(1 for name in files if name.endswith(".root.json"))
+    return OfflineTrust(
+        roots=tuple(files[f"{version}.root.json"] for version in range(1, count + 1)),
+        targets=files["targets.json"],
+        charter=files["charter.json"],
+    )
+
+
+def newer_trust(known: OfflineTrust, laid_out: OfflineTrust) -> OfflineTrust | None:
+    """Return ``laid_out`` if it is newer than what is known, else None.
+
+    Raises:
+        TrustUnreadableError: it begins with another root: this state belongs to another installation.
+    """
+    if known.roots[0] != laid_out.roots[0]:
+        raise TrustUnreadableError(
+            "expected the root that this state directory was made under, got another one: "
+            "give the new installation a state directory of its own"
+        )
+    newer_charter = read_charter(laid_out.charter).version > read_charter(known.charter).version
+    if not newer_charter and len(laid_out.roots) <= len(known.roots):
+        return None
+    roots = max(known.roots, laid_out.roots, key=len)
+    documents = laid_out if newer_charter else known
+    return OfflineTrust(roots=roots, targets=documents.targets, charter=documents.charter)
 
 
 def _entries(directory: Path) -> list[Path]:
