@@ -7,6 +7,7 @@ ELF and everything else are refused before anything parses them (ADR 8; sandbox 
 
 import asyncio
 import hashlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -24,7 +25,7 @@ ELF_MAGIC: Final = b"\x7fELF"
 HEADER_BYTES_MAX: Final = 16 << 20  # an inspection's names; wasmtime itself caps them far below
 _PIECE_BYTES: Final = 1 << 20
 _PACKAGE_ROOT: Final = str(Path(__file__).resolve().parent.parent)
-_BOOTSTRAP: Final = "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.compiler_child import main; main()"
+_BOOTSTRAP: Final = "import sys; sys.path[:0] = sys.argv[1:3]; from sandbox.compiler_child import main; main()"
 
 
 class CompilerError(Exception):
@@ -112,15 +113,15 @@ async def run_job(job: Job, wasm: bytes, settings: CompilerSettings) -> tuple[di
         CompilerError: see its codes.
     """
     refuse_what_is_not_wasm(wasm, bytes_max=settings.module_bytes_max)
+    site = _site_of_wasmtime()
     limits = json.dumps(
         {
             "memory_bytes_max": settings.memory_bytes_max,
             "cpu_s_max": settings.cpu_s_max,
-            "code_bytes_max": settings.code_bytes_max,
         }
     )
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-c", _BOOTSTRAP, _PACKAGE_ROOT, job, limits,
+        sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOTSTRAP, _PACKAGE_ROOT, site, job, limits,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env={}, cwd="/", close_fds=True, start_new_session=True,
     )  # fmt: skip
@@ -135,6 +136,14 @@ async def run_job(job: Job, wasm: bytes, settings: CompilerSettings) -> tuple[di
             child.kill()
             await child.wait()
     return _read_answer(answer, status)
+
+
+def _site_of_wasmtime() -> str:
+    """The folder that wasmtime was installed into: with ``-S`` the child finds nothing else."""
+    found = importlib.util.find_spec("wasmtime")
+    if found is None or found.origin is None:
+        raise CompilerError("COMPILER_CRASH", "expected the wasmtime package to be installed, got none")
+    return str(Path(found.origin).parent.parent)
 
 
 async def _exchange(child: asyncio.subprocess.Process, wasm: bytes, answer_bytes_max: int) -> bytes:

@@ -9,24 +9,23 @@ import resource
 import sys
 from typing import Final
 
+from sandbox import process
+
 _STDIN: Final = 0
 _STDOUT: Final = 1
 _DESCRIPTORS_MAX: Final = 32
 
 
-def limit_resources(*, memory_bytes_max: int, cpu_s_max: int, code_bytes_max: int) -> None:
+def limit_resources(*, memory_bytes_max: int, cpu_s_max: int) -> None:
     """Set what ``CompilerSettings`` says, for good: soft and hard limits alike.
 
-    RLIMIT_DATA counts private writable memory; RLIMIT_AS would count reservations and is unusable with wasmtime.
+    RLIMIT_DATA counts private writable memory; RLIMIT_AS would count reservations and is unusable with wasmtime. The
+    compiler's threads are the one thing that it needs and a worker does not.
     """
-    del code_bytes_max  # the reader of our answer enforces it
-    for which, value in (
-        (resource.RLIMIT_DATA, memory_bytes_max),
-        (resource.RLIMIT_CPU, cpu_s_max),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, _DESCRIPTORS_MAX),
-    ):
+    process.prefer_as_victim()
+    threads = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    process.confine(process.ProcessLimits(open_files=_DESCRIPTORS_MAX, processes=threads))
+    for which, value in ((resource.RLIMIT_DATA, memory_bytes_max), (resource.RLIMIT_CPU, cpu_s_max)):
         resource.setrlimit(which, (value, value))
 
 
@@ -46,8 +45,8 @@ def answer(header: dict[str, object], body: bytes = b"") -> None:
 
 
 def main() -> None:
-    """``argv``: the package root (used by the bootstrap), the job, the limits as JSON."""
-    job, limits = sys.argv[2], json.loads(sys.argv[3])
+    """``argv``: the package root and site folder (used by the bootstrap), the job, the limits as JSON."""
+    job, limits = sys.argv[3], json.loads(sys.argv[4])
     limit_resources(**limits)
     from sandbox import compiler_job
 

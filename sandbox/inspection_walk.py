@@ -1,8 +1,8 @@
 """Find the memories and tables that the core modules inside a binary declare: a walk over section headers.
 
 wasmtime's API tells a component's imports and exports, but not what its inner modules declare. The walk runs only
-after wasmtime validated the same bytes, so it follows the format (WebAssembly core specification, chapter 5.5; component
-model, Binary.md) without judging it, and still stops with ``WalkError`` at anything that it does not understand.
+after wasmtime validated the same bytes, so it follows the format (WebAssembly core specification, chapter 5.5;
+component model, Binary.md) without judging it, and still stops with ``WalkError`` at what it does not understand.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,54 @@
+"""``wasi:filesystem`` and ``wasi:sockets`` 0.2: their types exist because libraries import them, their objects do not.
+
+No directory is preopened and no socket can be made, so that a guest never holds a handle whose methods it could call;
+the linker refuses each of those methods all the same.
+"""
+
+from typing import Final
+
+from sandbox import values
+from sandbox.component_guest import Answer, Guest, Import, Interface
+
+NETWORK, UDP_SOCKET, INCOMING, OUTGOING, TCP_SOCKET, RESOLVE_STREAM, DESCRIPTOR, DIRECTORY_STREAM = range(20, 28)
+
+
+def no_directories(_guest: Guest, _context: int, _args: int) -> Answer:
+    return values.elements([])
+
+
+def network(guest: Guest, context: int, _args: int) -> Answer:
+    return guest.own(context, 0, NETWORK)
+
+
+def access_denied(_guest: Guest, _context: int, _args: int) -> Answer:
+    return values.err(values.enum(b"access-denied"))
+
+
+def resolve(_guest: Guest, context: int, args: int) -> Answer:
+    """No name exists. The handle of the network is given back; the name is not looked at."""
+    values.read_handle(args, context, NETWORK)
+    return values.err(values.enum(b"access-denied"))
+
+
+RESOURCES: Final = {
+    "network": NETWORK,
+    "udp-socket": UDP_SOCKET,
+    "incoming-datagram-stream": INCOMING,
+    "outgoing-datagram-stream": OUTGOING,
+    "tcp-socket": TCP_SOCKET,
+    "resolve-address-stream": RESOLVE_STREAM,
+    "descriptor": DESCRIPTOR,
+    "directory-entry-stream": DIRECTORY_STREAM,
+}
+
+INTERFACES: Final[dict[str, Interface]] = {
+    "wasi:filesystem/types": {},
+    "wasi:filesystem/preopens": {"get-directories": Import(0, True, no_directories)},
+    "wasi:sockets/network": {},
+    "wasi:sockets/instance-network": {"instance-network": Import(0, True, network)},
+    "wasi:sockets/udp": {},
+    "wasi:sockets/udp-create-socket": {"create-udp-socket": Import(1, True, access_denied)},
+    "wasi:sockets/tcp": {},
+    "wasi:sockets/tcp-create-socket": {"create-tcp-socket": Import(1, True, access_denied)},
+    "wasi:sockets/ip-name-lookup": {"resolve-addresses": Import(2, True, resolve)},
+}
