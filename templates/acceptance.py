@@ -1,52 +1,96 @@
 """When a template may run: the one rule (design section 5, rule 4; ADR 4) that both planes and every reviewer apply.
 
-Steps, numbered as in ADR 4; a failed step raises, nothing is trusted before the last one has passed:
+Steps, numbered as in ADR 4. A failed step raises; nothing is trusted before the last one has passed.
 
 A1  the bytes have the digest that the plan names, are canonical, and are the template that the plan names
 A2  the charter names its domain
-A3  the approval is DSSE with our payload type, an in-toto Statement v1 with our predicate type, and says this template, this
-    digest, this author, this environment
-A4  the approval has not expired, and does not run longer than the charter allows
-A5  every signature under a key of the charter verifies
-A6  distinct persons who are reviewers of the domain, not revoked, and not the author (unless the domain says so) reach the
-    threshold; the higher one if the capabilities exceed the domain's ceiling
-A7  neither the template nor any code of it is revoked, and its version is not below the charter's floor
-A8  its image is accepted by the same rule, and is the code that the template pins
-A9  (`check_capabilities`, once the code has been inspected here) the derived capabilities are the approved ones
+A3  the approval is DSSE with our payload type, an in-toto Statement v1 with our predicate type, and says this template,
+    this digest, this author, this environment, these grants, limits and code
+A4  every signature under a key of the charter verifies
+A5  distinct persons who are reviewers of the domain, not revoked, and not the author (unless the domain says so) reach
+    the threshold; the higher one if the template exceeds the domain's ceiling
+A6  its image is accepted by the same rule, and is the code that the template pins
+A7  the approval has not expired and does not run longer than the charter allows; neither the template nor any code of
+    it is revoked; its version is not below the charter's floor
+A8  (`check_capabilities`, once the code has been inspected here) the derived capabilities are the approved ones
+
+A7 stands after the others because what it refuses was once in order: such a template is withdrawn, and does not make
+the whole generation suspect (`WithdrawnError`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from templates.approval import Envelope
+from templates.acceptance_errors import (
+    TRUST_REASONS,
+    AcceptanceError,
+    ApprovalEnvironmentError,
+    ApprovalExpiredError,
+    ApprovalMismatchError,
+    ApprovalMissingError,
+    ApprovalTooLongError,
+    AuthorApprovalError,
+    BelowFloorError,
+    CapabilitiesMismatchError,
+    CodeRevokedError,
+    DigestMismatchError,
+    DocumentMissingError,
+    DomainUnknownError,
+    ImageMismatchError,
+    OnePersonError,
+    RevokedReviewerError,
+    StrangerSignedError,
+    TemplateRevokedError,
+    UnderThresholdError,
+    UnreadableError,
+    WithdrawnError,
+)
+from templates.approval import Envelope, Signed, Statement, read_envelope, verify_signatures
+from templates.canonical import sha256_hex
 from templates.capabilities import Capabilities
-from templates.charter import Charter
-from templates.names import TemplateRef
+from templates.charter import Charter, Domain
+from templates.grants import Grants
+from templates.limits import Limits
+from templates.names import IMAGES_DOMAIN, TemplateRef
 from templates.plan import PlanEntry
-from templates.reasons import AgentFactoryError, Reason
-from templates.resolved import ResolvedTemplate
-from templates.revocations import Revocations
+from templates.reasons import AgentFactoryError
+from templates.resolved import ImagePin, PinnedModule, PinnedSource, ResolvedTemplate, read_resolved
+from templates.revocations import NO_REVOCATIONS, Revocations
+from templates.signed_document import time_text
 
-
-class AcceptanceError(AgentFactoryError):
-    """A template may not run; ``template`` says which, `reason` why."""
-
-    def __init__(self, message: str, *, template: TemplateRef) -> None:
-        self.template = template
-        super().__init__(f"{template}: {message}", metadata={"template": str(template)})
-
-
-class UnderThresholdError(AcceptanceError):
-    """Too few reviewers signed."""
-
-    reason = Reason.APPROVAL_UNDER_THRESHOLD
-
-
-class CapabilitiesMismatchError(AcceptanceError):
-    """What the code can do here is not what was approved."""
-
-    reason = Reason.CAPABILITIES_MISMATCH
+__all__ = [
+    "TRUST_REASONS",
+    "AcceptanceError",
+    "AcceptedTemplate",
+    "ApprovalEnvironmentError",
+    "ApprovalExpiredError",
+    "ApprovalMismatchError",
+    "ApprovalMissingError",
+    "ApprovalTooLongError",
+    "AuthorApprovalError",
+    "BelowFloorError",
+    "CapabilitiesMismatchError",
+    "ClearedTemplate",
+    "CodeRevokedError",
+    "DigestMismatchError",
+    "DocumentMissingError",
+    "DomainUnknownError",
+    "ImageMismatchError",
+    "Material",
+    "OnePersonError",
+    "RevokedReviewerError",
+    "StrangerSignedError",
+    "Tally",
+    "TemplateRevokedError",
+    "UnderThresholdError",
+    "UnreadableError",
+    "WithdrawnError",
+    "accept_template",
+    "check_capabilities",
+    "effective_revocations",
+    "tally",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +103,10 @@ class Material:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedTemplate:
-    """Steps A1–A8 have passed. It may not run before `check_capabilities` has given a `ClearedTemplate`."""
+    """Steps A1–A7 have passed. It may not run before `check_capabilities` has given a `ClearedTemplate`.
+
+    ``expires`` is when the first of its own and its image's approvals runs out.
+    """
 
     resolved: ResolvedTemplate
     sha256: str
@@ -73,10 +120,15 @@ class AcceptedTemplate:
     def ref(self) -> TemplateRef:
         return self.resolved.ref
 
+    @property
+    def is_runnable(self) -> bool:
+        """Whether agents can be made of it: it is neither abstract nor an image."""
+        return not self.resolved.is_abstract and not self.resolved.is_image
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClearedTemplate:
-    """Step A9 has passed too: this template may run."""
+    """Step A8 has passed too: this template may run."""
 
     accepted: AcceptedTemplate
 
@@ -87,7 +139,8 @@ class Tally:
 
     counted: frozenset[str]
     needed: int
-    above_ceiling: bool
+    above_ceiling: tuple[str, ...]
+    """What exceeds the domain's ceiling, in words; empty when the ordinary threshold applies."""
     not_counted: Mapping[str, str]
     """Person or key id → why the signature does not count."""
 
@@ -96,13 +149,17 @@ class Tally:
         return len(self.counted) >= self.needed
 
 
-def tally(envelope: Envelope, charter: Charter, revocations: Revocations) -> Tally:
-    """Count an envelope's signatures by step A6.
+def tally(envelope: Envelope, charter: Charter, revocations: Revocations = NO_REVOCATIONS) -> Tally:
+    """Count an envelope's signatures by steps A2, A4 and A5, whether or not they are enough.
 
     Raises:
         DomainUnknownError, SignatureInvalidError, ApprovalInvalidError
     """
-    raise NotImplementedError
+    statement = envelope.statement()
+    domain = _domain(statement.template, charter)
+    signed, strangers = verify_signatures(envelope, charter)
+    exceeded = _exceeded(domain, statement.capabilities.grants, statement.capabilities.limits)
+    return _tally(signed, strangers, domain=domain, author=statement.author, exceeded=exceeded, revocations=revocations)
 
 
 def accept_template(
@@ -113,7 +170,7 @@ def accept_template(
     revocations: Revocations,
     now: datetime,
 ) -> AcceptedTemplate:
-    """Apply steps A1–A8 to one template.
+    """Apply steps A1–A7 to one template.
 
     Args:
         entry: what the plan names.
@@ -125,14 +182,230 @@ def accept_template(
     Raises:
         AcceptanceError: a subclass with its own reason per rule.
     """
-    raise NotImplementedError
+    _domain(entry.template, charter)  # A2 first: nobody holds documents of unknown domains
+    material = materials.get(entry.template)
+    if material is None:
+        raise DocumentMissingError("expected its document in the library, got none", template=entry.template)
+    digest = sha256_hex(material.resolved)
+    if digest != entry.sha256:  # A1
+        raise DigestMismatchError(f"expected the digest {entry.sha256}, got {digest}", template=entry.template)
+    return _accept(entry.template, materials, charter=charter, revocations=revocations, now=now)
 
 
 def effective_revocations(charter: Charter, *known: Revocations) -> Revocations:
     """Return everything revoked by the charter or in ``known``, without what the charter lifts."""
-    raise NotImplementedError
+    revoked = charter.revocations
+    for each in known:
+        revoked = revoked.union(each)
+    return revoked.without(charter.lifted)
 
 
 def check_capabilities(accepted: AcceptedTemplate, derived: Capabilities) -> ClearedTemplate:
-    """Step A9; raise `CapabilitiesMismatchError` unless both have the same canonical bytes."""
-    raise NotImplementedError
+    """Step A8; raise `CapabilitiesMismatchError` unless both have the same canonical bytes."""
+    approved, found = accepted.capabilities.to_json(), derived.to_json()
+    if accepted.capabilities.to_bytes() != derived.to_bytes():
+        places = [name for name in sorted(approved.keys() | found.keys()) if approved.get(name) != found.get(name)]
+        raise CapabilitiesMismatchError(
+            f"expected the approved capabilities, got others in {', '.join(places)}", template=accepted.ref
+        )
+    return ClearedTemplate(accepted=accepted)
+
+
+def _accept(
+    ref: TemplateRef,
+    materials: Mapping[TemplateRef, Material],
+    *,
+    charter: Charter,
+    revocations: Revocations,
+    now: datetime,
+) -> AcceptedTemplate:
+    material = materials[ref]
+    digest = sha256_hex(material.resolved)
+    try:
+        resolved = read_resolved(material.resolved)  # A1
+    except AgentFactoryError as error:
+        raise UnreadableError(error, template=ref) from None
+    if resolved.ref != ref:
+        raise DigestMismatchError(f"expected the document of {ref}, got {resolved.ref}", template=ref)
+    domain = _domain(ref, charter)  # A2
+    if material.approval is None:
+        raise ApprovalMissingError("expected an approval, got none", template=ref)
+    try:
+        envelope = read_envelope(material.approval)  # A3
+        statement = envelope.statement()
+        signed, strangers = verify_signatures(envelope, charter)  # A4
+    except AgentFactoryError as error:
+        raise UnreadableError(error, template=ref) from None
+    _check_statement(statement, resolved=resolved, digest=digest, environment=charter.environment)
+    count = _tally(
+        signed,
+        strangers,
+        domain=domain,
+        author=resolved.author,
+        exceeded=_exceeded(domain, resolved.grants, resolved.limits),
+        revocations=revocations,
+    )
+    _check_threshold(count, signed, ref=ref)  # A5
+    image = None
+    if isinstance(resolved.code, PinnedSource):  # A6
+        image = _accept_image(
+            resolved.code.image, materials, template=ref, charter=charter, revocations=revocations, now=now
+        )
+    _check_in_force(statement, resolved=resolved, charter=charter, revocations=revocations, now=now)  # A7
+    return AcceptedTemplate(
+        resolved=resolved,
+        sha256=digest,
+        approval_sha256=sha256_hex(material.approval),
+        capabilities=statement.capabilities,
+        persons=count.counted,
+        expires=min(statement.expires, image.expires) if image else statement.expires,
+        image=image,
+    )
+
+
+def _domain(ref: TemplateRef, charter: Charter) -> Domain:
+    domain = charter.domains.get(ref.domain)
+    if domain is None:
+        raise DomainUnknownError(f"expected a domain of the charter, got {ref.domain!r}", template=ref)
+    return domain
+
+
+def _check_statement(statement: Statement, *, resolved: ResolvedTemplate, digest: str, environment: str) -> None:
+    ref = resolved.ref
+    if statement.environment != environment:
+        raise ApprovalEnvironmentError(
+            f"expected an approval for environment {environment!r}, got {statement.environment!r}", template=ref
+        )
+    for what, expected, got in (
+        ("template", str(ref), str(statement.template)),
+        ("digest", digest, statement.sha256),
+        ("author", resolved.author, statement.author),
+    ):
+        if got != expected:
+            raise ApprovalMismatchError(f"expected an approval of {what} {expected}, got {got}", template=ref)
+    approved = statement.capabilities
+    for what, same in (
+        ("template", approved.template == ref),
+        ("code", approved.code == resolved.code),
+        ("grants", approved.grants.to_json() == resolved.grants.to_json()),
+        ("limits", approved.limits == resolved.limits),
+        ("callers", set(approved.callers) == set(resolved.callers)),
+        ("on_lease_expiry", approved.on_lease_expiry == resolved.on_lease_expiry),
+    ):
+        if not same:
+            raise CapabilitiesMismatchError(
+                f"expected the template's own {what} in the approval, got others", template=ref
+            )
+
+
+def _exceeded(domain: Domain, grants: Grants, limits: Limits) -> tuple[str, ...]:
+    if domain.ceiling is None:
+        return ()
+    return tuple(f"grants{place.pointer}: {place.message}" for place in domain.ceiling.grants.excess(grants)) + tuple(
+        f"limits/{name}: expected at most {getattr(domain.ceiling.limits, name)}, got {getattr(limits, name)}"
+        for name in limits.beyond(domain.ceiling.limits)
+    )
+
+
+_AUTHOR, _REVOKED, _NOT_A_REVIEWER, _STRANGER = (
+    "author",
+    "revoked",
+    "not a reviewer of the domain",
+    "not in the charter",
+)
+
+
+def _tally(
+    signed: tuple[Signed, ...],
+    strangers: tuple[str, ...],
+    *,
+    domain: Domain,
+    author: str,
+    exceeded: tuple[str, ...],
+    revocations: Revocations,
+) -> Tally:
+    counted: set[str] = set()
+    not_counted = dict.fromkeys(strangers, _STRANGER)
+    for person in sorted({each.person for each in signed}):
+        if person not in domain.reviewers:
+            not_counted[person] = _NOT_A_REVIEWER
+        elif person in revocations.reviewers:
+            not_counted[person] = _REVOKED
+        elif person == author and not domain.self_review:
+            not_counted[person] = _AUTHOR
+        else:
+            counted.add(person)
+    above = domain.threshold_above_ceiling if exceeded else None
+    return Tally(
+        counted=frozenset(counted),
+        needed=domain.threshold if above is None else above,
+        above_ceiling=exceeded,
+        not_counted=not_counted,
+    )
+
+
+def _check_threshold(count: Tally, signed: tuple[Signed, ...], *, ref: TemplateRef) -> None:
+    if count.is_reached:
+        return
+    missing = count.needed - len(count.counted)
+    why = list(count.not_counted.values())
+    keys = sum(each.person in count.counted for each in signed)
+    error: type[AcceptanceError] = UnderThresholdError
+    if why.count(_REVOKED) >= missing:
+        error = RevokedReviewerError
+    elif why.count(_AUTHOR) >= missing:
+        error = AuthorApprovalError
+    elif why.count(_STRANGER) + why.count(_NOT_A_REVIEWER) >= missing:
+        error = StrangerSignedError
+    elif keys >= count.needed:
+        error = OnePersonError
+    others = "".join(f"; {who[:64]} does not count: {reason}" for who, reason in sorted(count.not_counted.items()))
+    ceiling = f" (above the domain's ceiling: {'; '.join(count.above_ceiling)})" if count.above_ceiling else ""
+    raise error(
+        f"expected {count.needed} distinct reviewers{ceiling}, "
+        f"got {len(count.counted)} ({', '.join(sorted(count.counted)) or 'none'}){others}",
+        template=ref,
+    )
+
+
+def _accept_image(
+    pin: ImagePin,
+    materials: Mapping[TemplateRef, Material],
+    *,
+    template: TemplateRef,
+    charter: Charter,
+    revocations: Revocations,
+    now: datetime,
+) -> AcceptedTemplate:
+    if pin.template.domain != IMAGES_DOMAIN or pin.template not in materials:
+        raise ImageMismatchError(f"expected the image {pin.template} in the library, got none", template=template)
+    image = _accept(pin.template, materials, charter=charter, revocations=revocations, now=now)
+    code = image.resolved.code
+    if not isinstance(code, PinnedModule) or (code.module.sha256, code.module.length) != (pin.sha256, pin.length):
+        raise ImageMismatchError(f"expected the image's module {pin.sha256}, got {code}", template=template)
+    return image
+
+
+def _check_in_force(
+    statement: Statement, *, resolved: ResolvedTemplate, charter: Charter, revocations: Revocations, now: datetime
+) -> None:
+    ref = resolved.ref
+    if now >= statement.expires:
+        raise ApprovalExpiredError(
+            f"expected an approval that lasts beyond {time_text(now)}, got one until {time_text(statement.expires)}",
+            template=ref,
+        )
+    latest = now + timedelta(days=charter.approval_days_max)
+    if statement.expires > latest:
+        raise ApprovalTooLongError(
+            f"expected an approval until {time_text(latest)} at most, got one until {time_text(statement.expires)}",
+            template=ref,
+        )
+    if statement.sha256 in revocations.templates:
+        raise TemplateRevokedError(f"expected a template that is not revoked, got {statement.sha256}", template=ref)
+    for blob in resolved.code.blobs() if resolved.code else ():
+        if blob.sha256 in revocations.modules:
+            raise CodeRevokedError(f"expected code that is not revoked, got {blob.sha256}", template=ref)
+    floor = charter.floors.get(ref.template_name)
+    if floor is not None and ref.version < floor:
+        raise BelowFloorError(f"expected version {floor} or newer, got {ref.version}", template=ref)

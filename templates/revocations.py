@@ -1,9 +1,10 @@
 """What must not be trusted any more, as a value that only grows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Self
 
-from templates.canonical import JsonObject, JsonValue
+from templates.canonical import JsonObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,18 +17,23 @@ class Revocations:
     nodes: frozenset[str] = frozenset()
 
     def union(self, other: "Revocations") -> "Revocations":
-        raise NotImplementedError
+        return Revocations(**{kind: getattr(self, kind) | getattr(other, kind) for kind in KINDS})
 
     def without(self, lifted: "Revocations") -> "Revocations":
-        raise NotImplementedError
+        return Revocations(**{kind: getattr(self, kind) - getattr(lifted, kind) for kind in KINDS})
+
+    def both(self, other: "Revocations") -> "Revocations":
+        """Return what is in both."""
+        return Revocations(**{kind: getattr(self, kind) & getattr(other, kind) for kind in KINDS})
 
     def to_json(self) -> JsonObject:
-        raise NotImplementedError
+        return {kind: sorted(getattr(self, kind)) for kind in KINDS}
 
     @classmethod
-    def from_json(cls, value: JsonValue) -> Self:
-        """Raise `ValueError` with the sentence that says what is wrong."""
-        raise NotImplementedError
+    def from_json(cls, value: Mapping[str, Sequence[str]]) -> Self:
+        """Build the value from the ``revocations`` object of a document that has passed its schema."""
+        return cls(**{kind: frozenset(members) for kind, members in value.items()})
 
 
+KINDS: tuple[str, ...] = tuple(field.name for field in fields(Revocations))
 NO_REVOCATIONS = Revocations()

@@ -1,158 +1,488 @@
-"""The client workflow: what a node does with an offered generation before it believes a byte of it."""
+"""The client workflow: what a node does with an offered generation before it believes a byte of it.
 
+Steps, numbered as in ADR 4; in brackets the step of the TUF specification 1.0.31. Every step works on a scratch copy
+and raises an error with its own reason; belief changes only in the last one, by being returned. A failed update leaves
+the earlier belief in place, newer roots excepted: a node persists `verify_roots` at once.
+
+T1   roots [5.3]: from the trusted one over every newer one, each signed by its predecessor's threshold and its own
+T2   the newest root [5.3.10] has not expired; environment and mode are those of this installation; this machine's clock
+     is not behind what it believed before
+T3   timestamp [5.4]: signed; not older than the one believed; not expired
+T4   snapshot [5.5]: the file that timestamp names; signed; not older, not another state of the same generation; every
+     role that was there before is still there; not expired
+T5   targets [5.6]: the file that snapshot names; signed; not older; not expired; lists the charter and nothing else,
+     delegates ``plan`` and one library per domain of the charter, each with its own paths
+T6   charter: the target that targets lists; its version, environment and mode
+T7   lease: signed in the past, no longer than the charter allows
+T8   plan and libraries [5.6.7]: the files that snapshot names; signed; not older; not expired
+T9   plan.json: the target that its role lists; environment
+T10  every template of the plan, and every image, by the one rule of `acceptance` on the documents that libraries list;
+     code listed with the length that was approved
+T11  nothing is in the bundle that was not verified
+T12  trust: the new belief, with revocations that only grow
+
+At boot from disk (design section 5, rule 6) T3 and T4 tolerate that timestamp and snapshot have expired, nothing else.
+A role's high-water mark is forgotten only when a key of the role was taken away by the role above it, which needs that
+role's signatures: this is the specification's recovery from a fast-forward attack [5.3.11].
+"""
+
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
-from templates.acceptance import AcceptedTemplate
-from templates.bundle import Bundle
-from templates.charter import Charter, Mode
-from templates.document import LeaseExpiry
-from templates.names import TemplateName, TemplateRef
-from templates.plan import Plan
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+
+from templates.acceptance import (
+    AcceptedTemplate,
+    Material,
+    WithdrawnError,
+    accept_template,
+    effective_revocations,
+)
+from templates.bundle import Bundle, BundleInvalidError
+from templates.canonical import sha256_hex
+from templates.charter import Charter, Mode, read_charter
+from templates.names import VERSION_PATTERN, WORD_PATTERN, TemplateRef
+from templates.plan import Plan, read_plan
 from templates.reasons import Reason
+from templates.resolved import PinnedModule, PinnedSource
 from templates.revocations import Revocations
+from templates.signed_document import read_time
+from templates.trusted_set_errors import (
+    ClockBehindError,
+    CodeUnlistedError,
+    DevelopmentModeError,
+    GenerationConflictError,
+    GenerationRollbackError,
+    LeaseTooLongError,
+    MetadataExpiredError,
+    MetadataInvalidError,
+    MetadataMismatchError,
+    MetadataMissingError,
+    MetadataRollbackError,
+    TargetMissingError,
+    WrongEnvironmentError,
+)
+from templates.trusted_set_freshness import freshness, in_force, withdrawn_since
+from templates.trusted_set_roles import (
+    Role,
+    check_metadata_file,
+    check_not_expired,
+    check_target_file,
+    check_version,
+    is_root_file,
+    load,
+    newest_root,
+    role_of,
+    trusted_root,
+    verify,
+)
+from templates.trusted_set_values import (
+    Accepted,
+    Belief,
+    Freshness,
+    HighWaterMark,
+    Installation,
+    Lease,
+    RoleMark,
+    Withdrawn,
+    read_belief,
+)
 
+__all__ = [
+    "Accepted",
+    "Belief",
+    "Freshness",
+    "HighWaterMark",
+    "Installation",
+    "Lease",
+    "RoleMark",
+    "Withdrawn",
+    "accept",
+    "accept_from_disk",
+    "freshness",
+    "in_force",
+    "read_belief",
+    "renew_lease",
+    "verify_roots",
+    "withdrawn_since",
+]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
-    """What was decided when this node was installed; nothing that is signed can change it."""
-
-    node_id: str
-    environment: str
-    production: bool
-    clock_skew_s: int = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleMark:
-    """The highest version believed of one role, and the keys it was signed under."""
-
-    version: int
-    keyids: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HighWaterMark:
-    """What must never go backwards. The node keeps it MACed and fsynced, apart from the bundle."""
-
-    generation: int
-    snapshot_sha256: str
-    signed_at: datetime
-    roles: Mapping[str, RoleMark]
-
-    def to_bytes(self) -> bytes:
-        raise NotImplementedError
-
-
-def read_mark(data: bytes) -> HighWaterMark:
-    """Read what `HighWaterMark.to_bytes` gave; raise `StateInvalidError`."""
-    raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Belief:
-    """What a node keeps besides the bundle: newest trusted root, high-water mark, union of revocations."""
-
-    root: bytes
-    mark: HighWaterMark | None
-    revocations: Revocations
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    version: int
-    signed_at: datetime
-    expires: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Withdrawn:
-    """A template that the plan names and that may not run although nobody attacks: revoked, expired, below a floor."""
-
-    template: TemplateRef
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """A generation that passed every step. Persist the bundle, then ``belief``, then act on it."""
-
-    generation: int
-    node_id: str
-    root_version: int
-    environment: str
-    mode: Mode
-    charter: Charter
-    plan: Plan
-    lease: Lease
-    templates: Mapping[TemplateName, AcceptedTemplate]
-    """Active on this node, images that they need excluded (see ``AcceptedTemplate.image``)."""
-    withdrawn: tuple[Withdrawn, ...]
-    code: Mapping[str, int]
-    """SHA-256 → length of every blob that this node's templates need."""
-    belief: Belief
-
-
-class Freshness(StrEnum):
-    FRESH = "fresh"
-    EXPIRED = "expired"  # the lease has run out: `on_lease_expiry` applies
-    STALE = "stale"  # the charter's staleness cap is reached: nothing may run
+CHARTER_PATH, PLAN_PATH = "charter.json", "plan.json"
+PLAN_ROLE, LIBRARY_PREFIX = "plan", "library-"
+_DOCUMENT_PATH = re.compile(
+    rf"(?P<domain>{WORD_PATTERN})/(?:templates/(?P<name>{WORD_PATTERN}@{VERSION_PATTERN})\.json"
+    rf"|approvals/(?P<approval>{WORD_PATTERN}@{VERSION_PATTERN})\.dsse\.json)"
+)
 
 
 def verify_roots(trusted: bytes, offered: Bundle) -> bytes:
-    """Step R: walk from the trusted root to the newest one offered, each by its own and its predecessor's threshold.
-
-    Persist the result at once, whatever becomes of the rest of the bundle.
-    """
-    raise NotImplementedError
+    """Step T1: return the newest root that the trusted one leads to; persist it whatever becomes of the rest."""
+    return newest_root(trusted, offered.metadata)
 
 
-def accept(
-    offered: Bundle,
-    *,
-    belief: Belief,
-    installation: Installation,
-    now: datetime,
-    previous: Accepted | None = None,
-) -> Accepted:
-    """Verify an offered generation whole. ``belief`` is left as it was; the new one is in the result.
+def accept(offered: Bundle, *, belief: Belief, installation: Installation, now: datetime) -> Accepted:
+    """Verify an offered generation whole, by steps T1 to T12.
 
     Args:
         offered: the bundle.
-        belief: what this node keeps; its root may be older than those in the bundle.
+        belief: what this node keeps; its root may be older than those in the bundle. It is left as it was, the new one
+            is in the result. The generation believed already may be offered again.
         installation: of this node.
         now: aware, UTC.
-        previous: the generation believed now: approvals that did not change need not be verified twice.
 
     Raises:
         AgentFactoryError: a subclass with its own reason per rule; see ADR 4.
     """
-    raise NotImplementedError
+    return _Update(offered, belief=belief, installation=installation, now=now, from_disk=False).verified()
 
 
 def accept_from_disk(stored: Bundle, *, belief: Belief, installation: Installation, now: datetime) -> Accepted:
-    """Verify the stored generation again at boot: like `accept`, but lease and snapshot may have expired (rule 6)."""
-    raise NotImplementedError
+    """Verify the stored generation again at boot: like `accept`, but lease and snapshot may have expired (rule 6).
+
+    Ask `freshness` before anything runs.
+    """
+    return _Update(stored, belief=belief, installation=installation, now=now, from_disk=True).verified()
 
 
 def renew_lease(accepted: Accepted, timestamp: bytes, *, installation: Installation, now: datetime) -> Accepted:
-    """Verify a newer ``timestamp.json`` for the generation that is believed already."""
-    raise NotImplementedError
+    """Verify a newer ``timestamp.json`` for the generation that is believed already (steps T2, T3 and T7).
+
+    Raises:
+        MetadataMismatchError: it is the lease of another generation; ask for the full state.
+        MetadataExpiredError: it, or a role that it vouches for, has run out.
+        AgentFactoryError: as `accept`.
+    """
+    mark = accepted.belief.mark
+    if mark is None:
+        raise MetadataMissingError("expected a generation that was believed, got none", role="snapshot")
+    root = trusted_root(accepted.belief.root)
+    check_not_expired(root, role="root", now=now)
+    role = role_of(root, "timestamp")
+    signed = verify(role, load(Timestamp, timestamp, role="timestamp"))
+    if signed.version < accepted.lease.version:
+        raise MetadataRollbackError(role="timestamp", trusted=accepted.lease.version, offered=signed.version)
+    meta = signed.snapshot_meta
+    if meta.version != accepted.generation or (meta.hashes or {}).get("sha256") != mark.snapshot_sha256:
+        raise MetadataMismatchError(
+            f"expected the lease of generation {accepted.generation}, got one of {meta.version}", role="timestamp"
+        )
+    lease = _lease(signed, charter=accepted.charter, clock_skew_s=installation.clock_skew_s, now=now)
+    for name, expires in {**accepted.expires, "timestamp": lease.expires}.items():
+        if now >= expires:
+            raise MetadataExpiredError(role=name, expires=expires, now=now)
+    roles = {**mark.roles, "timestamp": RoleMark(version=lease.version, keyids=role.keyids)}
+    return replace(
+        accepted,
+        lease=lease,
+        expires={**accepted.expires, "timestamp": lease.expires},
+        belief=replace(
+            accepted.belief,
+            mark=replace(mark, signed_at=max(mark.signed_at, lease.signed_at), roles=roles),
+        ),
+    )
 
 
-def freshness(accepted: Accepted, *, now: datetime) -> Freshness:
-    """Say whether the lease still runs, and whether the charter still lets this node serve."""
-    raise NotImplementedError
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verified:
+    """One role below targets that passed T8."""
+
+    role: Role
+    signed: Targets
 
 
-def in_force(on_lease_expiry: LeaseExpiry, current: Freshness) -> LeaseExpiry:
-    """Return what a template must do now: ``continue`` while fresh, its own choice when expired, ``stop`` when stale."""
-    raise NotImplementedError
+class _Update:
+    """The scratch copy of one update; `verified` is the only way out."""
+
+    def __init__(
+        self, offered: Bundle, *, belief: Belief, installation: Installation, now: datetime, from_disk: bool
+    ) -> None:
+        self._metadata = offered.metadata
+        self._targets = offered.targets
+        self._belief = belief
+        self._installation = installation
+        self._now = now
+        self._from_disk = from_disk
+        self._used = {f"targets/{CHARTER_PATH}", f"targets/{PLAN_PATH}", "metadata/timestamp.json"}
+        self._marks: dict[str, RoleMark] = {}
+        self._expires: dict[str, datetime] = {}
+
+    def verified(self) -> Accepted:
+        root_data = newest_root(self._belief.root, self._metadata)  # T1
+        root = trusted_root(root_data)
+        mode = self._check_root(root)  # T2
+        forgotten = self._online_keys_were_taken_away(root)
+        mark = self._belief.mark
+        skew = timedelta(seconds=self._installation.clock_skew_s)
+        if mark is not None and not forgotten and self._now < mark.signed_at - skew:
+            raise ClockBehindError(signed_at=mark.signed_at, now=self._now)
+        timestamp = self._timestamp(root, forgotten=forgotten)  # T3
+        snapshot, snapshot_sha256 = self._snapshot(root, timestamp, forgotten=forgotten)  # T4
+        targets = self._delegate(role_of(root, "targets"), snapshot)  # T5
+        charter = self._charter(targets, mode=mode)  # T6
+        lease = _lease(timestamp, charter=charter, clock_skew_s=self._installation.clock_skew_s, now=self._now)  # T7
+        delegated = self._delegated(targets, charter, snapshot, forgotten=forgotten)  # T8
+        plan = self._plan(delegated[PLAN_ROLE])  # T9
+        known = self._belief.revocations.union(plan.revocations).union(charter.revocations)
+        chosen, withdrawn = self._templates(plan, charter, delegated, effective_revocations(charter, known))  # T10
+        self._check_nothing_left(root)  # T11
+        code = {
+            blob.sha256: blob.length for each in chosen if each.resolved.code for blob in each.resolved.code.blobs()
+        }
+        return Accepted(  # T12
+            generation=snapshot.version,
+            node_id=self._installation.node_id,
+            root_version=root.version,
+            environment=charter.environment,
+            mode=charter.mode,
+            charter=charter,
+            plan=plan,
+            lease=lease,
+            expires={"root": root.expires, **self._expires},
+            templates={each.ref.template_name: each for each in chosen},
+            withdrawn=withdrawn,
+            code=code,
+            belief=Belief(
+                root=root_data,
+                mark=HighWaterMark(
+                    snapshot_sha256=snapshot_sha256,
+                    signed_at=lease.signed_at if mark is None or forgotten else max(mark.signed_at, lease.signed_at),
+                    roles={**(mark.roles if mark else {}), **self._marks},
+                ),
+                revocations=known,
+            ),
+        )
+
+    def _check_root(self, root: Root) -> Mode:
+        check_not_expired(root, role="root", now=self._now)
+        environment, mode = root.unrecognized_fields.get("environment"), root.unrecognized_fields.get("mode")
+        self._check_environment("root", str(environment))
+        if mode not in tuple(Mode):
+            raise MetadataInvalidError(f"expected a mode, {' or '.join(Mode)}, got {mode!r}", role="root")
+        self._check_mode("root", Mode(mode))
+        return Mode(mode)
+
+    def _check_environment(self, role: str, got: str) -> None:
+        if got != self._installation.environment:
+            raise WrongEnvironmentError(role=role, expected=self._installation.environment, got=got)
+
+    def _check_mode(self, role: str, got: Mode) -> None:
+        if self._installation.production and got is not Mode.PRODUCTION:
+            raise DevelopmentModeError(f"expected mode production, as this node's, got {got}", role=role)
+
+    def _online_keys_were_taken_away(self, root: Root) -> bool:
+        """Fast-forward recovery [5.3.11]: a newer root without a key under which timestamp or snapshot was believed."""
+        mark = self._belief.mark
+        return mark is not None and any(
+            not mark.roles[name].keyids <= role_of(root, name).keyids for name in ("timestamp", "snapshot")
+        )
+
+    def _floor(self, role: Role) -> int:
+        """Return the version below which ``role`` must not fall."""
+        mark = self._belief.mark.roles.get(role.name) if self._belief.mark else None
+        return mark.version if mark is not None and mark.keyids <= role.keyids else 0
+
+    def _believe(self, role: Role, signed: Timestamp | Snapshot | Targets) -> None:
+        self._marks[role.name] = RoleMark(version=signed.version, keyids=role.keyids)
+        self._expires[role.name] = signed.expires
+
+    def _timestamp(self, root: Root, *, forgotten: bool) -> Timestamp:
+        role = role_of(root, "timestamp")
+        signed = verify(role, load(Timestamp, self._file("timestamp.json", role="timestamp"), role="timestamp"))
+        floor = 0 if forgotten else self._floor(role)
+        if signed.version < floor:
+            raise MetadataRollbackError(role="timestamp", trusted=floor, offered=signed.version)
+        if not self._from_disk:
+            check_not_expired(signed, role="timestamp", now=self._now)
+        self._believe(role, signed)
+        return signed
+
+    def _snapshot(self, root: Root, timestamp: Timestamp, *, forgotten: bool) -> tuple[Snapshot, str]:
+        role, meta = role_of(root, "snapshot"), timestamp.snapshot_meta
+        floor = 0 if forgotten else self._floor(role)
+        if meta.version < floor:
+            raise GenerationRollbackError(trusted=floor, offered=meta.version)
+        data = self._file(f"{meta.version}.snapshot.json", role="snapshot")
+        check_metadata_file(meta, data, role="snapshot")
+        signed = verify(role, load(Snapshot, data, role="snapshot"))
+        check_version(signed, meta, role="snapshot")
+        digest, mark = sha256_hex(data), self._belief.mark
+        if mark is not None and not forgotten:
+            if signed.version == floor and digest != mark.snapshot_sha256:
+                raise GenerationConflictError(generation=floor, trusted=mark.snapshot_sha256, offered=digest)
+            for name in sorted(mark.roles.keys() - {"timestamp", "snapshot"}):
+                if f"{name}.json" not in signed.meta:
+                    raise MetadataMissingError("expected in the snapshot, as in the one before, got nothing", role=name)
+        if not self._from_disk:
+            check_not_expired(signed, role="snapshot", now=self._now)
+        self._believe(role, signed)
+        return signed, digest
+
+    def _delegate(self, role: Role, snapshot: Snapshot) -> Targets:
+        """Read one role of targets that ``snapshot`` names: T5 and T8."""
+        meta = snapshot.meta.get(f"{role.name}.json")
+        if meta is None:
+            raise MetadataMissingError("expected in the snapshot, got nothing", role=role.name)
+        floor = self._floor(role)
+        if meta.version < floor:
+            raise MetadataRollbackError(role=role.name, trusted=floor, offered=meta.version)
+        data = self._file(f"{meta.version}.{role.name}.json", role=role.name)
+        check_metadata_file(meta, data, role=role.name)
+        signed = verify(role, load(Targets, data, role=role.name))
+        check_version(signed, meta, role=role.name)
+        check_not_expired(signed, role=role.name, now=self._now)
+        self._believe(role, signed)
+        return signed
+
+    def _charter(self, targets: Targets, *, mode: Mode) -> Charter:
+        if set(targets.targets) != {CHARTER_PATH}:
+            raise MetadataInvalidError(
+                f"expected {CHARTER_PATH} alone, got {sorted(targets.targets)[:5]}", role="targets"
+            )
+        charter = read_charter(self._target(CHARTER_PATH, targets, role="targets"))
+        if charter.version != targets.version:
+            raise MetadataMismatchError(
+                f"expected the charter's version to be {targets.version}, got {charter.version}", role="targets"
+            )
+        self._check_environment("charter", charter.environment)
+        self._check_mode("charter", charter.mode)
+        if charter.mode is not mode:
+            raise MetadataMismatchError(
+                f"expected the charter in the root's mode {mode}, got {charter.mode}", role="targets"
+            )
+        _check_delegations(targets, charter)
+        return charter
+
+    def _delegated(
+        self, targets: Targets, charter: Charter, snapshot: Snapshot, *, forgotten: bool
+    ) -> Mapping[str, _Verified]:
+        names = (PLAN_ROLE, *(f"{LIBRARY_PREFIX}{domain}" for domain in sorted(charter.domains)))
+        verified = {}
+        for name in names:
+            role = role_of(targets, name)
+            signed = self._delegate(role, snapshot)
+            if signed.delegations is not None:
+                raise MetadataInvalidError("expected no further delegation, got one", role=name)
+            verified[name] = _Verified(role=role, signed=signed)
+        marks = self._belief.mark.roles if self._belief.mark and not forgotten else {}
+        for name in sorted(marks.keys() - self._marks.keys()):  # libraries of domains that the charter has dropped
+            if snapshot.meta[f"{name}.json"].version < marks[name].version:
+                raise MetadataRollbackError(
+                    role=name, trusted=marks[name].version, offered=snapshot.meta[f"{name}.json"].version
+                )
+        return verified
+
+    def _plan(self, verified: _Verified) -> Plan:
+        plan = read_plan(self._target(PLAN_PATH, verified.signed, role=PLAN_ROLE))
+        self._check_environment(PLAN_ROLE, plan.environment)
+        return plan
+
+    def _templates(
+        self, plan: Plan, charter: Charter, delegated: Mapping[str, _Verified], revocations: Revocations
+    ) -> tuple[tuple[AcceptedTemplate, ...], tuple[Withdrawn, ...]]:
+        materials = self._materials(delegated)
+        node = self._installation.node_id
+        here = {entry.template for entry in plan.for_node(node)}
+        chosen: list[AcceptedTemplate] = []
+        withdrawn: list[Withdrawn] = []
+        for entry in plan.entries:
+            try:
+                accepted = accept_template(entry, materials, charter=charter, revocations=revocations, now=self._now)
+            except WithdrawnError as error:
+                withdrawn.append(Withdrawn(template=entry.template, reason=error.reason, message=error.message))
+                continue
+            _check_code_is_listed(accepted, delegated)
+            if entry.template in here and accepted.is_runnable:
+                chosen.append(accepted)
+        if node in revocations.nodes:
+            message = f"expected a node that is not revoked, got {node}"
+            revoked = [Withdrawn(template=each.ref, reason=Reason.NODE_REVOKED, message=message) for each in chosen]
+            return (), (*withdrawn, *revoked)
+        return tuple(chosen), tuple(withdrawn)
+
+    def _materials(self, delegated: Mapping[str, _Verified]) -> Mapping[TemplateRef, Material]:
+        """Return every document in the bundle that the library of its domain lists."""
+        resolved: dict[TemplateRef, bytes] = {}
+        approvals: dict[TemplateRef, bytes] = {}
+        for path in self._targets:
+            found = _DOCUMENT_PATH.fullmatch(path)
+            library = delegated.get(f"{LIBRARY_PREFIX}{found['domain']}") if found else None
+            if found is None or library is None:
+                continue  # T11 refuses it
+            ref = TemplateRef.parse(f"{found['domain']}/{found['name'] or found['approval']}")
+            kind = resolved if found["name"] else approvals
+            kind[ref] = self._target(path, library.signed, role=library.role.name)
+        return {ref: Material(resolved=data, approval=approvals.get(ref)) for ref, data in resolved.items()}
+
+    def _check_nothing_left(self, root: Root) -> None:
+        for name in self._metadata:
+            if is_root_file(name) and int(name.partition(".")[0]) <= root.version:
+                self._used.add(f"metadata/{name}")
+        files = {f"metadata/{name}" for name in self._metadata} | {f"targets/{path}" for path in self._targets}
+        if left := sorted(files - self._used):
+            raise BundleInvalidError(f"expected only files that signed metadata lists, got {left[0]!r}")
+
+    def _file(self, name: str, *, role: str) -> bytes:
+        data = self._metadata.get(name)
+        if data is None:
+            raise MetadataMissingError(f"expected {name} in the bundle, got none", role=role)
+        self._used.add(f"metadata/{name}")
+        return data
+
+    def _target(self, path: str, signed: Targets, *, role: str) -> bytes:
+        info, data = signed.targets.get(path), self._targets.get(path)
+        if info is None or data is None:
+            where = "listed" if info is None else "in the bundle"
+            raise TargetMissingError(f"expected {path} {where}, got nothing", role=role)
+        check_target_file(info, data, role=role)
+        self._used.add(f"targets/{path}")
+        return data
 
 
-def withdrawn_since(accepted: Accepted, *, now: datetime) -> tuple[Withdrawn, ...]:
-    """Return the templates whose approvals have run out since the generation was accepted; ask from time to time."""
-    raise NotImplementedError
+def _lease(signed: Timestamp, *, charter: Charter, clock_skew_s: int, now: datetime) -> Lease:
+    """Step T7."""
+    try:
+        signed_at = read_time(str(signed.unrecognized_fields.get("signed_at")))
+    except ValueError as error:
+        raise MetadataInvalidError(f"expected signed_at, got: {error}", role="timestamp") from None
+    if signed_at > now + timedelta(seconds=clock_skew_s):
+        raise ClockBehindError(signed_at=signed_at, now=now)
+    length_s = int((signed.expires - signed_at).total_seconds())
+    if length_s > charter.lease_s_max:
+        raise LeaseTooLongError(most_s=charter.lease_s_max, got_s=length_s)
+    return Lease(version=signed.version, signed_at=signed_at, expires=signed.expires)
+
+
+def _check_delegations(targets: Targets, charter: Charter) -> None:
+    """The second half of T5, which needs the charter: who may say what is fixed, not found."""
+    expected = {PLAN_ROLE: [PLAN_PATH]} | {
+        f"{LIBRARY_PREFIX}{domain}": library_paths(domain) for domain in charter.domains
+    }
+    roles = targets.delegations.roles if targets.delegations else None
+    got = {name: role.paths for name, role in (roles or {}).items()}
+    if got != expected:
+        wrong = sorted(name for name in got.keys() | expected.keys() if got.get(name) != expected.get(name))
+        raise MetadataInvalidError(
+            f"expected plan and a library per domain with their own paths, got others: {', '.join(wrong)}",
+            role="targets",
+        )
+
+
+def library_paths(domain: str) -> list[str]:
+    """Return what the library of ``domain`` may list; patterns of TUF do not cross a slash."""
+    return [f"{domain}/templates/*", f"{domain}/approvals/*", f"{domain}/code/*"]
+
+
+def _check_code_is_listed(accepted: AcceptedTemplate, delegated: Mapping[str, _Verified]) -> None:
+    match accepted.resolved.code:
+        case PinnedSource(source=own) | PinnedModule(module=own):
+            library = delegated[f"{LIBRARY_PREFIX}{accepted.ref.domain}"]
+            info = library.signed.targets.get(f"{accepted.ref.domain}/code/{own.sha256}")
+            if info is None or info.length != own.length or info.hashes.get("sha256") != own.sha256:
+                raise CodeUnlistedError(
+                    f"{accepted.ref}: expected code {own.sha256} of {own.length} bytes listed, got another or none",
+                    role=library.role.name,
+                )
+    if accepted.image is not None:
+        _check_code_is_listed(accepted.image, delegated)
