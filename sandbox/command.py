@@ -13,7 +13,7 @@ that a guest can fetch a long one with a larger buffer without repeating the cal
 from collections.abc import Callable
 from ctypes import memmove, string_at
 from struct import Struct
-from typing import Final
+from typing import Final, Self
 
 from sandbox.core_module import (
     VAL_BYTES,
@@ -53,6 +53,16 @@ class CommandProgram:
         for item in module.imports():
             linker.define(item, _serve(turn, *_body_of(item)))
         self._linked = linker.link(module)
+
+    @classmethod
+    def deserialize(cls, engine: Engine, compiled: bytes, turn: Turn) -> Self:
+        """Load compiled code from trusted bytes and link it."""
+        return cls(engine, CoreModule.deserialize(engine, compiled), turn)
+
+    @classmethod
+    def deserialize_file(cls, engine: Engine, path: str, turn: Turn) -> Self:
+        """Load compiled code by mapping a trusted file and link it."""
+        return cls(engine, CoreModule.deserialize_file(engine, path), turn)
 
     def run(self, invocation: Invocation) -> Steps:
         guest = invocation.guest = Preview1(invocation)

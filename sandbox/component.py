@@ -17,8 +17,8 @@ from sandbox import interfaces, values
 from sandbox.component_guest import Guest
 from sandbox.component_linker import LinkedComponent
 from sandbox.engine import Call, Engine, EngineError, TwoPointers, bind, c_api, pointer_address
-from sandbox.fibers import Invocation, Steps, Stopped, Turn, printable
-from sandbox.outcome import FailureKind
+from sandbox.fibers import Invocation, Steps, Stopped, Turn
+from sandbox.outcome import FailureKind, printable
 
 ERROR_BYTES_MAX: Final = 65_536
 MESSAGE_BYTES_MAX: Final = 2_048

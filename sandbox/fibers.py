@@ -19,14 +19,13 @@ from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 from sandbox.engine import Call, ContinuationCallback, Store, address_of, answer_at_once, answer_when
-from sandbox.limits import SandboxLimits
-from sandbox.outcome import Failure, FailureKind, LogLine
+from sandbox.frames import LINE_COST
+from sandbox.limits import HOST_CALL_BYTES_MAX, SandboxLimits
+from sandbox.outcome import Failure, FailureKind, LogLine, printable
 
-HOST_CALL_BYTES_MAX = 1 << 20
 IMPORTS_PER_SLICE = 256
 SLICE_NS = 500_000
 LOG_LINE_BYTES_MAX = 16_384
-_LOG_LINE_COST = 16  # an empty line is not free: it is counted as if it had these bytes more
 
 Steps = Generator[Call, None, bytes]
 """The life of one invocation: yields started calls, returns the output."""
@@ -284,15 +283,15 @@ class Invocation:
     def log(self, level: str, message: bytes) -> None:
         """Keep what a guest logs, one entry per line, controls escaped; past the limit it is cut and marked."""
         at_us = (self.turn.clock.monotonic_ns() - self.arrived_ns) // 1000
-        for line in message.split(b"\n", self._log_left // _LOG_LINE_COST + 1):
-            allowed = min(self._log_left - _LOG_LINE_COST, LOG_LINE_BYTES_MAX)
+        for line in message.split(b"\n", self._log_left // LINE_COST + 1):
+            allowed = min(self._log_left - LINE_COST, LOG_LINE_BYTES_MAX)
             if allowed < len(line):
                 self.logs_cut = True
                 if allowed <= 0:
                     self._log_left = 0
                     return
             kept = line[:allowed]
-            self._log_left -= len(kept) + _LOG_LINE_COST
+            self._log_left -= len(kept) + LINE_COST
             self.log_bytes += len(kept)
             self.logs.append(LogLine(level, printable(kept), at_us))
 
@@ -315,20 +314,6 @@ class Invocation:
         self.guest = None
         if self.is_admitted:
             self.store.close()
-
-
-# C0 and C1 controls, line separators, and what reorders the text around it.
-_CONTROLS = {
-    code: f"\\u{code:04x}"
-    for code in (*range(32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
-    if code != ord("\t")
-}
-
-
-def printable(message: bytes) -> str:
-    """Return guest-made text that can neither break a line nor steer a terminal."""
-    text = message.decode("utf-8", "replace")
-    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 def deadline_passed(limits: SandboxLimits) -> Stopped:

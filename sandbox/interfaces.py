@@ -11,7 +11,7 @@ from typing import Any, Final
 from sandbox import values
 from sandbox.component_guest import Answer, Ask, Guest, Import, Interface
 from sandbox.fibers import LOG_LINE_BYTES_MAX
-from sandbox.frames import HOST_CALL_BYTES_MAX
+from sandbox.limits import HOST_CALL_BYTES_MAX
 from sandbox.values import VALUE_BYTES
 
 PACKAGE: Final = "agentfactory:runtime"

@@ -7,6 +7,8 @@ MIB = 1 << 20
 # Hard ceilings of this sandbox: what a worker can promise to carry out, whatever a template says.
 MEMORY_BYTES_CEILING = 1024 * MIB
 TRANSFER_BYTES_CEILING = 16 * MIB
+HOST_CALL_BYTES_MAX = 1 * MIB
+HOST_ANSWER_BYTES_MAX = 4 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

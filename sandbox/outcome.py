@@ -62,3 +62,17 @@ class Outcome:
     usage: Usage
     logs: tuple[LogLine, ...] = ()
     logs_cut: bool = False
+
+
+# C0 and C1 controls, line separators, and what reorders the text around it.
+_CONTROLS = {
+    code: f"\\u{code:04x}"
+    for code in (*range(32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+    if code != ord("\t")
+}
+
+
+def printable(message: bytes) -> str:
+    """Return guest-made text that can neither break a line nor steer a terminal."""
+    text = message.decode("utf-8", "replace")
+    return text if text.isprintable() else text.translate(_CONTROLS)

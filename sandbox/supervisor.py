@@ -1,13 +1,52 @@
-"""The node's side of one worker process. It runs in the node's event loop and never runs guest code."""
+"""The node's side of one worker process. It runs in the node's event loop and never runs guest code.
 
+What the worker says is read as hostile: a frame that does not parse, a number that was never given out, a host call or
+a log beyond the limits kills that worker, and nothing else. A worker that has not ended an invocation by its deadline
+and a grace is killed too. When it dies, of whatever, every invocation in it fails with a kind and ``exited`` is set; the
+supervisor does not start another one: that is the caller's policy.
+
+States of a worker: starting → serving → gone. There is no way back; whatever arrives for a worker that is gone fails.
+"""
+
+import array
 import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
-from sandbox.outcome import Outcome
+from sandbox import process
+from sandbox.frames import (
+    TO_SUPERVISOR,
+    FrameError,
+    FrameReader,
+    Op,
+    Ready,
+    frame,
+    pack_load,
+    pack_start,
+    read_call,
+    read_done,
+    read_ready,
+)
+from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
+from sandbox.outcome import Failure, FailureKind, Outcome, Usage, printable
+from sandbox.process import Level
 from sandbox.request import CompiledCode, InvocationRequest
 
-Level = Literal["full", "landlock+seccomp", "rlimits-only"]
+__all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "Level", "Worker", "WorkerError", "WorkerSettings"]
+
+_READ_BYTES: Final = 1 << 18
+_SOURCES_MAX: Final = 64
+_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_ENDS: Final = {FailureKind.CRASH: "the worker process ended", FailureKind.CANCELLED: "the worker was stopped"}
+_ANSWER_TOO_LONG: Final = b'{"error":{"kind":"failed","message":"the answer is too long to be carried"}}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +54,8 @@ class WorkerSettings:
     """How a worker process is made.
 
     ``slots`` invocations are in flight at once, further ones wait in the worker; ``jail`` is the lowest level of
-    isolation that is acceptable: a worker that reaches less is refused.
+    isolation that is acceptable: a worker that reaches less is refused. ``grace_ms`` is what a worker gets beyond an
+    invocation's deadline before it is killed.
     """
 
     slots: int = 1_000
@@ -23,7 +63,7 @@ class WorkerSettings:
     grace_ms: int = 1_000
     start_timeout_s: float = 20.0
     load_timeout_s: float = 60.0
-    memory_slot_bytes: int = 256 << 20
+    memory_slot_bytes: int = 256 * MIB
 
 
 class WorkerError(Exception):
@@ -36,17 +76,78 @@ class HostCalls(Protocol):
     async def call(self, interface: str, function: str, argument: bytes) -> bytes:
         """Return the JSON answer to one host call, ``{"ok": …}`` or ``{"error": {"kind", "message"}}``.
 
-        It is cancelled when the invocation ends first (deadline, cancellation, death of the worker).
+        It is cancelled when the invocation ends first (deadline, cancellation, death of the worker). What it raises
+        stops the guest and leaves ``Worker.invoke``.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    interface: str
+    function: str
+    argument: bytes
+
+
+class _Flight:
+    """One invocation in the worker: what it may do, and the next message for whoever awaits it."""
+
+    __slots__ = ("_waiter", "call_scope", "deadline_ns", "host_calls_left", "is_abandoned", "limits", "message")
+
+    def __init__(self, limits: SandboxLimits, deadline_ns: int) -> None:
+        self.limits, self.deadline_ns = limits, deadline_ns
+        self.host_calls_left = limits.host_calls
+        self.is_abandoned = False
+        self.message: _Call | Outcome | None = None
+        self.call_scope: asyncio.Timeout | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def is_calling(self) -> bool:
+        """A host call of it is being carried out: the worker owes nothing and may only end it."""
+        return self.call_scope is not None or isinstance(self.message, _Call)
+
+    def deliver(self, message: _Call | Outcome) -> None:
+        self.message = message
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self.call_scope is not None:
+            self.call_scope.reschedule(0)  # it ended while its host call was being carried out: stop that
+
+    async def next(self, loop: asyncio.AbstractEventLoop) -> _Call | Outcome:
+        while self.message is None:
+            self._waiter = loop.create_future()
+            await self._waiter
+        message, self.message = self.message, None
+        return message
 
 
 class Worker:
     """One sandbox process and the invocations in it."""
 
-    pid: int
-    level: Level
-    exited: asyncio.Event
+    def __init__(self, settings: WorkerSettings, sock: socket.socket, child: "subprocess.Popen[bytes]") -> None:
+        self.pid = child.pid
+        self.level: Level = "rlimits-only"
+        self.exited = asyncio.Event()
+        self._settings, self._socket, self._child = settings, sock, child
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(TO_SUPERVISOR)
+        self._buffer = bytearray(_READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._out: list[bytes] = []
+        self._flush_due = self._is_blocked = False
+        self._gone: str | None = None
+        self._fingerprint = ""
+        self._ready: asyncio.Future[Ready] = self._loop.create_future()
+        self._codes: dict[str, tuple[int, asyncio.Future[None]]] = {}
+        self._loading: dict[int, asyncio.Future[None]] = {}
+        self._sources: OrderedDict[bytes, int] = OrderedDict()
+        self._flights: dict[int, _Flight] = {}
+        self._last_number = 0
+        self._sweep: asyncio.TimerHandle | None = None
+        self._pidfd = os.pidfd_open(child.pid)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(sock, self._on_readable)
 
     @classmethod
     async def start(cls, settings: WorkerSettings) -> Self:
@@ -55,12 +156,38 @@ class Worker:
         Raises:
             WorkerError: it did not report ready in time, or reached a lower level than demanded.
         """
-        raise NotImplementedError
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            arguments = (str(settings.slots), str(settings.memory_slot_bytes), str(os.getpid()))
+            child = process.start("sandbox.worker", theirs, arguments)
+        worker = cls(settings, ours, child)
+        try:
+            async with asyncio.timeout(settings.start_timeout_s):
+                ready = await worker._ready
+        except TimeoutError:
+            await worker.stop()
+            raise WorkerError(f"expected a worker to be ready within {settings.start_timeout_s} s") from None
+        except BaseException:
+            await worker.stop()
+            raise
+        if not process.reaches(ready.level, settings.jail):
+            await worker.stop()
+            raise WorkerError(f"expected a worker at isolation level {settings.jail}, got {ready.level}")
+        worker.level, worker._fingerprint = ready.level, ready.fingerprint
+        return worker
+
+    @property
+    def reason(self) -> str | None:
+        """Why the worker is gone, for logs; None while it serves."""
+        return self._gone
 
     @property
     def in_flight(self) -> int:
-        """Invocations sent and not yet answered."""
-        raise NotImplementedError
+        """Invocations sent and not yet ended, cancelled ones included until the worker has let go of them."""
+        return len(self._flights)
+
+    # --- code
 
     async def load(self, code_id: str, compiled: CompiledCode) -> None:
         """Hand compiled code to the worker, as a sealed memfd. Loading the same ``code_id`` again does nothing.
@@ -68,7 +195,55 @@ class Worker:
         Raises:
             WorkerError: the worker refused the code (other engine, unknown import) or is gone.
         """
-        raise NotImplementedError
+        known = self._codes.get(code_id)
+        if known is None:
+            self._check_serving()
+            if compiled.engine_fingerprint != self._fingerprint:
+                raise WorkerError(
+                    f"expected code of engine {self._fingerprint[:12]}, got {compiled.engine_fingerprint[:12]}"
+                )
+            number = self._next_number()
+            loaded: asyncio.Future[None] = self._loop.create_future()
+            known = self._codes[code_id] = number, loaded
+            self._loading[number] = loaded
+            try:
+                await self._send_code(number, compiled)
+            except BaseException:
+                del self._codes[code_id], self._loading[number]
+                _fail(loaded, WorkerError("the code was not sent"))
+                raise
+        try:
+            async with asyncio.timeout(self._settings.load_timeout_s):
+                await asyncio.shield(known[1])
+        except TimeoutError:
+            self._kill("it did not load code in time")
+            raise WorkerError(f"expected code to load within {self._settings.load_timeout_s} s") from None
+        except WorkerError:
+            self._codes.pop(code_id, None)
+            raise
+
+    async def _send_code(self, number: int, compiled: CompiledCode) -> None:
+        """Send the descriptor with the first byte of its frame, after everything that was queued before."""
+        descriptor = await asyncio.to_thread(_seal, compiled.code)
+        try:
+            while self._out or self._is_blocked:
+                self._flush()
+                await asyncio.sleep(0.001)
+            self._check_serving()
+            message = pack_load(number, compiled.abi)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+            self._out.append(message[self._socket.sendmsg([message], rights) :])
+            self._flush()
+        finally:
+            os.close(descriptor)
+
+    async def drop(self, code_id: str) -> None:
+        """Forget loaded code; invocations in flight finish on it."""
+        known = self._codes.pop(code_id, None)
+        if known is not None and self._gone is None:
+            self._send(frame(Op.DROP, known[0]))
+
+    # --- invocations
 
     async def invoke(self, request: InvocationRequest, host: HostCalls) -> Outcome:
         """Run one invocation to its outcome; failures of the guest are outcomes, not exceptions.
@@ -78,12 +253,249 @@ class Worker:
         Raises:
             WorkerError: the code was not loaded, or the worker was gone before the invocation was sent.
         """
-        raise NotImplementedError
+        self._check_serving()
+        known = self._codes.get(request.code_id)
+        if known is None or not known[1].done():
+            raise WorkerError(f"expected loaded code, got {request.code_id!r}, which is not")
+        limits = request.limits
+        if len(request.input) > limits.input_bytes:
+            text = f"expected at most {limits.input_bytes} bytes of input, got {len(request.input)}"
+            return Outcome(None, Failure(FailureKind.INPUT, text), Usage(input_bytes=len(request.input)))
+        source = 0 if request.source is None else self._source_number(request.source)
+        number = self._next_number()
+        deadline_ns = time.monotonic_ns() + limits.wall_ms * 1_000_000
+        flight = self._flights[number] = _Flight(limits, deadline_ns)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._sweep_s, self._sweep_overdue)
+        self._send(pack_start(number, known[0], source, deadline_ns, request))
+        try:
+            while True:
+                message = await flight.next(self._loop)
+                if isinstance(message, Outcome):
+                    return message
+                await self._carry_out(number, flight, message, host)
+        except BaseException:
+            self._abandon(number, flight)
+            raise
 
-    async def drop(self, code_id: str) -> None:
-        """Forget loaded code; invocations in flight finish on it."""
-        raise NotImplementedError
+    async def _carry_out(self, number: int, flight: _Flight, call: _Call, host: HostCalls) -> None:
+        """Carry out one host call in the task of the invocation's caller, and no longer than the invocation lives."""
+        until = self._loop.time() + (flight.deadline_ns - time.monotonic_ns()) / 1e9
+        scope = flight.call_scope = asyncio.timeout_at(until)
+        try:
+            async with scope:
+                answer = await host.call(call.interface, call.function, call.argument)
+        except TimeoutError:
+            if not scope.expired():
+                raise  # its own, not ours
+            return  # the worker ends it, or has
+        finally:
+            flight.call_scope = None
+        if flight.message is None and self._gone is None:
+            self._send(frame(Op.ANSWER, number, answer if len(answer) <= HOST_ANSWER_BYTES_MAX else _ANSWER_TOO_LONG))
+
+    def _abandon(self, number: int, flight: _Flight) -> None:
+        """Nobody awaits it any more: stop the guest. It stays known until the worker has let go of it."""
+        flight.is_abandoned = True
+        if number in self._flights and self._gone is None:
+            self._send(frame(Op.CANCEL, number))
+
+    def _source_number(self, source: bytes) -> int:
+        """Return the number under which the worker has this source, sending it when it is new."""
+        number = self._sources.get(source)
+        if number is not None:
+            self._sources.move_to_end(source)
+            return number
+        if len(self._sources) >= _SOURCES_MAX:
+            _, oldest = self._sources.popitem(last=False)
+            self._send(frame(Op.FORGET_SOURCE, oldest))
+        number = self._sources[source] = self._next_number()
+        self._send(frame(Op.SOURCE, number, source))
+        return number
+
+    def _next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+    def _check_serving(self) -> None:
+        if self._gone is not None:
+            raise WorkerError(f"the worker is gone: {self._gone}")
+
+    # --- writing
+
+    def _send(self, data: bytes) -> None:
+        """Queue a frame. A single invocation is sent at once, several together in the next turn of the loop."""
+        self._out.append(data)
+        if self._is_blocked or self._flush_due:
+            return
+        if len(self._flights) <= 1:
+            self._flush()
+        else:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if not self._out or self._gone is not None:
+            return
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._kill(f"its socket failed ({error.strerror})")
+            return
+        if sent < len(data):
+            self._out.append(data[sent:])
+        if bool(self._out) != self._is_blocked:
+            self._is_blocked = bool(self._out)
+            if self._is_blocked:
+                self._loop.add_writer(self._socket, self._flush)
+            else:
+                self._loop.remove_writer(self._socket)
+
+    # --- reading
+
+    def _on_readable(self) -> None:
+        try:
+            count = self._socket.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._kill(f"its socket failed ({error.strerror})")
+            return
+        if not count:
+            self._kill("it closed its socket")
+            return
+        try:
+            for op, number, payload in self._reader.feed(bytes(self._view[:count])):
+                self._apply(op, number, payload)
+        except FrameError as error:
+            self._kill(f"it broke the protocol: {error}")
+
+    def _apply(self, op: int, number: int, payload: bytes) -> None:
+        if op == Op.DONE:
+            flight = self._flights.get(number)
+            if flight is None:
+                raise FrameError(f"expected the end of an invocation in flight, got number {number}")
+            outcome = read_done(payload, flight.limits)
+            del self._flights[number]
+            flight.deliver(outcome)
+        elif op == Op.CALL:
+            self._apply_call(number, payload)
+        elif op == Op.FAILED:
+            self._kill(f"it failed: {printable(payload)}")
+        elif op == Op.READY:
+            if self._ready.done():
+                raise FrameError("expected READY once, got it again")
+            self._ready.set_result(read_ready(payload))
+        else:  # LOADED or REFUSED: the reader lets no other through
+            loaded = self._loading.pop(number, None)
+            if loaded is None:
+                raise FrameError(f"expected an answer about code that is loading, got number {number}")
+            if op == Op.LOADED:
+                loaded.set_result(None)
+            else:
+                _fail(loaded, WorkerError(f"the worker refused the code: {printable(payload)}"))
+
+    def _apply_call(self, number: int, payload: bytes) -> None:
+        flight = self._flights.get(number)
+        if flight is None:
+            raise FrameError(f"expected a call of an invocation in flight, got number {number}")
+        call = _Call(*read_call(payload))
+        flight.host_calls_left -= 1
+        if flight.host_calls_left < 0 or flight.is_calling:
+            raise FrameError("expected one host call at a time and no more than the limit")
+        if not flight.is_abandoned:
+            flight.deliver(call)
+
+    # --- the end
+
+    @property
+    def _sweep_s(self) -> float:
+        return self._settings.grace_ms / 4_000
+
+    def _sweep_overdue(self) -> None:
+        """Kill the worker when it has not ended an invocation by deadline and grace."""
+        self._sweep = None
+        if not self._flights or self._gone is not None:
+            return
+        latest = time.monotonic_ns() - self._settings.grace_ms * 1_000_000
+        if any(flight.deadline_ns < latest for flight in self._flights.values()):
+            self._kill("it did not end an invocation by deadline and grace")
+        else:
+            self._sweep = self._loop.call_later(self._sweep_s, self._sweep_overdue)
+
+    def _on_exit(self) -> None:
+        code = self._child.poll()
+        if code is None:
+            return
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._fail_all(_reason_of(code))
+        self.exited.set()
+
+    def _kill(self, reason: str) -> None:
+        self._fail_all(reason)
+        if self._child.poll() is None:
+            self._child.send_signal(signal.SIGKILL)
+
+    def _fail_all(self, reason: str, *, kind: FailureKind = FailureKind.CRASH) -> None:
+        """Let go of the socket and end everything that waits for the worker. Does nothing the second time."""
+        if self._gone is not None:
+            return
+        self._gone = reason
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        error = WorkerError(f"the worker is gone: {reason}")
+        _fail(self._ready, error)
+        for loaded in self._loading.values():
+            _fail(loaded, error)
+        flights, self._flights = self._flights, {}
+        now = time.monotonic_ns()
+        for flight in flights.values():
+            if flight.deadline_ns < now and kind is FailureKind.CRASH:
+                text = f"expected an answer within {flight.limits.wall_ms} ms; the worker was killed"
+                failure = Failure(FailureKind.DEADLINE, text)
+            else:
+                failure = Failure(kind, _ENDS[kind])
+            flight.deliver(Outcome(None, failure, Usage()))
 
     async def stop(self) -> None:
-        """Stop the process; what is still in flight ends as CANCELLED."""
-        raise NotImplementedError
+        """Stop the process; what is still in flight ends as CANCELLED. Returns when the process is gone."""
+        self._fail_all("it was stopped", kind=FailureKind.CANCELLED)
+        if self._child.poll() is None:
+            self._child.send_signal(signal.SIGKILL)
+        await self.exited.wait()
+
+
+def _fail(waiter: asyncio.Future[Any], error: WorkerError) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)
+        waiter.exception()  # whoever waits sees it; without a waiter it is not worth a warning
+
+
+def _reason_of(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"it was ended by {signal.Signals(-code).name}"
+    return f"it exited with code {code}"
+
+
+def _seal(code: bytes) -> int:
+    """Return a memfd with these bytes, which nobody can change any more."""
+    descriptor = os.memfd_create("compiled", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        rest = memoryview(code)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
