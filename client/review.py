@@ -12,10 +12,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from client.inspection_cache import inspect_module
+from client.inspection_cache import InspectionCache
 from templates.approval import Envelope, Statement
 from templates.approval import sign as sign_payload
-from templates.capabilities import Capabilities, derive
+from templates.capabilities import Capabilities, ModuleReport, derive
 from templates.charter import Charter, read_charter
 from templates.comparison import Direction, Entry, difference
 from templates.document import read_template
@@ -113,11 +113,12 @@ def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: 
         RemoteError: the control plane refused or could not be reached.
     """
     charter = read_charter((trust_directory / "charter.json").read_bytes())
-    header, blobs = _fetch(channel, name)
+    reports = InspectionCache(cache)
+    header, blobs = _fetch(channel, name, held=reports.digests())
     resolved = read_resolved(header.resolved)
     _check_resolution(header, resolved)
     image = read_resolved(header.image) if header.image else None
-    capabilities = _derive(resolved, image, blobs, cache)
+    capabilities = _derive(resolved, image, blobs, reports)
     statement = _statement(header, resolved, capabilities, charter)
     payload = statement.to_payload()
     if payload != header.change.statement:
@@ -126,7 +127,7 @@ def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: 
         )
     active = read_resolved(header.active) if header.active else None
     active_image = read_resolved(header.active_image) if header.active_image else None
-    old = _derive(active, active_image, blobs, cache) if active else None
+    old = _derive(active, active_image, blobs, reports) if active else None
     return Review(
         name=name,
         resolved=resolved,
@@ -151,14 +152,19 @@ def sign_review(found: Review, *, key_file: Path, passphrase_file: Path | None) 
     return sign_payload(found.payload, signer).to_bytes()
 
 
-def _fetch(channel: "grpc.Channel", name: str) -> "tuple[admin_pb2.ChangeHeader, dict[str, bytes]]":
+def _fetch(
+    channel: "grpc.Channel", name: str, *, held: frozenset[str]
+) -> "tuple[admin_pb2.ChangeHeader, dict[str, bytes]]":
     from agentfactory.admin.v1 import admin_pb2 as pb
     from agentfactory.admin.v1.admin_pb2_grpc import ChangeServiceStub
 
     header: pb.ChangeHeader | None = None
     pieces: dict[str, bytearray] = {}
     received = 0
-    for part in ChangeServiceStub(channel).FetchChange(pb.FetchChangeRequest(name=name), timeout=FETCH_TIMEOUT_S):
+    for part in ChangeServiceStub(channel).FetchChange(
+        pb.FetchChangeRequest(name=name, held_sha256=[bytes.fromhex(digest) for digest in sorted(held)]),
+        timeout=FETCH_TIMEOUT_S,
+    ):
         if part.HasField("header"):
             header = part.header
             continue
@@ -193,20 +199,24 @@ def _check_resolution(header: "admin_pb2.ChangeHeader", resolved: ResolvedTempla
 
 
 def _derive(
-    resolved: ResolvedTemplate, image: ResolvedTemplate | None, blobs: Mapping[str, bytes], cache: Path
+    resolved: ResolvedTemplate, image: ResolvedTemplate | None, blobs: Mapping[str, bytes], reports: InspectionCache
 ) -> Capabilities:
     code = resolved.code
     if code is None:
         return derive(resolved, None)
     if isinstance(code, PinnedModule):
-        return derive(resolved, inspect_module(_blob(blobs, code.module.sha256), cache=cache))
+        return derive(resolved, _report(code.module.sha256, blobs, reports))
     pinned = image.code if image else None
     if image is None or image.ref != code.image.template or not isinstance(pinned, PinnedModule):
         raise ReviewMismatchError(f"expected the image {code.image.template}, got {image.ref if image else 'none'}")
     if pinned.module.sha256 != code.image.sha256:
         raise ReviewMismatchError(f"expected the image's module {code.image.sha256}, got {pinned.module.sha256}")
     _blob(blobs, code.source.sha256)
-    return derive(resolved, inspect_module(_blob(blobs, code.image.sha256), cache=cache))
+    return derive(resolved, _report(code.image.sha256, blobs, reports))
+
+
+def _report(digest: str, blobs: Mapping[str, bytes], reports: InspectionCache) -> ModuleReport:
+    return reports.kept(digest) or reports.inspect(_blob(blobs, digest))
 
 
 def _blob(blobs: Mapping[str, bytes], digest: str) -> bytes:

@@ -1,13 +1,29 @@
 """What an error means to the person at the terminal: lines to print, and the exit status."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from client.agentctl.exit_codes import ExitCode
 from templates.problems import InvalidDocumentError
-from templates.reasons import AgentFactoryError
+from templates.reasons import AgentFactoryError, Reason
 
 if TYPE_CHECKING:
     import grpc
+
+_TRUST_PREFIXES: Final = ("APPROVAL_", "METADATA_", "SIGNATURE_", "KEY_", "CHARTER_", "LEASE_", "BUNDLE_", "TARGET_")
+_TRUST_REASONS: Final = frozenset(
+    {
+        Reason.BELOW_FLOOR,
+        Reason.CAPABILITIES_MISMATCH,
+        Reason.CODE_REVOKED,
+        Reason.DEVELOPMENT_MODE,
+        Reason.GENERATION_CONFLICT,
+        Reason.GENERATION_ROLLBACK,
+        Reason.REVIEW_MISMATCH,
+        Reason.TEMPLATE_REVOKED,
+        Reason.TRUST_UNREADABLE,
+        Reason.WRONG_ENVIRONMENT,
+    }
+)
 
 
 def describe(error: AgentFactoryError) -> list[str]:
@@ -35,9 +51,7 @@ def exit_code_of(error: AgentFactoryError) -> ExitCode:
 
 def is_about_trust(error: AgentFactoryError) -> bool:
     """Whether ``error`` says that something signed, or its signature, cannot be believed."""
-    from templates.acceptance import TRUST_REASONS
-
-    return error.reason in TRUST_REASONS
+    return error.reason in _TRUST_REASONS or error.reason.startswith(_TRUST_PREFIXES)
 
 
 def _by_status(code: "grpc.StatusCode") -> ExitCode:
