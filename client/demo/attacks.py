@@ -1,4 +1,4 @@
-"""The second half of the demo: hostile agents, a control plane that has turned, a damaged store, and no control plane at all."""
+"""The second half of the demo: hostile agents, a turned control plane, a damaged store, no control plane at all."""
 
 import queue
 import statistics
@@ -14,7 +14,6 @@ from client.agent_factory import AgentFactory
 from client.demo import actors, material, traitor
 from client.demo.stage import Stage
 from client.demo.work import CATALOGUE
-from client.local_fleet import CONTROL_PLANE
 from service.status import RemoteError
 from templates.bundle import decompress, read_bundle
 from templates.names import TemplateName
@@ -222,6 +221,3 @@ def _flip_newest_bundle(store: Path) -> Path:
     data[len(data) // 2] ^= 0x01
     newest.write_bytes(bytes(data))
     return newest
-
-
-__all__ = ["CONTROL_PLANE", "damaged_store", "hostile_agents", "no_control_plane", "turned_control_plane"]

@@ -1,4 +1,4 @@
-"""What the demo publishes beside the catalogue: an ordinary agent, and three hostile ones that reviewers let through."""
+"""What the demo publishes beside the catalogue: an ordinary agent, and three hostile ones."""
 
 import json
 from dataclasses import dataclass

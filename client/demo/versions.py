@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import Final
+from typing import Final, Self
 
 from client.demo import actors, material
 from client.demo.stage import REVIEWERS, Stage
@@ -25,7 +25,7 @@ class Callers:
         self.count = 0
         self.failures: list[str] = []
 
-    def __enter__(self) -> "Callers":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -67,8 +67,7 @@ def switch_versions(stage: Stage) -> None:
         started = time.monotonic()
         for reviewer in REVIEWERS:
             found, change = actors.approve(stage.profile, change.name, reviewer=reviewer)
-        story.tell("what the reviewers saw changing:")
-        story.tell(found.source_diff)
+            story.tell(f"what {reviewer} saw changing:\n{found.source_diff}")
         actors.wait_active(stage.profile, change.generation)
         took = time.monotonic() - started
         time.sleep(_SETTLE_S)
