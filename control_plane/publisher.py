@@ -152,7 +152,7 @@ class Publisher:
         """Add a reviewer's signatures; at the threshold the change enters the library, the plan, and the fleet.
 
         Raises:
-            AgentFactoryError: the signatures do not count, or nodes would refuse the generation; nothing is stored then.
+            AgentFactoryError: the signatures do not count, or nodes would refuse the generation; nothing is stored.
         """
         return await self._turns.take(lambda: self._approve(number, envelope))
 
