@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import grpc
 import grpc.aio
@@ -43,6 +43,9 @@ from service.telemetry import (
     received_trace_context,
 )
 from templates.reasons import AgentFactoryError, Reason
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its stubs only
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Authorise = Callable[[Identity, str], None]
@@ -137,7 +140,7 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         self._streams = 0
         self._draining = False
         self._endless: set[asyncio.Task[Any]] = set()
-        self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._guarded: dict[str, Handler] = {}
         self._log = get_logger("rpc")
         telemetry.measure(RPC_SERVER_IN_FLIGHT, lambda: self._calls + self._streams)
 
@@ -154,9 +157,9 @@ class ServerGuard(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> "Handler | None":
         """Return the guarded handler, made once per method: only methods that exist are remembered."""
         method = handler_call_details.method
         guarded = self._guarded.get(method)
@@ -167,7 +170,7 @@ class ServerGuard(grpc.aio.ServerInterceptor):
             guarded = self._guarded[method] = self._guard(method, handler)
         return guarded
 
-    def _guard(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    def _guard(self, method: str, handler: Any) -> "Handler":
         parse = _parser(handler.request_deserializer)
         match handler.request_streaming, handler.response_streaming:
             case False, False:

@@ -111,7 +111,7 @@ def _exception_without_locals(
 
 
 def _render_json(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
-    return _encode(line) + "\n"
+    return _encode(line)
 
 
 _encode: Final = json.JSONEncoder(default=str, ensure_ascii=False, separators=(",", ":")).encode
@@ -121,7 +121,7 @@ def _render_console(_logger: object, _method: str, line: MutableMapping[str, Any
     exception = line.pop("exception", None)
     head = f"{line.pop('timestamp', '')[11:23]} {line.pop('level', ''):7} {line.pop('event', '')}"
     fields = " ".join(f"{key}={_one_line(value)}" for key, value in line.items())
-    return f"{head} {fields}\n" + (f"{exception}\n" if exception else "")
+    return f"{head} {fields}" + (f"\n{exception}" if exception else "")
 
 
 def _one_line(value: object) -> str:

@@ -14,6 +14,8 @@ from grpc_reflection.v1alpha import reflection
 from service.interceptors import ServerGuard
 from service.status import UnavailableError
 
+NOTICE_S: Final = 0.05
+
 _HEALTH: Final = health.SERVICE_NAME
 
 
@@ -96,6 +98,7 @@ class ServiceServer:
 
     async def _drain(self, grace_s: float) -> None:
         await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(min(NOTICE_S, grace_s))  # watchers of health learn it before their streams end
         self._guard.begin_drain()
         await self._server.stop(grace_s or None)
 
