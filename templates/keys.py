@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from securesystemslib.exceptions import VerificationError
+from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import Key, Signature, SSlibKey
 
 from templates.canonical import JsonObject, JsonValue
@@ -107,7 +107,7 @@ def verify_signature(key: SSlibKey, signature: Signature, message: bytes) -> Non
             public.verify(raw, message, PSS(mgf=MGF1(SHA256()), salt_length=PSS_SALT_BYTES), SHA256())
         else:
             key.verify_signature(signature, message)
-    except (InvalidSignature, VerificationError):
+    except (InvalidSignature, UnverifiedSignatureError):
         raise refusal from None
 
 
