@@ -16,7 +16,6 @@ generation be kept twice for a moment, when it comes again with a newer lease. A
 old state or the new.
 """
 
-import base64
 import hashlib
 import json
 import secrets
@@ -38,8 +37,7 @@ from data_plane.sealed_files import (
 )
 from templates.bundle import Bundle, read_bundle
 from templates.reasons import AgentFactoryError, Reason
-from templates.revocations import Revocations
-from templates.trusted_set import Belief, read_mark
+from templates.trusted_set import Belief, read_belief
 
 BLOB_BYTES_MAX: Final = 128 * 1024 * 1024
 _FOLDERS: Final = ("generations", "blobs", "facts", "compiled", "scratch")
@@ -100,24 +98,13 @@ class GenerationFiles:
             return None
         content = read_sealed(path, purpose="belief", key=self._key)
         try:
-            value = json.loads(content)
-            mark = value["mark"]
-            return Belief(
-                root=base64.b64decode(value["root"]),
-                mark=None if mark is None else read_mark(base64.b64decode(mark)),
-                revocations=Revocations.from_json(value["revocations"]),
-            )
-        except (ValueError, KeyError, AgentFactoryError) as error:
-            raise StoreDamagedError(path, f"a belief, got {error}") from error
+            return read_belief(content)
+        except AgentFactoryError as error:
+            raise StoreDamagedError(path, f"a belief, got {error.message}") from error
 
     def keep_belief(self, belief: Belief) -> None:
         """Write durably. Call it after `keep`, so that the mark never names what is not on disk."""
-        value = {
-            "root": base64.b64encode(belief.root).decode(),
-            "mark": None if belief.mark is None else base64.b64encode(belief.mark.to_bytes()).decode(),
-            "revocations": belief.revocations.to_json(),
-        }
-        write_sealed(self._directory / "belief", json.dumps(value).encode(), purpose="belief", key=self._key)
+        write_sealed(self._directory / "belief", belief.to_bytes(), purpose="belief", key=self._key)
 
     # Generations
 

@@ -1,8 +1,8 @@
 """The agents grant: whether one template may invoke another, and with how much.
 
-A child runs inside what its caller has left. Fuel, host calls and wall time of a whole tree of invocations are kept in
-one `Budget` per invocation: a child gets the rest of its parent's, narrowed by its own template's limits, and what it
-used is taken from the parent's when it ends. So no depth or number of children costs more than the root was allowed.
+A child runs inside what its caller has left: the caller's limits for fuel and host calls, less what earlier children and
+everything below them used, narrowed by the child's own template; and the caller's own deadline. What the caller burns
+itself is bounded by its worker.
 """
 
 from dataclasses import dataclass, replace
@@ -27,19 +27,23 @@ class ChildRequest:
 
 @dataclass(slots=True, kw_only=True)
 class Budget:
-    """What one running invocation has left for children. ``deadline`` is monotonic, in seconds."""
+    """What one running invocation may still give to children. ``deadline`` is monotonic, in seconds."""
 
     fuel: int
     host_calls: int
     deadline: float
     depth: int
     children: int = 0
+    spent_fuel: int = 0
+    spent_host_calls: int = 0
 
     def spend(self, *, fuel: int, host_calls: int) -> None:
-        """Take what a child, and its children, used."""
+        """Take what a child, and everything below it, used."""
+        self.children += 1
+        self.spent_fuel += fuel
+        self.spent_host_calls += host_calls
         self.fuel = max(0, self.fuel - fuel)
         self.host_calls = max(0, self.host_calls - host_calls)
-        self.children += 1
 
 
 def read_child_request(function: str, members: Members) -> ChildRequest:

@@ -1,0 +1,135 @@
+"""The broker: carries out the host calls of one invocation, within its grants. Deny by default.
+
+A refusal is an ordinary answer to the guest. Which interfaces exist for a template was decided by its approved grants;
+that is checked here again for each call, because a worker is not believed.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from data_plane.agents.agent import AgentScope
+from data_plane.agents.ports import KvStore
+from data_plane.agents.refusals import UnknownTemplateError
+from data_plane.broker.agents_grant import child_limits, read_child_request, require_callee, require_permitted
+from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
+from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
+from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
+from service.logs import get_logger
+from service.telemetry import HOST_CALLS, Field, SpanName, Telemetry
+from templates.canonical import JsonValue
+from templates.reasons import AgentFactoryError
+
+ANSWER_BYTES_MAX: Final = 4_000_000
+"""A little below what a worker accepts."""
+
+log = get_logger("broker")
+
+
+class Broker:
+    """`sandbox.supervisor.HostCalls` of one invocation."""
+
+    __slots__ = ("_depth_max", "_invoker", "_kv", "_monotonic", "_running", "_scope", "_telemetry")
+
+    def __init__(
+        self,
+        running: Running,
+        scope: AgentScope,
+        *,
+        kv: KvStore,
+        invoker: Invoker,
+        depth_max: int,
+        telemetry: Telemetry,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._running = running
+        self._scope = scope
+        self._kv = kv
+        self._invoker = invoker
+        self._depth_max = depth_max
+        self._telemetry = telemetry
+        self._monotonic = monotonic
+
+    async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+        """Return the answer as JSON; never raises but for cancellation."""
+        started = self._monotonic()
+        result = "ok"
+        try:
+            with self._telemetry.span(SpanName.HOST_CALL) as span:
+                span.set(Field.HOST_CALL, f"{interface[:40]}.{function[:40]}")
+                return _bounded(answer_ok(await self._carry_out(interface, function, argument)))
+        except HostRefusal as refusal:
+            result = str(refusal.kind)
+            return answer_error(refusal)
+        except AgentFactoryError as error:
+            result = str(ErrorKind.FAILED)
+            log.warning("host_call_failed", **{Field.INVOCATION: self._running.invocation_id, Field.ERROR: str(error)})
+            return answer_error(HostRefusal(ErrorKind.FAILED, str(error.reason)))
+        finally:
+            self._running.host_call_s += self._monotonic() - started
+            known = interface if interface in {"kv", "agents"} else "unknown"
+            self._telemetry.count(HOST_CALLS, known, result)
+
+    async def _carry_out(self, interface: str, function: str, argument: bytes) -> JsonValue:
+        match interface:
+            case "kv":
+                return await self._kv_call(function, Members.parse(argument))
+            case "agents":
+                return await self._agents_call(function, Members.parse(argument))
+            case _:
+                raise HostRefusal(ErrorKind.DENIED, f"expected kv or agents, got {interface[:40]!r}")
+
+    async def _kv_call(self, function: str, members: Members) -> JsonValue:
+        grant = self._running.call.template.resolved.grants.kv
+        if grant is None:
+            raise HostRefusal(ErrorKind.DENIED, "kv was not granted")
+        scope, namespace = self._scope, grant.namespace
+        match read_kv_request(function, members):
+            case KvGet(key=key):
+                entry = await self._kv.kv_get(scope, namespace, key)
+                return None if entry is None else {"value": entry.value, "version": entry.version}
+            case KvPut() as request:
+                return {"version": await self._kv.kv_put(scope, grant, request)}
+            case KvDelete() as request:
+                await self._kv.kv_delete(scope, namespace, request)
+                return None
+            case KvList() as request:
+                keys = list(await self._kv.kv_list(scope, namespace, request))
+                cursor = keys[-1] if len(keys) == request.count_max else None
+                return {"keys": [*keys], "cursor": cursor}
+
+    async def _agents_call(self, function: str, members: Members) -> JsonValue:
+        call, budget = self._running.call, self._running.budget
+        request = read_child_request(function, members)
+        require_permitted(call.template.name, call.template.resolved.grants, request)
+        try:
+            active, callee = self._invoker.template(str(request.template))
+        except UnknownTemplateError:
+            active, callee = None, None
+        resolved = require_callee(call.template.name, request, None if callee is None else callee.resolved)
+        if active is None or callee is None:
+            raise HostRefusal(ErrorKind.NOT_FOUND, f"expected an active template, got {resolved.ref}")
+        now = self._monotonic()
+        child = Call(
+            tenant=call.tenant,
+            caller=call.caller,
+            template=callee,
+            generation=active.number,
+            input=request.input,
+            config=callee.default_config,
+            config_sha256=callee.default_config_sha256,
+            received=now,
+            limits=child_limits(callee.limits, budget, depth_max=self._depth_max, now=now),
+            parent_invocation_id=self._running.invocation_id,
+            depth=call.depth + 1,
+        )
+        try:
+            answer = await self._invoker.run_child(child, budget)
+        except InvocationFailedError as error:
+            raise HostRefusal(ErrorKind.FAILED, f"{callee.ref_text}: {error.reason}: {error.message}") from error
+        return {"output": answer.output}
+
+
+def _bounded(answer: bytes) -> bytes:
+    if len(answer) > ANSWER_BYTES_MAX:
+        raise HostRefusal(ErrorKind.FAILED, f"expected an answer of at most {ANSWER_BYTES_MAX} bytes")
+    return answer

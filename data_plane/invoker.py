@@ -1,0 +1,496 @@
+"""The way of one invocation: admitted, run in a worker of its tenant, its host calls carried out, its cost noted.
+
+Everything that does not depend on the request was computed when its template was activated. Nothing here touches the
+disk before the answer is on its way, unless the guest asks for its state.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, LeaseClock
+from data_plane.admission.concurrency import ConcurrencyLimit
+from data_plane.admission.quarantine import Quarantine
+from data_plane.agents.agent import AgentScope
+from data_plane.agents.invocations import OK, InvocationRecord, LogRecord, UsageRecord
+from data_plane.agents.json_text import parse_json
+from data_plane.agents.ports import InvocationLog
+from data_plane.agents.refusals import (
+    ConcurrencyExhaustedError,
+    DrainingError,
+    LeaseExpiredError,
+    NotServingError,
+    QuarantinedError,
+    UnknownTemplateError,
+)
+from data_plane.broker.agents_grant import Budget
+from data_plane.worker_pool import WorkerPool
+from sandbox.limits import SandboxLimits
+from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
+from sandbox.request import InvocationRequest
+from sandbox.supervisor import HostCalls
+from service.logs import get_logger
+from service.telemetry import (
+    INVOCATION_FUEL,
+    INVOCATION_SECONDS,
+    INVOCATIONS,
+    INVOCATIONS_IN_FLIGHT,
+    Field,
+    SpanName,
+    Telemetry,
+    current_trace_context,
+)
+from templates.document import LeaseExpiry
+from templates.reasons import AgentFactoryError, Reason
+from templates.revocations import Revocations
+from templates.schemas import CompiledSchema
+
+DEADLINE_MARGIN_MS: Final = 20
+"""What is kept of an RPC's deadline for the way back, so that the caller gets the typed failure and the receipt."""
+
+FAILURE_REASONS: Final[Mapping[FailureKind, Reason]] = {kind: Reason(kind.value) for kind in FailureKind}
+"""The kinds of failure are reasons of the same name; `service.status` maps those to gRPC."""
+
+log = get_logger("invoker")
+
+
+class InvocationFailedError(AgentFactoryError):
+    """The invocation has no output; ``record`` says what it cost all the same."""
+
+    def __init__(self, kind: FailureKind, message: str, *, record: InvocationRecord) -> None:
+        self.reason = FAILURE_REASONS[kind]
+        self.kind = kind
+        self.record = record
+        super().__init__(
+            message, metadata={"invocation": record.invocation_id, "template": f"{record.template}@{record.version}"}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One wish to run a template. ``config`` is canonical JSON; ``received`` is monotonic, in seconds.
+
+    ``remaining_s`` is what the RPC leaves, None for "no deadline"; ``limits`` narrow the template's further.
+    """
+
+    tenant: str
+    caller: str
+    template: ActiveTemplate
+    generation: int
+    input: str
+    config: bytes
+    config_sha256: str
+    received: float
+    agent_id: str = ""
+    limits: SandboxLimits | None = None
+    remaining_s: float | None = None
+    parent_invocation_id: str = ""
+    depth: int = 0
+    on_log: Callable[[LogLine], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    output: str
+    record: InvocationRecord
+
+
+@dataclass(slots=True)
+class Cost:
+    """What an invocation and everything below it used; ``queued_s`` is its own wait for a processor."""
+
+    fuel: int = 0
+    host_calls: int = 0
+    queued_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """An invocation in flight, so that it can be stopped; ``stopped`` is why it was."""
+
+    call: Call
+    invocation_id: str
+    task: "asyncio.Task[object]"
+    budget: Budget
+    host_call_s: float = 0.0
+    stopped: Failure | None = None
+
+
+class HostCallsFactory(Protocol):
+    """Makes what carries out the host calls of one invocation."""
+
+    def __call__(self, running: Running, scope: AgentScope) -> HostCalls: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """Since the start."""
+
+    invocations: int = 0
+    failures: int = 0
+
+
+class Invoker:
+    """Holds the active generation; `swap` changes it in one assignment."""
+
+    def __init__(
+        self,
+        *,
+        pool: WorkerPool,
+        host_calls: HostCallsFactory,
+        invocations: InvocationLog,
+        limit: ConcurrencyLimit,
+        quarantine: Quarantine,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """``clock`` gives seconds since the epoch."""
+        self._pool = pool
+        self._host_calls = host_calls
+        self._invocations = invocations
+        self._limit = limit
+        self._quarantine = quarantine
+        self._telemetry = telemetry
+        self._clock = clock
+        self._monotonic = monotonic
+        self._active: ActiveGeneration | None = None
+        self._lease = LeaseClock(0.0, 0.0)
+        self._running: set[Running] = set()
+        self._sequence = 0
+        self._last_ms = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.not_serving = "the node has not accepted a generation yet"
+        self.draining = False
+        self.counts = Counts()
+        telemetry.measure(INVOCATIONS_IN_FLIGHT, lambda: len(self._running))
+        pool.on_death = self._worker_died
+
+    # What is active
+
+    @property
+    def active(self) -> ActiveGeneration | None:
+        return self._active
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._running)
+
+    def swap(self, active: ActiveGeneration) -> None:
+        """Run ``active`` from now on. Invocations in flight finish on what they started with, unless it was revoked."""
+        self._active = active
+        self._lease = LeaseClock.of(active.accepted)
+        self._stop_revoked(active.accepted.belief.revocations)
+
+    def renew(self, active: ActiveGeneration) -> None:
+        """Take the same generation with a newer lease."""
+        self._active = active
+        self._lease = LeaseClock.of(active.accepted)
+
+    def template(self, name: str) -> tuple[ActiveGeneration, ActiveTemplate]:
+        """Return the active template ``domain/name``.
+
+        Raises:
+            NotServingError, UnknownTemplateError
+        """
+        active = self._active
+        if active is None:
+            raise NotServingError(f"expected a node that serves, but {self.not_serving}")
+        template = active.templates.get(name)
+        if template is None or self._clock() >= template.approval_expires.timestamp():
+            raise UnknownTemplateError(name, known=tuple(active.templates))
+        return active, template
+
+    def policy(self, template: ActiveTemplate) -> LeaseExpiry:
+        """Return what the lease lets this template do now."""
+        active = self._active
+        if active is None:
+            return LeaseExpiry.STOP
+        if self._clock() < self._lease.expires and self._clock() < self._lease.stale:
+            return LeaseExpiry.CONTINUE
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        return self._lease.in_force(active.accepted, template.resolved.on_lease_expiry, now=now)
+
+    # Running
+
+    async def run(self, call: Call) -> Answer:
+        """Run one invocation that a service asked for.
+
+        Cancelling stops the guest.
+
+        Raises:
+            InvocationFailedError: it ran and has no output, or its input was refused.
+            AgentFactoryError: it was not admitted.
+        """
+        self._require_admissible(call)
+        retry_s = self._limit.admit()
+        if retry_s is not None:
+            raise ConcurrencyExhaustedError(
+                f"expected at most {self._limit.limit} invocations in flight", retry_s=retry_s
+            )
+        cost = Cost()
+        try:
+            return await self._run(call, cost)
+        finally:
+            now = self._monotonic()
+            self._limit.finish(delay_s=cost.queued_s, duration_s=now - call.received, now=now)
+
+    async def run_child(self, call: Call, budget: Budget) -> Answer:
+        """Run an invocation that another one asked for, and take its cost from the caller's ``budget``.
+
+        It is admitted with its root: if children had to wait for room, callers would wait for each other for ever.
+        """
+        self._require_admissible(call)
+        cost = Cost()
+        try:
+            return await self._run(call, cost)
+        finally:
+            budget.spend(fuel=cost.fuel, host_calls=cost.host_calls)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Refuse new invocations, wait for those that run, and return how many are left."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        return len(self._running)
+
+    def stop_expired(self) -> None:
+        """Stop what the lease does not let run any more; call it every second or so."""
+        for running in list(self._running):
+            if self.policy(running.call.template) is LeaseExpiry.STOP:
+                message = "the lease of the active generation has run out, and the template may not run without it"
+                self._stop(running, Failure(FailureKind.POLICY, message))
+
+    def _require_admissible(self, call: Call) -> None:
+        template = call.template
+        if self.draining:
+            raise DrainingError("expected a node that takes invocations, this one is being drained")
+        if self.policy(template) in {LeaseExpiry.DRAIN, LeaseExpiry.STOP}:
+            raise LeaseExpiredError(
+                f"expected a lease that still runs for {template.ref_text}, which may not run without one"
+            )
+        if pause_s := self._quarantine.remaining_s(call.tenant, template.sha256, now=self._monotonic()):
+            raise QuarantinedError(
+                f"workers keep dying under {template.ref_text}; it is refused for a while", retry_s=pause_s
+            )
+
+    async def _run(self, call: Call, cost: Cost) -> Answer:
+        """Return the answer; ``cost`` is filled in whatever comes of it."""
+        template = call.template
+        started_at = self._clock()
+        invocation_id = self._new_id(started_at)
+        data = call.input.encode()
+        limits = _narrowed(call)
+        self._require_input(call, data, limits, invocation_id, started_at)
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("expected to run in a task")
+        budget = Budget(
+            fuel=limits.fuel,
+            host_calls=limits.host_calls,
+            deadline=self._monotonic() + limits.wall_ms / 1000,
+            depth=call.depth,
+        )
+        running = Running(call=call, invocation_id=invocation_id, task=task, budget=budget)
+        self._running.add(running)
+        self._idle.clear()
+        with self._telemetry.span(SpanName.INVOKE) as span:
+            span.set(Field.TEMPLATE, template.ref_text)
+            span.set(Field.INVOCATION, invocation_id)
+            try:
+                outcome = await self._in_worker(running, data, limits)
+            except asyncio.CancelledError:
+                outcome = self._interrupted(running)
+                if running.stopped is None:
+                    self._finish(running, outcome, started_at, cost)
+                    raise
+            finally:
+                self._running.discard(running)
+                if not self._running:
+                    self._idle.set()
+            outcome = _checked_output(outcome, template.output_schema)
+            record = self._finish(running, outcome, started_at, cost)
+            if outcome.failure is not None:
+                span.fail(outcome.failure.kind)
+                raise InvocationFailedError(outcome.failure.kind, outcome.failure.message, record=record)
+            return Answer((outcome.output or b"").decode(), record)
+
+    async def _in_worker(self, running: Running, data: bytes, limits: SandboxLimits) -> Outcome:
+        call, template = running.call, running.call.template
+        scope = AgentScope(tenant=call.tenant, template=template.name, agent_id=call.agent_id)
+        request = InvocationRequest(
+            code_id=template.module_sha256,
+            abi=template.abi,
+            source=template.source,
+            input=data,
+            config=call.config,
+            limits=limits,
+            granted=template.granted,
+            invocation_id=running.invocation_id,
+            trace_context=current_trace_context(),
+        )
+        pooled = self._pool.ready(call.tenant, template.module_sha256)
+        if pooled is None:
+            pooled = await self._pool.obtain(call.tenant, template.module_sha256)
+        return await self._pool.invoke(pooled, template.sha256, request, self._host_calls(running, scope))
+
+    def _require_input(
+        self, call: Call, data: bytes, limits: SandboxLimits, invocation_id: str, started_at: float
+    ) -> None:
+        """Refuse an input before anything runs; the refusal is recorded like any other outcome."""
+        problem = ""
+        if len(data) > limits.input_bytes:
+            problem = f"expected an input of at most {limits.input_bytes} bytes, got {len(data)}"
+        elif call.template.input_schema is not None:
+            problem = _misfit(call.template.input_schema, call.input, "input")
+        if not problem:
+            return
+        usage = UsageRecord(input_bytes=len(data))
+        record = self._record(call, invocation_id, started_at, FailureKind.INPUT, problem, usage, ())
+        raise InvocationFailedError(FailureKind.INPUT, problem, record=record)
+
+    def _interrupted(self, running: Running) -> Outcome:
+        failure = running.stopped
+        if failure is None:
+            failure = Failure(FailureKind.CANCELLED, "the caller cancelled, or its deadline came")
+        else:
+            running.task.uncancel()
+        return Outcome(output=None, failure=failure, usage=Usage())
+
+    def _finish(self, running: Running, outcome: Outcome, started_at: float, cost: Cost) -> InvocationRecord:
+        call, budget = running.call, running.budget
+        usage = UsageRecord(
+            fuel=outcome.usage.fuel,
+            wall_us=int((self._monotonic() - call.received) * 1e6),
+            guest_us=outcome.usage.guest_us,
+            host_calls=outcome.usage.host_calls,
+            wasi_calls=outcome.usage.wasi_calls,
+            input_bytes=outcome.usage.input_bytes,
+            output_bytes=outcome.usage.output_bytes,
+            log_bytes=outcome.usage.log_bytes,
+            child_invocations=budget.children,
+        )
+        cost.fuel = usage.fuel + budget.spent_fuel
+        cost.host_calls = usage.host_calls + budget.spent_host_calls
+        cost.queued_s = max(0.0, (usage.wall_us - usage.guest_us) / 1e6 - running.host_call_s)
+        failure = outcome.failure
+        return self._record(
+            call,
+            running.invocation_id,
+            started_at,
+            None if failure is None else failure.kind,
+            "" if failure is None else failure.message,
+            usage,
+            tuple(LogRecord(line.level, line.message, line.at_us) for line in outcome.logs) if outcome.logs else (),
+            logs_cut=outcome.logs_cut,
+        )
+
+    def _record(
+        self,
+        call: Call,
+        invocation_id: str,
+        started_at: float,
+        kind: FailureKind | None,
+        message: str,
+        usage: UsageRecord,
+        logs: tuple[LogRecord, ...],
+        *,
+        logs_cut: bool = False,
+    ) -> InvocationRecord:
+        template = call.template
+        record = InvocationRecord(
+            invocation_id=invocation_id,
+            tenant=call.tenant,
+            caller=call.caller,
+            agent_id=call.agent_id,
+            template=template.name_text,
+            version=template.version_text,
+            generation=call.generation,
+            template_sha256=template.sha256,
+            code_sha256=template.code_sha256,
+            image_sha256=template.image_sha256,
+            config_sha256=call.config_sha256,
+            started_at=datetime.fromtimestamp(started_at, UTC),
+            outcome=OK if kind is None else str(kind),
+            message=message,
+            usage=usage,
+            logs=logs,
+            logs_cut=logs_cut,
+            parent_invocation_id=call.parent_invocation_id,
+        )
+        self._invocations.record(record)
+        self.counts.invocations += 1
+        self.counts.failures += kind is not None
+        self._telemetry.count(INVOCATIONS, template.name_text, "" if kind is None else str(kind))
+        self._telemetry.observe(INVOCATION_SECONDS, usage.wall_us / 1e6, template.name_text)
+        self._telemetry.count(INVOCATION_FUEL, template.name_text, amount=usage.fuel)
+        return record
+
+    def _stop_revoked(self, revocations: Revocations) -> None:
+        for running in list(self._running):
+            template = running.call.template
+            code = {template.code_sha256, template.image_sha256}
+            if template.sha256 in revocations.templates or code & revocations.modules:
+                self._stop(running, Failure(FailureKind.REVOKED, f"{template.ref_text} was revoked while it ran"))
+
+    def _stop(self, running: Running, why: Failure) -> None:
+        if running.stopped is None:
+            running.stopped = why
+            running.task.cancel()
+
+    def _worker_died(self, tenant: str, templates: tuple[str, ...]) -> None:
+        for digest in self._quarantine.worker_died(tenant, templates, now=self._monotonic()):
+            log.warning("template_quarantined", **{Field.TENANT: tenant, Field.DIGEST: digest})
+
+    def _new_id(self, now: float) -> str:
+        """Return an id that sorts by time: milliseconds, a count within them, randomness."""
+        ms = int(now * 1000)
+        if ms > self._last_ms:
+            self._last_ms, self._sequence = ms, 0
+        self._sequence += 1
+        return f"{self._last_ms:012x}{self._sequence:06x}{secrets.token_hex(7)}"
+
+
+def _narrowed(call: Call) -> SandboxLimits:
+    limits = call.template.limits if call.limits is None else call.limits
+    if call.remaining_s is None:
+        return limits
+    wall_ms = max(1, int(call.remaining_s * 1000) - DEADLINE_MARGIN_MS)
+    return limits if wall_ms >= limits.wall_ms else replace(limits, wall_ms=wall_ms)
+
+
+def _misfit(schema: CompiledSchema, text: str, what: str) -> str:
+    """Return why ``text`` does not fit, or ""."""
+    try:
+        violations = schema.violations(parse_json(text))
+    except ValueError as error:
+        return f"{what}: {error}"
+    if not violations:
+        return ""
+    return f"expected {what} that fits its schema, got " + "; ".join(str(each) for each in violations[:5])
+
+
+def _checked_output(outcome: Outcome, schema: CompiledSchema | None) -> Outcome:
+    if outcome.output is None:
+        return outcome
+    try:
+        text = outcome.output.decode()
+    except UnicodeDecodeError:
+        problem = "expected output in UTF-8, got other bytes"
+    else:
+        problem = "" if schema is None else _misfit(schema, text, "output")
+    if not problem:
+        return outcome
+    return replace(outcome, output=None, failure=Failure(FailureKind.OUTPUT, problem))
+
+
+def config_digest(config: bytes) -> str:
+    return hashlib.sha256(config).hexdigest()
