@@ -66,7 +66,7 @@ _CODE_SWITCHES: Final[dict[str, bool]] = {
 _CODE_SIZES: Final[dict[str, int]] = {"memory_reservation": 4 << 30, "memory_guard_size": 32 * MIB}
 WASM_STACK_BYTES: Final = 512 << 10
 FIBER_STACK_BYTES: Final = 1 * MIB  # must exceed the guest's part: host functions run on the rest
-FUEL_PER_SLICE: Final = 1_000_000
+FUEL_PER_SLICE: Final = 200_000
 
 _SYMBOLS: Final = (
     "wasmtime_call_future_poll",
@@ -98,6 +98,11 @@ class Trapped(Exception):  # noqa: N818 - it is what happened to the guest, not 
     @property
     def is_out_of_fuel(self) -> bool:
         return self.code is wasmtime.TrapCode.OUT_OF_FUEL
+
+    @property
+    def is_unreachable(self) -> bool:
+        """The guest gave up by itself, as allocators do that find no memory."""
+        return self.code is wasmtime.TrapCode.UNREACHABLE
 
 
 def _check_symbols() -> None:

@@ -243,7 +243,8 @@ def _failure_of(error: Exception, invocation: Invocation) -> Failure:
     if isinstance(error, Trapped):
         if error.is_out_of_fuel:
             return Failure(FailureKind.FUEL, f"expected at most {invocation.limits.fuel} fuel")
-        return Failure(FailureKind.TRAP, str(error))
+        hint = f"; out of memory shows like this, the limit is {invocation.limits.memory_bytes} bytes"
+        return Failure(FailureKind.TRAP, str(error) + (hint if error.is_unreachable else ""))
     if isinstance(error, EngineError):
         text = str(error)
         if any(phrase in text for phrase in _MEMORY_REFUSALS):

@@ -2,8 +2,8 @@
 
 What the worker says is read as hostile: a frame that does not parse, a number that was never given out, a host call or
 a log beyond the limits kills that worker, and nothing else. A worker that has not ended an invocation by its deadline
-and a grace is killed too. When it dies, of whatever, every invocation in it fails with a kind and ``exited`` is set; the
-supervisor does not start another one: that is the caller's policy.
+and a grace is killed too. When it dies, of whatever, every invocation in it fails with a kind and ``exited`` is set;
+whether to start another one is the caller's policy.
 
 States of a worker: starting → serving → gone. There is no way back; whatever arrives for a worker that is gone fails.
 """
