@@ -15,7 +15,8 @@ HOST_ANSWER_BYTES_MAX = 4 * MIB
 class SandboxLimits:
     """Budget of one invocation. Counts and sizes; ``wall_ms`` runs from the moment the supervisor sends it.
 
-    ``wasi_calls`` counts calls of virtual WASI functions, which ``host_calls`` does not.
+    ``wasi_calls`` counts calls of virtual WASI functions, which ``host_calls`` does not. The engine applies
+    ``memory_bytes`` to each memory: with one memory, as every toolchain here makes, it is the total.
     """
 
     fuel: int = 2_000_000_000
@@ -26,7 +27,7 @@ class SandboxLimits:
     log_bytes: int = 262_144
     host_calls: int = 1_000
     wasi_calls: int = 1_000_000
-    memories: int = 8
+    memories: int = 1
     tables: int = 40
     table_elements: int = 20_000
     instances: int = 64

@@ -2,85 +2,82 @@
 
 componentize-py snapshots the heap after this module was imported, so everything imported here is there without cost at
 run time, and nothing else of the standard library exists. Whatever is computed here is the same in every invocation
-(sandbox notes, engine fact 13): therefore `load` seeds `random` anew.
+(sandbox notes, engine fact 13): therefore ``load`` seeds ``random`` anew.
 """
 
 import gc
 import importlib
 import json
 import linecache
+import os
 import random
 import sys
 import traceback
 import types
+from collections.abc import Callable
+from typing import Any
 
-import wit_world
+import wit_world  # type: ignore[import-not-found]  # made by componentize-py while it builds the image
 from agentfactory_sdk import _host
 from agentfactory_sdk._answer import answer_text
 from agentfactory_sdk.errors import host_error
-from componentize_py_types import Err
-from wit_world.imports import agents, context, kv, log
+from componentize_py_types import Err  # type: ignore[import-not-found]
+from wit_world.imports import agents, context, kv, log  # type: ignore[import-not-found]
 
 STANDARD_LIBRARY = """
-    __future__ abc argparse array ast base64 binascii bisect calendar cmath cmd codecs codeop collections collections.abc
-    colorsys configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib dis email.message
-    email.parser email.policy email.utils encodings.ascii encodings.cp1252 encodings.idna encodings.latin_1
-    encodings.punycode encodings.utf_16 encodings.utf_8_sig enum errno fnmatch fractions functools gc getopt gettext glob
-    gzip hashlib heapq hmac html html.entities html.parser importlib.metadata importlib.resources inspect io ipaddress
-    itertools json json.decoder json.encoder json.scanner keyword linecache locale logging math mimetypes numbers opcode
-    operator optparse os os.path pathlib pickle pickletools platform posixpath pprint queue quopri random re reprlib
-    sched secrets shlex shutil signal statistics string stringprep struct symtable sys tempfile textwrap threading time
-    timeit token tokenize tomllib traceback types typing unicodedata unittest unittest.mock urllib.error urllib.parse uuid
-    warnings weakref xml.dom.minidom xml.etree.ElementTree xml.sax.saxutils zipfile zlib zoneinfo _strptime
-""".split()  # noqa: SIM905 - eighty quoted words are harder to read
+    __future__ _strptime abc array ast base64 binascii bisect calendar cmath codecs collections collections.abc
+    colorsys configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib
+    email.message email.parser email.policy encodings.ascii encodings.cp1252 encodings.idna encodings.latin_1
+    encodings.utf_16 encodings.utf_8_sig enum errno fnmatch fractions functools gc gzip hashlib heapq hmac html
+    html.entities html.parser inspect io ipaddress itertools json json.decoder json.encoder json.scanner keyword
+    linecache locale logging math numbers operator os os.path pathlib pprint quopri random re reprlib secrets
+    shlex signal socket statistics string stringprep struct sys textwrap threading time token tokenize tomllib
+    traceback types typing unicodedata urllib.error urllib.parse uuid warnings weakref xml.etree.ElementTree
+    xml.sax.saxutils zlib zoneinfo
+""".split()  # noqa: SIM905 - ninety quoted words are harder to read
 
 FILE = "agent.py"
-ERROR_BYTES_MAX = 16_384
+ERROR_CHARACTERS_MAX = 16_384
+MESSAGE_CHARACTERS_MAX = 2_048
 FRAMES_MAX = 20
 OUT_OF_MEMORY = '{"kind": "memory", "message": "MemoryError: the agent used up its memory_bytes"}'
+LEVELS = {level.name.lower(): level for level in log.Level}
 
-absent = []
 for name in STANDARD_LIBRARY:
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        absent.append(name)
+    importlib.import_module(name)
 
 
 class WitHost:
     """The node, through the imports of the image's world."""
 
-    def config(self):
-        return context.config()
+    def config(self) -> str:
+        return str(context.config())
 
-    def invocation_id(self):
-        return context.invocation_id()
+    def invocation_id(self) -> str:
+        return str(context.invocation_id())
 
-    def log(self, level, message):
+    def log(self, level: str, message: str) -> None:
         log.log(LEVELS[level], message)
 
-    def kv_get(self, key):
+    def kv_get(self, key: str) -> tuple[str, int] | None:
         entry = answered(kv.get, text(key))
         return None if entry is None else (entry.value, entry.version)
 
-    def kv_put(self, key, value, expected):
-        return answered(kv.put, text(key), text(value), expected)
+    def kv_put(self, key: str, value: str, expected: int | None) -> int:
+        return int(answered(kv.put, text(key), text(value), number(expected)))
 
-    def kv_delete(self, key, expected):
-        answered(kv.delete, text(key), expected)
+    def kv_delete(self, key: str, expected: int | None) -> None:
+        answered(kv.delete, text(key), number(expected))
 
-    def kv_list(self, prefix, cursor, limit):
-        page = answered(kv.list, text(prefix), cursor, limit)
+    def kv_list(self, prefix: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
+        page = answered(kv.list, text(prefix), None if cursor is None else text(cursor), number(limit, bits=32))
         return page.keys, page.cursor
 
-    def agents_invoke(self, template, argument):
-        return answered(agents.invoke, text(template), text(argument))
+    def agents_invoke(self, template: str, text_in: str) -> str:
+        return str(answered(agents.invoke, text(template), text(text_in)))
 
 
-LEVELS = {level.name.lower(): level for level in log.Level}
-
-
-def answered(function, *arguments):
+def answered(function: Callable[..., Any], *arguments: object) -> Any:
     """Call the node; its typed error becomes the SDK's exception."""
     try:
         return function(*arguments)
@@ -89,7 +86,7 @@ def answered(function, *arguments):
         raise host_error(error.kind.name.lower(), error.message) from None
 
 
-def text(value):
+def text(value: object) -> str:
     """``value`` if it is text that can travel: the bindings would trap on anything else."""
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {type(value).__name__}")
@@ -98,99 +95,104 @@ def text(value):
     return value
 
 
-class WitWorld(wit_world.WitWorld):
+def number(value: object, *, bits: int = 64) -> int | None:
+    """``value`` if it is a number that can travel."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or not 0 <= value < 1 << bits:
+        raise TypeError(f"expected a whole number of {bits} bits, got {value!r}")
+    return value
+
+
+class Agent:
+    """The author's source and its ``process``, of this one invocation."""
+
+    source = ""
+    process: Callable[[str], object]
+    reserve: bytearray | None = bytearray(65_536)  # given back before a MemoryError is reported
+
+
+class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
     """What the worker calls: ``load`` once, then ``process`` once."""
 
-    def load(self, source):
+    def load(self, source: str) -> None:
         """Execute the author's source in a fresh module."""
         try:
-            random.seed()
-            module = types.ModuleType("agent")
-            module.__file__ = FILE
-            sys.modules["agent"] = module
-            state.source = source
-            exec(compile(source, FILE, "exec", dont_inherit=True), module.__dict__)
-            process = module.__dict__.get("process")
-            if not callable(process):
-                raise LookupError(f"expected {FILE} to define process(text), got no such function")
-            state.process = process
+            random.seed(os.urandom(32))  # without an argument it would ask for 2,500 bytes, in ten calls
+            execute(source)
         except BaseException as failure:
             raise Err(report(failure)) from None
 
-    def process(self, input):
+    def process(self, text_in: str) -> str:
         """The author's answer as text."""
         try:
-            output = answer_text(state.process(input))
+            output = answer_text(Agent.process(text_in))
             flush()
         except BaseException as failure:
             raise Err(report(failure)) from None
         return output
 
 
-class State:
-    """Of this one invocation."""
+def execute(source: str) -> None:
+    """Run the author's module and find its ``process``."""
+    module = types.ModuleType("agent")
+    module.__file__ = FILE
+    sys.modules["agent"] = module
+    Agent.source = source
+    exec(compile(source, FILE, "exec", dont_inherit=True), module.__dict__)
+    process = module.__dict__.get("process")
+    if not callable(process):
+        raise TypeError(f"expected {FILE} to define process(text), got {type(process).__name__}")
+    Agent.process = staticmethod(process)
 
-    source = ""
-    process = None
-    reserve = bytearray(65_536)  # given back before a MemoryError is reported
 
-
-state = State()
-
-
-def flush():
+def flush() -> None:
     """What was printed without a line's end belongs to the log too."""
     for stream in (sys.stdout, sys.stderr):
         if not stream.closed:
             stream.flush()
 
 
-def report(failure):
-    """The typed error for the worker: JSON of kind, message and a traceback that shows the author's frames only."""
-    state.reserve = None
+def report(failure: BaseException) -> str:
+    """The typed error for the worker: JSON of kind, message and a traceback that shows the author's frames."""
+    Agent.reserve = None
     if isinstance(failure, MemoryError):
         return OUT_OF_MEMORY
     try:
         flush()
-        linecache.cache[FILE] = (len(state.source), None, state.source.splitlines(keepends=True), FILE)
+        linecache.cache[FILE] = (len(Agent.source), None, Agent.source.splitlines(keepends=True), FILE)
         return described(failure)
     except MemoryError:
         return OUT_OF_MEMORY
-    except BaseException as second:  # the author's own __str__ or streams may raise whatever they like
-        return json.dumps(
-            {"kind": "error", "message": f"{type(failure).__name__} ({type(second).__name__} while reporting it)"}
-        )
+    except BaseException as second:  # the author's own __str__ and streams may raise whatever they like
+        kinds = f"{type(failure).__name__} ({type(second).__name__} while reporting it)"
+        return json.dumps({"kind": "error", "message": kinds})
 
 
-def described(failure):
+def described(failure: BaseException) -> str:
     """``report`` without its guards."""
     error = traceback.TracebackException.from_exception(failure, limit=-FRAMES_MAX, compact=True)
-    while error.stack and error.stack[0].filename != FILE and not isinstance(failure, SyntaxError):
+    while error.stack and error.stack[0].filename != FILE:
         error.stack.pop(0)
-    message = "".join(error.format_exception_only()).strip()
-    if isinstance(failure, SyntaxError):
-        kind, message = "syntax", f"{FILE}:{failure.lineno}: {failure.msg}"
+    kind, message = "error", "".join(error.format_exception_only()).strip()
+    line = next((frame.lineno for frame in reversed(error.stack) if frame.filename == FILE), None)
+    if isinstance(failure, SyntaxError) and failure.filename == FILE and not error.stack:
+        kind, message, line = "syntax", f"{type(failure).__name__}: {failure.msg}", failure.lineno
     elif isinstance(failure, SystemExit):
         kind, message = "exit", f"the agent called sys.exit({failure.code!r})"
-    else:
-        kind = "error"
-    line = next((frame.lineno for frame in reversed(error.stack) if frame.filename == FILE), None)
-    if isinstance(failure, SyntaxError):
-        line = failure.lineno
-    whole = "".join(error.format())
     return json.dumps(
         {
             "kind": kind,
-            "message": cut(message, ERROR_BYTES_MAX // 4),
+            "message": message[:MESSAGE_CHARACTERS_MAX],
             "line": line,
-            "traceback": cut(whole, ERROR_BYTES_MAX),
+            "traceback": cut("".join(error.format())),
         }
     )
 
 
-def cut(value, limit):
-    """At most ``limit`` characters: the end says more than the beginning of a traceback."""
-    return value if len(value) <= limit else "… " + value[-limit:]
+def cut(value: str) -> str:
+    """At most ``ERROR_CHARACTERS_MAX``: the end of a traceback says more than its beginning."""
+    return value if len(value) <= ERROR_CHARACTERS_MAX else "… " + value[-ERROR_CHARACTERS_MAX:]
 
 
 _host.install(WitHost())

@@ -6,8 +6,8 @@
         log.info("started", length=len(text))
         return text[: config["sentences"] * 80]
 
-``config`` is the agent's configuration (a dict), ``invocation_id`` this invocation's name. Both belong to the invocation:
-inside a sandbox each invocation is a fresh interpreter, so reading them while the module loads is fine.
+``config`` is the agent's configuration (a dict), ``invocation_id`` this invocation's name. In a sandbox each invocation
+is a fresh interpreter, so reading them while the module loads is fine.
 """
 
 import json

@@ -51,7 +51,7 @@ def put(key: str, value: str, *, expected: int | None = None) -> int:
     Args:
         key: text, in the namespace of the grant.
         value: text; JSON for anything with structure.
-        expected: the version that must be there; ``MUST_NOT_EXIST`` for none; without it, whatever is there is replaced.
+        expected: the version that must be there; ``MUST_NOT_EXIST`` for none; by default whatever is there is replaced.
 
     Raises:
         ConflictError: another version is there.

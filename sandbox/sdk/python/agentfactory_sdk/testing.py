@@ -24,7 +24,7 @@ Answer = Callable[[str], str]
 
 
 class FakeHost:
-    """A node of dictionaries with the real one's answers; ``granted`` names the interfaces that the template asks for."""
+    """A node of dictionaries with the real one's answers; ``granted`` names the interfaces of the template's grants."""
 
     def __init__(
         self,

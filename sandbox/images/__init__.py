@@ -1,0 +1,1 @@
+"""Language runtimes as components: what they are built from, and the build."""
