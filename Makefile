@@ -57,12 +57,14 @@ gen: $(VENV)/.dev  ## compile the protocol files into proto/gen
 gen-check: $(VENV)/.dev  ## fail when proto/gen is not what the protocol files say
 	PYTHON=$(CURDIR)/$(RUN) proto/generate.sh $(CURDIR)/build/gen
 	diff -r -x __pycache__ build/gen proto/gen
+	PYTHON=$(CURDIR)/$(RUN) proto/describe.sh build/grpc-api.md
+	diff build/grpc-api.md docs/grpc-api.md
 
 bench: $(VENV)/.dev images  ## the bars, as ratios measured in one run; writes build/bench.json
 	$(RUN) -m bench
 
-docs: $(VENV)/.dev  ## check every example in README and docs, and the generated API reference
-	$(RUN) -m docs.build
+docs: $(VENV)/.dev  ## write the API reference from the protocol files
+	PYTHON=$(CURDIR)/$(RUN) proto/describe.sh docs/grpc-api.md
 
 clean:  ## remove what was built (not the virtual environment)
 	rm -rf build .coverage* .pytest_cache .mypy_cache .ruff_cache
