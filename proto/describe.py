@@ -1,4 +1,4 @@
-"""Write docs/grpc-api.md from the comments of the protocol files: ``python proto/describe.py DESCRIPTOR_SET OUTPUT``."""
+"""Write docs/grpc-api.md from the comments of the protocol files: ``describe.py DESCRIPTOR_SET OUTPUT``."""
 
 import sys
 from collections.abc import Iterator
