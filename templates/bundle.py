@@ -117,8 +117,8 @@ def decompress(frame: bytes, *, bytes_max: int = BUNDLE_BYTES_MAX) -> bytes:
     """Return the content of exactly one zstd frame.
 
     Raises:
-        FrameRefusedError: empty; too large, declared or real; a dictionary; no checksum; anything after the frame. Nothing is
-            allocated before the declarations have passed.
+        FrameRefusedError: empty; too large, declared or real; a dictionary; no checksum; anything after the frame.
+            Nothing is allocated before the declarations have passed.
     """
     if len(frame) > FRAME_BYTES_MAX:
         raise FrameRefusedError(f"expected a frame of at most {FRAME_BYTES_MAX} bytes, got {len(frame)}")
@@ -126,7 +126,7 @@ def decompress(frame: bytes, *, bytes_max: int = BUNDLE_BYTES_MAX) -> bytes:
         declared = zstandard.get_frame_parameters(frame)
     except zstandard.ZstdError as error:
         raise FrameRefusedError(f"expected a zstd frame, got {error}") from None
-    # python-zstandard answers b"" for a declared size of 0 without looking at the rest of the frame.
+    # For a declared size of 0 python-zstandard answers b"" without looking at the rest of the frame.
     if not 0 < declared.content_size <= bytes_max or declared.content_size == zstandard.CONTENTSIZE_UNKNOWN:
         raise FrameRefusedError(f"expected a declared content of 1 to at most {bytes_max} bytes, got another")
     if declared.window_size > 1 << WINDOW_LOG_MAX:
