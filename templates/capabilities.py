@@ -174,7 +174,7 @@ class Capabilities:
         Raises:
             InvalidDocumentError: anything that `to_json` would not give.
         """
-        if problems := tuple(CAPABILITIES_SHAPE.problems(value)):
+        if problems := CAPABILITIES_SHAPE.problems(value):
             raise InvalidDocumentError(problems)
         read = cls._from_checked_json(value)
         if read.to_json() != value:

@@ -1,5 +1,6 @@
 """What is wrong with a document, and where: the one shape in which every reader of this package reports it."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,8 @@ class Problem:
     column: int = 1
 
     def __str__(self) -> str:
-        place = f" (at {self.pointer})" if self.pointer else ""
+        pointer = self.pointer if self.pointer.isprintable() else json.dumps(self.pointer)
+        place = f" (at {pointer})" if pointer else ""
         return f"{self.line}:{self.column}: {self.code}: {self.message}{place}"
 
 

@@ -155,7 +155,7 @@ def read_resolved(data: bytes) -> ResolvedTemplate:
         InvalidTemplateError: step 3.
     """
     value = read_canonical(data, bytes_max=RESOLVED_BYTES_MAX, depth_max=RESOLVED_DEPTH_MAX)
-    if problems := tuple(RESOLVED_SHAPE.problems(value)):
+    if problems := RESOLVED_SHAPE.problems(value):
         raise InvalidTemplateError(problems)
     resolved = _from_json(cast("JsonObject", value))
     if resolved.to_bytes() != data:

@@ -43,24 +43,26 @@ class Shape:
         self._titles: dict[str, str] = {node["pattern"]: node["title"] for node in nodes if "pattern" in node}
         self._fields: set[str] = {field for node in nodes for field in node.get("properties", {})}
 
-    def problems(self, value: JsonValue) -> Iterator[Problem]:
-        """Yield every way in which ``value`` has another shape; the places in the text are still unknown."""
-        for error in self._schema.errors(value):
-            pointer = pointer_of(error.instance_path)
-            match error.kind:
-                case Kind.AdditionalProperties(unexpected):
-                    for field in unexpected:
-                        yield Problem(
-                            code=Reason.UNKNOWN_FIELD, message=self._unknown(field), pointer=join(pointer, field)
-                        )
-                case Kind.Required(field):
-                    message = f"expected the field {shown(field)}, got none"
-                    yield Problem(code=Reason.MISSING_FIELD, message=message, pointer=pointer)
-                case Kind.Type(types):
-                    message = f"expected {' or '.join(types)}, got {_kind_of(error.instance)}"
-                    yield Problem(code=Reason.WRONG_TYPE, message=message, pointer=pointer)
-                case _:
-                    yield Problem(code=Reason.INVALID_VALUE, message=self._sentence(error), pointer=pointer)
+    def problems(self, value: JsonValue) -> tuple[Problem, ...]:
+        """Return every way in which ``value`` has another shape; the places in the text are still unknown."""
+        found = dict.fromkeys(problem for error in self._schema.errors(value) for problem in self._problems(error))
+        mistyped = {each.pointer for each in found if each.code is Reason.WRONG_TYPE}
+        return tuple(each for each in found if each.code is Reason.WRONG_TYPE or each.pointer not in mistyped)
+
+    def _problems(self, error: jsonschema_rs.ValidationError) -> Iterator[Problem]:
+        pointer = pointer_of(error.instance_path)
+        match error.kind:
+            case Kind.AdditionalProperties(unexpected):
+                for name in unexpected:
+                    yield Problem(code=Reason.UNKNOWN_FIELD, message=self._unknown(name), pointer=join(pointer, name))
+            case Kind.Required(name):
+                message = f"expected the field {shown(name)}, got none"
+                yield Problem(code=Reason.MISSING_FIELD, message=message, pointer=pointer)
+            case Kind.Type(types):
+                message = f"expected {' or '.join(types)}, got {_kind_of(error.instance)}"
+                yield Problem(code=Reason.WRONG_TYPE, message=message, pointer=pointer)
+            case _:
+                yield Problem(code=Reason.INVALID_VALUE, message=self._sentence(error), pointer=pointer)
 
     def _unknown(self, field: str) -> str:
         near = nearest(field, self._fields, count=1)

@@ -4,6 +4,7 @@ Three readers with one meaning: `scan` goes on after a problem, so that an autho
 `scan` that refuses; `loads` gives up the places in large input for the speed of the C scanner.
 """
 
+import codecs
 import json
 import math
 import re
@@ -274,6 +275,8 @@ def _number(digits: str) -> int | float:
 def _loads_fast(data: bytes, *, bytes_max: int, depth_max: int) -> JsonValue:
     if len(data) > bytes_max:
         raise _refusal(Reason.DOCUMENT_TOO_LARGE, f"expected a document of at most {bytes_max} bytes, got {len(data)}")
+    if data.startswith(codecs.BOM_UTF8):
+        raise _refusal(Reason.INVALID_ENCODING, "expected UTF-8 without a byte order mark, got one")
     if _ESCAPED_SURROGATE.search(data):
         return parse(data, bytes_max=bytes_max, depth_max=depth_max).value
     try:
