@@ -127,7 +127,7 @@ def _line_problems(child: Template, line: Sequence[ResolvedTemplate]) -> Iterato
     if nearest != child.parent:
         message = f"expected the parent {child.parent}, got {nearest}"
         yield child.problem(Reason.MISSING_PARENT, message, "/parent")
-    for below, above in zip(line, [*line[1:], None], strict=True):
+    for below, above in zip(line, [*line[1:], None], strict=False):
         pin, found = below.parent, None if above is None else above.pin
         if pin != found and len(line) < DEPTH_MAX:  # a line of that length is cut, and refused as too long
             message = f"expected the ancestor {_pin_text(pin)}, got {_pin_text(found)}"
