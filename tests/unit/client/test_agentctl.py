@@ -1,0 +1,124 @@
+"""The command line: light to import, exact about places, exit codes that scripts can rely on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOOD = {
+    "schema": 1,
+    "domain": "dev",
+    "name": "hello",
+    "version": "1.0.0",
+    "role": "example",
+    "description": "Says hello.",
+    "code": {"source": "agent.py", "image": "cpython"},
+}
+
+
+def agentctl(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "client.agentctl.main", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from client.agentctl.main import cli\n"
+        "try:\n    cli.main(['--help'], standalone_mode=False)\nexcept SystemExit:\n    pass\n"
+        "heavy = [m for m in ('grpc', 'tuf', 'wasmtime', 'cryptography', 'google.protobuf') if m in sys.modules]\n"
+        "print('heavy:', heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert "heavy: []" in done.stdout
+    assert "template" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "noun",
+    ["agent", "change", "invocation", "key", "node", "rollout", "template", "up", "demo", "doctor", "init", "revoke"],
+)
+def test_every_noun_explains_itself(noun: str) -> None:
+    done = agentctl(noun, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+
+
+def test_validate_accepts_a_good_template(tmp_path: Path) -> None:
+    file = tmp_path / "template.json"
+    file.write_text(json.dumps(GOOD))
+    done = agentctl("template", "validate", str(file))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "ok" in done.stderr
+
+
+def test_validate_reports_every_problem_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "template.json"
+    file.write_text('{\n  "schema": 1,\n  "name": "hello",\n  "name": "again",\n  "version": 7\n}\n')
+    done = agentctl("template", "validate", str(file))
+    assert done.returncode == 3
+    lines = done.stdout.splitlines()
+    assert any(line.startswith(f"{file}:4:") and "DUPLICATE_KEY" in line for line in lines)
+
+
+def test_validate_reads_standard_input_and_prints_json() -> None:
+    done = agentctl("-o", "json", "template", "validate", "-", stdin=json.dumps({**GOOD, "colour": "red"}))
+    assert done.returncode == 3
+    (problem,) = json.loads(done.stdout)
+    assert problem["file"] == "<stdin>"
+    assert problem["code"] == "UNKNOWN_FIELD"
+    assert problem["line"] == 1
+    assert problem["column"] > 1
+
+
+def test_a_missing_file_is_a_usage_error() -> None:
+    assert agentctl("template", "validate", "/does/not/exist").returncode == 2
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    assert agentctl("frobnicate").returncode == 2
+
+
+def test_imports_a_document_of_the_earlier_system(tmp_path: Path) -> None:
+    old = {
+        "name": "documentaliste",
+        "role": "documentalist",
+        "domain": "documentation",
+        "capabilities": ["summarise"],
+        "tools": ["search"],
+        "default_config": {"sentences": 3},
+        "_signature": "abc",
+        "_signed_at": "2020-01-01",
+        "_version": "1.0.0",
+    }
+    out = tmp_path / "template.json"
+    done = agentctl("template", "import", "-", "--out", str(out), stdin=json.dumps(old))
+    assert done.returncode == 0, done.stderr
+    assert "dropped: /_signature" in done.stderr
+    assert "assumed" in done.stderr
+    assert json.loads(out.read_text())["name"] == "documentaliste"
+    assert agentctl("template", "validate", str(out)).returncode == 0
+
+
+def test_without_a_profile_it_says_how_to_get_one(tmp_path: Path) -> None:
+    done = agentctl("--dir", str(tmp_path), "node", "list")
+    assert done.returncode == 6
+    assert "INVALID_PROFILE" in done.stderr
+    assert "agentctl up" in done.stderr
+
+
+def test_doctor_finds_what_is_missing(tmp_path: Path) -> None:
+    done = agentctl("--dir", str(tmp_path), "-o", "json", "doctor")
+    assert done.returncode == 1
+    findings = {one["subject"]: one for one in json.loads(done.stdout)}
+    assert findings["profile"]["severity"] == "problem"
+    assert findings["engine"]["severity"] == "ok"
+    assert findings["profile"]["remedy"]
