@@ -26,6 +26,8 @@ ARCHIVE_BYTES_MAX = 16_777_216
 MODULE_BYTES_MAX = 67_108_864
 FILENAME_CHARACTERS_MAX = 255
 REQUEST_ID_CHARACTERS_MAX = 128
+_ZIP_MAGIC = b"PK\x03\x04"
+_DECEPTIVE = frozenset("\0\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _CLOCK_ALLOWANCE = timedelta(hours=1)
 """Taken off an approval's longest life: a reviewer whose clock is behind does not find it too long."""
 
@@ -100,6 +102,34 @@ def read_submission(document: bytes, blobs: Sequence[BlobPin], *, filename: str,
                 reason=Reason.SUBMISSION_TOO_LARGE,
             )
     return template
+
+
+def check_code(template: Template, data: bytes) -> None:
+    """Check a source file as far as reading it goes; modules are inspected elsewhere.
+
+    Raises:
+        SubmissionRefusedError: SOURCE_INVALID: not the text, or not the archive, that its name says; or text that shows
+            reviewers other code than the interpreter sees (bidirectional controls, CVE-2021-42574).
+    """
+    if not isinstance(template.code, SourceCode):
+        return
+    file = template.code.source
+    if file.endswith(".zip"):
+        if not data.startswith(_ZIP_MAGIC):
+            raise SubmissionRefusedError(f"expected {file} to be a zip archive", reason=Reason.SOURCE_INVALID)
+        return
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SubmissionRefusedError(
+            f"expected {file} in UTF-8, got another byte at {error.start}", reason=Reason.SOURCE_INVALID
+        ) from None
+    for line, content in enumerate(text.split("\n"), start=1):
+        if found := _DECEPTIVE.intersection(content):
+            raise SubmissionRefusedError(
+                f"expected text that reads as it runs, got U+{ord(min(found)):04X} at {file}:{line}",
+                reason=Reason.SOURCE_INVALID,
+            )
 
 
 def prepare(submission: Submission, template: Template, *, library: Library, rules: Rules) -> Prepared:

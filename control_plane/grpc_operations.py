@@ -1,0 +1,191 @@
+"""Rollouts, the fleet and the keys over gRPC: what operators ask (`RolloutService`, `FleetService`, `KeyService`)."""
+
+# ruff: noqa: N802, ARG002 - names and signatures are those of the services
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+import grpc.aio
+from agentfactory.admin.v1 import admin_pb2 as pb
+from agentfactory.admin.v1 import admin_pb2_grpc as rpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from control_plane.authorisation import require_reviewer
+from control_plane.fan_out import FanOut
+from control_plane.fleet import NodeView
+from control_plane.grpc_admin import InvalidRequestError, TemplateUnknownError
+from control_plane.paging import page_size, position_of, token_of
+from control_plane.publication import encode
+from control_plane.publisher import Publisher
+from control_plane.roles import expiry_warnings, roles_of
+from control_plane.sqlite_store import GenerationRecord, SqliteStore
+from service.peer import peer_identity
+from templates.names import TemplateRef
+from templates.repository import OfflineTrust
+from templates.revocations import Revocations
+
+ROOTS_MAX = 64
+ID_CHARACTERS_MAX = 128
+_DIGEST_CHARACTERS = 64
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RolloutService(rpc.RolloutServiceServicer):
+    def __init__(self, *, store: SqliteStore, publisher: Publisher, fan_out: FanOut) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._fan_out = fan_out
+
+    async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.Generation:
+        author = self._reviewer(context)
+        record = await self._publisher.rollback(request.generation, author=author, why=request.reason)
+        return self._generation(record)
+
+    async def ListGenerations(self, request: pb.ListGenerationsRequest, context: Context) -> pb.ListGenerationsResponse:
+        size = page_size(request.page_size)
+        records = await asyncio.to_thread(
+            self._store.generations, before=position_of(request.page_token), limit=size + 1
+        )
+        page = records[:size]
+        return pb.ListGenerationsResponse(
+            generations=[self._generation(each) for each in page],
+            next_page_token=token_of(page[-1].number) if len(records) > size else "",
+        )
+
+    async def Revoke(self, request: pb.RevokeRequest, context: Context) -> pb.Generation:
+        kind = request.WhichOneof("target")
+        value = str(getattr(request, kind)) if kind else ""
+        if not value or len(value) > ID_CHARACTERS_MAX:
+            raise InvalidRequestError("expected a template, module, reviewer or node to revoke")
+        domain = None
+        match kind:
+            case "template":
+                domain, revoked = await self._template(value)
+            case "module":
+                if len(value) != _DIGEST_CHARACTERS or set(value) - set("0123456789abcdef"):
+                    raise InvalidRequestError(f"expected the sha256 of a module in 64 digits, got {value!r}")
+                revoked = Revocations(modules=frozenset({value}))
+            case "reviewer":
+                if value not in self._publisher.present.charter.persons:
+                    raise InvalidRequestError(f"expected a person of the charter, got {value!r}")
+                revoked = Revocations(reviewers=frozenset({value}))
+            case _:
+                revoked = Revocations(nodes=frozenset({value}))
+        author = self._reviewer(context, domain=domain)
+        record = await self._publisher.revoke(revoked, what=f"{kind} {value}", author=author, why=request.reason)
+        return self._generation(record)
+
+    async def _template(self, name: str) -> tuple[str, Revocations]:
+        ref = TemplateRef.parse(name)
+        change = await asyncio.to_thread(self._store.change_of_version, ref)
+        if change is None:
+            raise TemplateUnknownError(name, self._publisher.present.material.library)
+        return ref.domain, Revocations(templates=frozenset({change.sha256}))
+
+    def _reviewer(self, context: Context, *, domain: str | None = None) -> str:
+        person, present = peer_identity(context).name, self._publisher.present
+        require_reviewer(person, present.charter, present.revocations, domain=domain)
+        return person
+
+    def _generation(self, record: GenerationRecord) -> pb.Generation:
+        active, connected = self._fan_out.reach(record.number)
+        return pb.Generation(
+            generation=record.number,
+            create_time=_timestamp(record.created_at),
+            cause=record.cause,
+            author=record.author,
+            templates=[str(each.template) for each in record.plan.entries],
+            nodes_active=active,
+            nodes_connected=connected,
+        )
+
+
+class FleetService(rpc.FleetServiceServicer):
+    def __init__(self, *, publisher: Publisher, fan_out: FanOut) -> None:
+        self._publisher = publisher
+        self._fan_out = fan_out
+
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
+        return pb.ListNodesResponse(
+            nodes=[_node(view) for view in self._fan_out.nodes()], generation=self._publisher.present.number
+        )
+
+
+class KeyService(rpc.KeyServiceServicer):
+    def __init__(self, *, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def ListRoles(self, request: pb.ListRolesRequest, context: Context) -> pb.ListRolesResponse:
+        roles = roles_of(self._publisher.present.metadata)
+        return pb.ListRolesResponse(
+            roles=[
+                pb.Role(
+                    name=role.name,
+                    version=role.version,
+                    expire_time=_timestamp(role.expires),
+                    key_ids=role.key_ids,
+                    threshold=role.threshold,
+                    online=role.is_online,
+                )
+                for role in roles
+            ],
+            warnings=warnings_of(self._publisher),
+        )
+
+    async def UpdateTrust(self, request: pb.UpdateTrustRequest, context: Context) -> pb.UpdateTrustResponse:
+        if len(request.roots) > ROOTS_MAX:
+            raise InvalidRequestError(f"expected at most {ROOTS_MAX} roots, got {len(request.roots)}")
+        if not (request.roots or request.targets or request.charter):
+            raise InvalidRequestError("expected newer roots, targets or a charter, got nothing")
+        known = self._publisher.present.material.trust
+        newer = tuple(root for root in request.roots if root not in known.roots)
+        trust = OfflineTrust(
+            roots=known.roots + newer,
+            targets=request.targets or known.targets,
+            charter=request.charter or known.charter,
+        )
+        record = await self._publisher.update_trust(trust, author=peer_identity(context).name)
+        return pb.UpdateTrustResponse(generation=record.number)
+
+    async def GetTrust(self, request: pb.GetTrustRequest, context: Context) -> pb.GetTrustResponse:
+        present = self._publisher.present
+        update = await asyncio.to_thread(encode, present)
+        trust = present.material.trust
+        return pb.GetTrustResponse(
+            roots=trust.roots, targets=trust.targets, charter=trust.charter, bundle_zstd=update.frame
+        )
+
+
+def warnings_of(publisher: Publisher) -> tuple[str, ...]:
+    """Return what is about to run out in this installation."""
+    present = publisher.present
+    return expiry_warnings(
+        roles_of(present.metadata),
+        {str(each.ref): each.expires for each in present.accepted.templates.values()},
+        lease_s=present.charter.lease_s_max,
+        now=publisher.now(),
+    )
+
+
+def _node(view: NodeView) -> pb.Node:
+    refusal = view.refusal
+    return pb.Node(
+        id=view.id,
+        connected=view.connected,
+        stage=str(view.stage) if view.stage else "",
+        generation=view.generation,
+        seen_time=_timestamp(view.seen_at),
+        refusal_reason=refusal.reason if refusal else "",
+        refusal_message=refusal.message if refusal else "",
+        refused_generation=refusal.generation if refusal else 0,
+        version=view.version,
+        isolation=view.isolation,
+        in_flight=view.in_flight,
+        agents=view.agents,
+    )
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    return Timestamp(seconds=int(at.timestamp()))
