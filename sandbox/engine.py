@@ -11,6 +11,7 @@ call through ``PyDLL`` keeps the interpreter lock, which a worker with one threa
 import ctypes
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from ctypes import PyDLL, byref, c_bool, c_int64, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -379,8 +380,8 @@ def _error(address: int) -> Trapped | EngineError:
 
 
 def _plain(text: str) -> str:
-    """Return the cause of an engine's message without the guest's backtrace."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith("wasm trap:")]
-    chosen = causes[-1] if causes else (lines[0] if lines else "trap")
-    return chosen.removeprefix("wasm trap:").strip()
+    """Return the last cause in an engine's message, without the guest's backtrace."""
+    _, _, causes = text.rpartition("Caused by:")
+    lines = [line.strip() for line in causes.splitlines() if line.strip()]
+    chosen = lines[-1] if "Caused by:" in text and lines else (lines[0] if lines else "trap")
+    return re.sub(r"^(\d+: )?(wasm trap: )?", "", chosen)
