@@ -158,8 +158,8 @@ def module_code(module: bytes, abi: Abi) -> PinnedModule:
     return PinnedModule(module=BlobPin(sha256=sha256_hex(module), length=len(module)), abi=abi)
 
 
-def hardware(**changes: object) -> ResolvedTemplate:
-    return template(HARDWARE_REF, **{"code": module_code(HARDWARE_MODULE, Abi.COMMAND), "grants": Grants(), **changes})
+def hardware(ref: TemplateRef = HARDWARE_REF, **changes: object) -> ResolvedTemplate:
+    return template(ref, **{"code": module_code(HARDWARE_MODULE, Abi.COMMAND), "grants": Grants(), **changes})
 
 
 def image(ref: TemplateRef = IMAGE_REF, **changes: object) -> ResolvedTemplate:
