@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import wasmtime
+from wasmtime import TrapCode
 from wasmtime import component as wit
 
 from sandbox import interfaces, values
 from sandbox.component_guest import Guest
 from sandbox.component_linker import LinkedComponent
-from sandbox.engine import Call, Engine, EngineError, TwoPointers, bind, c_api, pointer_address
+from sandbox.engine import Call, Engine, EngineError, Trapped, TwoPointers, bind, c_api, pointer_address
 from sandbox.fibers import Invocation, Steps, Stopped, Turn
 from sandbox.outcome import FailureKind, printable
 
@@ -125,11 +126,25 @@ class ComponentProgram:
             future = _func_call(function, context, argument, 1, result, 1, byref(slots, _ERROR_SLOT))
             call = Call(future, slots, (argument, result, function))
             yield call
-            call.finish()
+            self._finish(call)
             return _output(result, invocation)
         finally:
             values.delete(argument)
             values.delete(result)
+
+
+    def _finish(self, call: Call) -> None:
+        """``call.finish()`` with the hint that an interpreter's traps need.
+
+        Raises:
+            Trapped, EngineError: as the call.
+        """
+        try:
+            call.finish()
+        except Trapped as trap:
+            if self._is_image and trap.code not in {TrapCode.OUT_OF_FUEL, TrapCode.STACK_OVERFLOW}:
+                raise Trapped(trap.code, f"{trap} (an interpreter that used up its memory_bytes may end so)") from None
+            raise
 
 
 def _is_grantable(name: str) -> bool:
