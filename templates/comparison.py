@@ -5,7 +5,7 @@ A right is *widened* when the new one permits anything that the old one did not,
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -91,22 +91,28 @@ def _grant_entries(old: Grants, new: Grants) -> Iterator[Entry]:
 
 
 def _single_grants(grants: Grants) -> dict[str, Grants]:
-    """Split grants into those of one thing each, named by what the guest calls it."""
-    singles = {} if grants.kv is None else {"/grants/kv": Grants(kv=grants.kv)}
-    singles |= {join("/grants/http", each.binding): Grants(http=(each,)) for each in grants.http}
-    singles |= {join("/grants/llm", each.binding): Grants(llm=(each,)) for each in grants.llm}
-    return singles | {join("/grants/files", each.mount): Grants(files=(each,)) for each in grants.files}
+    """Split grants by what the guest calls each thing; of several with one name, none hides another."""
+    parts = [] if grants.kv is None else [("/grants/kv", Grants(kv=grants.kv))]
+    parts += [(join("/grants/http", each.binding), Grants(http=(each,))) for each in grants.http]
+    parts += [(join("/grants/llm", each.binding), Grants(llm=(each,))) for each in grants.llm]
+    parts += [(join("/grants/files", each.mount), Grants(files=(each,))) for each in grants.files]
+    singles: dict[str, Grants] = {}
+    for subject, part in parts:
+        known = singles.get(subject, Grants())
+        singles[subject] = replace(
+            part, http=known.http + part.http, llm=known.llm + part.llm, files=known.files + part.files
+        )
+    return singles
 
 
-def _grant_text(grant: Grants) -> str:
-    if grant.kv:
-        return f"namespace {grant.kv.namespace}, at most {grant.kv.bytes_max} bytes"
-    for http in grant.http:
+def _grant_text(grants: Grants) -> str:
+    texts = [f"namespace {grants.kv.namespace}, at most {grants.kv.bytes_max} bytes"] if grants.kv else []
+    for http in grants.http:
         secret = f", {http.inject.header} from the secret {http.inject.secret}" if http.inject else ""
-        return f"{' '.join(http.methods)} {http.origin} below {' '.join(http.path_prefixes)}{secret}"
-    for llm in grant.llm:
-        return f"{' '.join(llm.models)}, at most {llm.tokens_max} tokens"
-    return ", ".join(f"the export {each.export}, {each.mode}" for each in grant.files)
+        texts.append(f"{' '.join(http.methods)} {http.origin} below {' '.join(http.path_prefixes)}{secret}")
+    texts += [f"{' '.join(llm.models)}, at most {llm.tokens_max} tokens" for llm in grants.llm]
+    texts += [f"the export {file.export}, {file.mode}" for file in grants.files]
+    return "; ".join(texts)
 
 
 def _set_entries(subject: str, old: Iterable[T], new: Iterable[T], covers: Callable[[T, T], bool]) -> Iterator[Entry]:

@@ -265,4 +265,5 @@ def test_any_json_in_any_member_is_read_or_refused_with_a_place(members: dict[st
         read_template(data)
     except InvalidTemplateError as error:
         lines = data.decode().count("\n") + 1
-        assert all(problem.message and 1 <= problem.line <= lines for problem in error.problems)
+        places = [problem.line for problem in error.problems]
+        assert places == [line for line in places if 1 <= line <= lines]

@@ -11,7 +11,7 @@ HTTP = HttpGrant(
     origin="https://api.crossref.org",
     methods=("GET", "HEAD"),
     path_prefixes=("/works", "/types"),
-    inject=HttpInjection(header="Authorization", secret="crossref-token"),  # noqa: S106 - the name of a secret
+    inject=HttpInjection(header="Authorization", secret="crossref-token"),
 )
 WHOLE = Grants(
     kv=KvGrant(namespace="notes", bytes_max=100),
@@ -24,7 +24,7 @@ WHOLE = Grants(
 
 def _http(**members: object) -> Grants:
     known = {name: getattr(HTTP, name) for name in ("binding", "origin", "methods", "path_prefixes", "inject")}
-    return Grants(http=(HttpGrant(**{**known, **members}),))  # type: ignore[arg-type] # test data
+    return Grants(http=(HttpGrant(**{**known, **members}),))
 
 
 WIDER = [
