@@ -13,7 +13,6 @@ GREETING  Acked, Nacked, Reported, ResyncAsked        GONE      GoAway(HELLO_EXP
 CURRENT   Published newer                             UPDATING  SendFull (urgent: SendRevocation), StartTimer(ACK)
 CURRENT   LeaseRenewed                                CURRENT   SendLease
 CURRENT   ResyncAsked, first for this generation      UPDATING  SendFull, StartTimer(ACK)
-CURRENT   ResyncAsked again                           REFUSED   -
 CURRENT   Nacked its generation (a lease)             CURRENT   -
 UPDATING  Published newer                             UPDATING  - (the slot holds it)
 UPDATING  Published newer and urgent                  UPDATING  SendRevocation, StartTimer(ACK)
@@ -32,6 +31,7 @@ REFUSED   LeaseRenewed                                REFUSED   - (the node does
 REFUSED   TimerFired(RETRY), the latest one           UPDATING  SendFull, StartTimer(ACK)
 REFUSED   Acked refused ACTIVE                        CURRENT   SendLease if a newer one was signed meanwhile
 REFUSED   ResyncAsked, first for this generation      UPDATING  SendFull, StartTimer(ACK)
+REFUSED   ResyncAsked again                           REFUSED   -
 any       Hello again                                 GONE      GoAway(HELLO_REPEATED)
 any       Acked or Nacked a generation never sent     GONE      GoAway(UNKNOWN_GENERATION)
 any       Draining                                    GONE      GoAway(its reason)
