@@ -101,11 +101,12 @@ class Answer:
 
 @dataclass(slots=True)
 class Cost:
-    """What an invocation and everything below it used; ``queued_s`` is its own wait for a processor."""
+    """What an invocation and everything below it used; ``queued_s`` and ``guest_s`` are its own wait and run."""
 
     fuel: int = 0
     host_calls: int = 0
     queued_s: float = 0.0
+    guest_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -148,8 +149,10 @@ class Invoker:
         telemetry: Telemetry,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        process_time: Callable[[], float],
     ) -> None:
-        """``clock`` gives seconds since the epoch."""
+        """``clock`` gives seconds since the epoch, ``process_time`` this process's processor time."""
+        self._process_time = process_time
         self._pool = pool
         self._host_calls = host_calls
         self._invocations = invocations
@@ -238,7 +241,13 @@ class Invoker:
             return await self._run(call, cost)
         finally:
             now = self._monotonic()
-            self._limit.finish(delay_s=cost.queued_s, duration_s=now - call.received, now=now)
+            self._limit.finish(
+                delay_s=cost.queued_s,
+                guest_s=cost.guest_s,
+                duration_s=now - call.received,
+                now=now,
+                cpu_s=self._process_time(),
+            )
 
     async def run_child(self, call: Call, budget: Budget) -> Answer:
         """Run an invocation that another one asked for, and take its cost from the caller's ``budget``.
@@ -380,6 +389,7 @@ class Invoker:
         )
         cost.fuel = usage.fuel + budget.spent_fuel
         cost.host_calls = usage.host_calls + budget.spent_host_calls
+        cost.guest_s = usage.guest_us / 1e6
         cost.queued_s = max(0.0, (usage.wall_us - usage.guest_us) / 1e6 - running.host_call_s)
         failure = outcome.failure
         return self._record(

@@ -24,11 +24,15 @@ from sandbox.supervisor import HostCalls, WorkerError
 from service.logs import get_logger
 from service.tasks import TaskSupervisor
 from service.telemetry import WORKER_EXITS, WORKERS, Field, Telemetry
+from templates.reasons import AgentFactoryError
 
 REHEARSAL: Final = ""
 """Stands where a tenant's name stands; no tenant is called so."""
 
 SPARE: Final = "-"
+PRELOADED_MAX: Final = 16
+"""With more modules than these active, a spare loads each when it is first needed."""
+
 _WAIT_S_MAX: Final = 5.0
 
 log = get_logger("workers")
@@ -42,6 +46,7 @@ class Event(StrEnum):
     WORKER_DIED = "worker_died"
     WORKER_RETIRED = "worker_retired"
     WORKER_NOT_STARTED = "worker_not_started"
+    NOT_PRELOADED = "worker_not_preloaded"
 
 
 class SandboxWorker(Protocol):
@@ -127,6 +132,7 @@ class WorkerPool:
         self._spares: list[PooledWorker] = []
         self._spawning = 0
         self._closed = False
+        self._modules: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self.on_death: Callable[[str, tuple[str, ...]], None] = lambda _tenant, _templates: None
         telemetry.measure(WORKERS, lambda: len(self.workers()))
@@ -188,6 +194,8 @@ class WorkerPool:
 
     async def keep_only(self, modules: frozenset[str]) -> None:
         """Drop compiled code that no active template needs; invocations in flight finish on it."""
+        self._modules = modules
+        self._wake.set()
         for pooled in self.workers():
             for module in pooled.loaded - modules:
                 pooled.loaded.discard(module)
@@ -229,6 +237,16 @@ class WorkerPool:
                 self._spares.append(await self._spawn(SPARE))
             except WorkerUnavailableError:
                 return  # logged; tried again in a second
+        if len(self._modules) <= PRELOADED_MAX:
+            for pooled in list(self._spares):
+                for module in self._modules - pooled.loaded:
+                    await self._preload(pooled, module)
+
+    async def _preload(self, pooled: PooledWorker, module: str) -> None:
+        try:
+            await self._load(pooled, module)
+        except AgentFactoryError as error:
+            log.warning(Event.NOT_PRELOADED, **{Field.PID: pooled.worker.pid, Field.ERROR: error.message})
 
     async def _retire(self, pooled: PooledWorker) -> None:
         pooled.stopping = True

@@ -1,8 +1,8 @@
 """The agents grant: whether one template may invoke another, and with how much.
 
-A child runs inside what its caller has left: the caller's limits for fuel and host calls, less what earlier children and
-everything below them used, narrowed by the child's own template; and the caller's own deadline. What the caller burns
-itself is bounded by its worker.
+A child runs inside what its caller has left: the caller's limits for fuel and host calls, less what earlier children
+and everything below them used, narrowed by the child's own template; and the caller's own deadline. What the caller
+burns itself is bounded by its worker.
 """
 
 from dataclasses import dataclass, replace

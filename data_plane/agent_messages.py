@@ -1,0 +1,128 @@
+"""Protobuf messages of the agent service, from the node's own values and back."""
+
+import base64
+import binascii
+from dataclasses import replace
+from typing import Final
+
+from agentfactory.agent.v1 import agent_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from data_plane.activation.generation import ActiveTemplate
+from data_plane.agents.invocations import InvocationRecord, UsageRecord
+from data_plane.agents.refusals import InvalidRequestError
+from sandbox.limits import SandboxLimits
+from sandbox.outcome import LogLine
+from templates.canonical import JsonObject, canonical_bytes
+
+PAGE_SIZE_FIRST: Final = 50
+PAGE_SIZE_MAX: Final = 1_000
+
+
+def duration(us: int) -> Duration:
+    return Duration(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1_000)
+
+
+def receipt(record: InvocationRecord, node_id: str) -> pb.Receipt:
+    return pb.Receipt(
+        invocation_id=record.invocation_id,
+        node=node_id,
+        generation=record.generation,
+        caller=record.caller,
+        template=f"{record.template}@{record.version}",
+        template_sha256=record.template_sha256,
+        code_sha256=record.code_sha256,
+        image_sha256=record.image_sha256,
+        config_sha256=record.config_sha256,
+        usage=usage(record.usage),
+    )
+
+
+def usage(used: UsageRecord) -> pb.Usage:
+    return pb.Usage(
+        fuel=used.fuel,
+        wall=duration(used.wall_us),
+        guest=duration(used.guest_us),
+        host_calls=used.host_calls,
+        wasi_calls=used.wasi_calls,
+        input_bytes=used.input_bytes,
+        output_bytes=used.output_bytes,
+        log_bytes=used.log_bytes,
+        child_invocations=used.child_invocations,
+    )
+
+
+def log_line(line: LogLine) -> pb.LogLine:
+    return pb.LogLine(level=line.level, message=line.message, at=duration(line.at_us))
+
+
+def invocation(record: InvocationRecord, node_id: str) -> pb.Invocation:
+    start_time = Timestamp()
+    start_time.FromDatetime(record.started_at)
+    return pb.Invocation(
+        invocation_id=record.invocation_id,
+        agent=f"nodes/{node_id}/agents/{record.agent_id}" if record.agent_id else "",
+        receipt=receipt(record, node_id),
+        outcome=record.outcome,
+        message=record.message,
+        start_time=start_time,
+        logs=[pb.LogLine(level=each.level, message=each.message, at=duration(each.at_us)) for each in record.logs],
+        logs_cut=record.logs_cut,
+        parent_invocation_id=record.parent_invocation_id,
+    )
+
+
+def template_summary(template: ActiveTemplate) -> pb.TemplateSummary:
+    resolved = template.resolved
+    return pb.TemplateSummary(
+        template=template.ref_text,
+        sha256=template.sha256,
+        role=resolved.role,
+        description=resolved.description,
+        capabilities=resolved.capabilities,
+        tools=resolved.tools,
+        limits=pb.Limits(**resolved.limits.to_json()),
+        default_config=template.default_config.decode(),
+        config_schema=_json_text(resolved.config_schema),
+        input_schema=_json_text(resolved.input_schema),
+        output_schema=_json_text(resolved.output_schema),
+    )
+
+
+def narrowed(limits: SandboxLimits, asked: pb.Limits) -> SandboxLimits | None:
+    """Return the template's limits narrowed by the request's, None when the request has none (the usual case).
+
+    Raises:
+        InvalidRequestError: less memory than one page.
+    """
+    changes: dict[str, int] = {}
+    for field, value in asked.ListFields():
+        changes[field.name] = min(value, getattr(limits, field.name))
+    if not changes:
+        return None
+    try:
+        return replace(limits, **changes)
+    except ValueError as error:
+        raise InvalidRequestError(field="limits", expected="limits that can be carried out", got=str(error)) from None
+
+
+def page_size(asked: int) -> int:
+    if asked < 0:
+        raise InvalidRequestError(field="page_size", expected="a count", got=str(asked))
+    return min(asked or PAGE_SIZE_FIRST, PAGE_SIZE_MAX)
+
+
+def page_token(last: str) -> str:
+    return base64.urlsafe_b64encode(last.encode()).decode()
+
+
+def read_page_token(token: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(token.encode("ascii")).decode()
+    except (binascii.Error, ValueError):
+        raise InvalidRequestError(field="page_token", expected="a next_page_token of this method", got=token) from None
+
+
+def _json_text(value: JsonObject | None) -> str:
+    return "" if value is None else canonical_bytes(value).decode()

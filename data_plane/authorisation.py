@@ -1,0 +1,31 @@
+"""Who may call which service of a node. Deny by default: a method that is not listed is nobody's."""
+
+from types import MappingProxyType
+from typing import Final
+
+from service.identity import Identity, IdentityKind
+from service.status import PermissionDeniedError
+
+AGENT_SERVICE: Final = "agentfactory.agent.v1.AgentService"
+NODE_SERVICE: Final = "agentfactory.node.v1.NodeService"
+
+_SERVICES: Final = MappingProxyType(
+    {
+        f"/{AGENT_SERVICE}/": frozenset({IdentityKind.SERVICE}),
+        f"/{NODE_SERVICE}/GetNodeStatus": frozenset({IdentityKind.PERSON, IdentityKind.CONTROL_PLANE}),
+        f"/{NODE_SERVICE}/Drain": frozenset({IdentityKind.PERSON}),
+    }
+)
+
+
+def authorise(identity: Identity, method: str) -> None:
+    """Raise `PermissionDeniedError` unless this kind of identity may call ``method``.
+
+    Agents belong to tenants, which only services have. Operators are persons; a control plane may look, not act.
+    """
+    for prefix, kinds in _SERVICES.items():
+        if method.startswith(prefix):
+            if identity.kind in kinds:
+                return
+            break
+    raise PermissionDeniedError(f"expected an identity that may call {method}, got a {identity.kind}: {identity}")

@@ -1,0 +1,143 @@
+"""NodeService: what operators ask of one node."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+
+import grpc.aio
+from agentfactory.node.v1 import node_pb2 as pb
+from agentfactory.node.v1 import node_pb2_grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from data_plane.invoker import Invoker
+from data_plane.node_state import NodeState, Snapshot, State
+from data_plane.worker_pool import PooledWorker, WorkerPool
+
+DRAIN_S: Final = 30.0
+"""How long Drain waits when its caller sets no deadline."""
+_MARGIN_S: Final = 0.1
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_STATES: Final = {
+    State.WAITING: pb.NODE_STATE_WAITING,
+    State.SERVING: pb.NODE_STATE_SERVING,
+    State.DRAINING: pb.NODE_STATE_DRAINING,
+    State.DAMAGED: pb.NODE_STATE_DAMAGED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What does not change while the process runs."""
+
+    node_id: str
+    version: str
+    wasmtime_version: str
+    started_at: datetime
+
+
+class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
+    """The servicer; see the proto for what each method promises."""
+
+    def __init__(
+        self,
+        *,
+        facts: NodeFacts,
+        state: NodeState,
+        invoker: Invoker,
+        pool: WorkerPool,
+        agents: Callable[[], Awaitable[int]],
+        connected: Callable[[], bool],
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._facts = facts
+        self._state = state
+        self._invoker = invoker
+        self._pool = pool
+        self._agents = agents
+        self._connected = connected
+        self._clock = clock
+        self._monotonic = monotonic
+
+    async def GetNodeStatus(self, request: pb.GetNodeStatusRequest, context: Context) -> pb.NodeStatus:  # noqa: ARG002, N802
+        look = self._state.look()
+        status = pb.NodeStatus(
+            node=self._facts.node_id,
+            state=_STATES[look.state],
+            state_reason=look.reason,
+            control_plane_connected=self._connected(),
+            workers=[self._worker(each) for each in self._pool.workers()],
+            in_flight=self._invoker.in_flight,
+            agents=await self._agents(),
+            wasmtime_version=self._facts.wasmtime_version,
+            version=self._facts.version,
+            start_time=_timestamp(self._facts.started_at),
+            warnings=look.warnings,
+            lease_expired=look.lease_expired,
+        )
+        _fill_generation(status, look)
+        if look.last_refusal is not None:
+            refusal = look.last_refusal.refusal
+            status.last_refusal.CopyFrom(
+                pb.Refusal(
+                    generation=refusal.generation,
+                    phase=str(refusal.phase),
+                    template=refusal.template,
+                    reason=str(refusal.reason),
+                    message=refusal.message,
+                    refuse_time=_timestamp(look.last_refusal.at),
+                    retryable=refusal.retryable,
+                )
+            )
+        return status
+
+    async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:  # noqa: ARG002, N802
+        remaining_s = cast("float | None", context.time_remaining())
+        wait_s = DRAIN_S if remaining_s is None else max(0.0, remaining_s - _MARGIN_S)
+        return pb.DrainResponse(unfinished=await self._invoker.drain(wait_s))
+
+    def _worker(self, pooled: PooledWorker) -> pb.WorkerStatus:
+        age = timedelta(seconds=self._monotonic() - pooled.started)
+        return pb.WorkerStatus(
+            pid=pooled.worker.pid,
+            tenant=pooled.tenant,
+            isolation=pooled.worker.level,
+            in_flight=pooled.worker.in_flight,
+            start_time=_timestamp(self._clock() - age),
+            invocations=pooled.invocations,
+        )
+
+
+def _fill_generation(status: pb.NodeStatus, look: Snapshot) -> None:
+    active = look.active
+    if active is None:
+        return
+    accepted = active.accepted
+    status.generation = active.number
+    status.environment = accepted.environment
+    status.activate_time.CopyFrom(_timestamp(active.activated_at))
+    status.lease_expire_time.CopyFrom(_timestamp(accepted.lease.expires))
+    took = Duration()
+    took.FromTimedelta(timedelta(seconds=active.took_s))
+    status.activation_took.CopyFrom(took)
+    for template in sorted(active.templates.values(), key=lambda each: each.name_text):
+        status.templates.add(
+            template=template.ref_text,
+            sha256=template.sha256,
+            approvers=sorted(template.approvers),
+            approval_expire_time=_timestamp(template.approval_expires),
+        )
+    versions = {} if accepted.belief.mark is None else accepted.belief.mark.roles
+    for role, expires in sorted(accepted.expires.items()):
+        version = versions[role].version if role in versions else accepted.root_version if role == "root" else 0
+        status.expiries.add(role=role, version=version, expire_time=_timestamp(expires))
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

@@ -1,0 +1,431 @@
+"""``agentfactory-node``: settings → store → workers → updater → servers → serve → drain; teardown is the reverse."""
+
+import argparse
+import asyncio
+import fcntl
+import importlib.metadata
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum, unique
+from pathlib import Path
+
+import grpc.aio
+from agentfactory.agent.v1 import agent_pb2_grpc
+from agentfactory.node.v1 import node_pb2_grpc
+from cryptography import x509
+
+from data_plane.activation.generation import ActiveGeneration
+from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
+from data_plane.admission.quarantine import Quarantine, QuarantineSettings
+from data_plane.agent_registry import AgentRegistry
+from data_plane.agents.access import ServiceAccess
+from data_plane.agents.agent import AgentScope
+from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
+from data_plane.generation_files import GenerationFiles
+from data_plane.grpc_agent_service import GrpcAgentService
+from data_plane.grpc_node_service import GrpcNodeService, NodeFacts
+from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
+from data_plane.host_calls import Broker
+from data_plane.invoker import Invoker, Running
+from data_plane.node_state import NodeState
+from data_plane.sealed_files import StoreFailedError
+from data_plane.seeding import seed_store
+from data_plane.settings import Mode, NodeSettings
+from data_plane.sqlite_agents import SqliteAgents
+from data_plane.sqlite_invocations import SqliteInvocations
+from data_plane.sqlite_writer import SqliteWriter
+from data_plane.staging import CodeStore, Staging
+from data_plane.updater import Updater
+from data_plane.worker_pool import PoolSettings, SandboxWorker, WorkerPool
+from sandbox.compile_cache import CompileCache
+from sandbox.supervisor import Worker, WorkerSettings
+from service.identity import IdentityKind, InvalidIdentityError, identity_of_certificate
+from service.interceptors import ServerGuard
+from service.logs import configure_logs, get_logger
+from service.observation import ObservationServer, Readiness
+from service.server import ServerLimits, ServiceServer, build_server
+from service.settings import InvalidSettingsError
+from service.tasks import TaskSupervisor
+from service.telemetry import start_telemetry
+from service.tls import channel_credentials, server_credentials
+from templates.reasons import AgentFactoryError
+from templates.trusted_set import Installation
+
+EXIT_REFUSED = 2
+HOUSEKEEPING_S = 1.0
+
+log = get_logger("node")
+
+
+@unique
+class Event(StrEnum):
+    """What this module logs."""
+
+    STARTED = "node_started"
+    STOPPED = "node_stopped"
+    SEEDED = "store_seeded"
+    REFUSED_TO_START = "node_refused_to_start"
+    FAILED = "node_failed"
+    READINESS_CHANGED = "readiness_changed"
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; exit status 0, or 2 with one clear line when it refuses to start."""
+    arguments = _arguments()
+    try:
+        settings = NodeSettings.load(os.environ)
+    except InvalidSettingsError as error:
+        sys.exit("\n".join(("agentfactory-node refuses to start:", *error.lines)))
+    configure_logs(level=settings.log_level, form=settings.log_format)
+    try:
+        if arguments.import_bundle is not None:
+            _import(settings, arguments.import_bundle, arguments.import_blobs)
+            return
+        sys.exit(asyncio.run(serve(settings)))
+    except AgentFactoryError as error:
+        log.error(Event.REFUSED_TO_START, reason=error.reason, error=error.message)  # noqa: TRY400 - an expected error
+        sys.exit(EXIT_REFUSED)
+
+
+async def serve(settings: NodeSettings) -> int:
+    """Build everything, boot from disk, serve, and drain; return the exit status.
+
+    Raises:
+        AgentFactoryError: the process must not serve; nothing was listening yet.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    installation = _installation(settings)
+    node_id = installation.node_id
+    facts = NodeFacts(
+        node_id=node_id,
+        version=importlib.metadata.version("agent-factory"),
+        wasmtime_version=importlib.metadata.version("wasmtime"),
+        started_at=_now(),
+    )
+    async with AsyncExitStack() as stack:
+        telemetry = start_telemetry(
+            service_name="agentfactory-node",
+            instance=node_id,
+            otlp_endpoint=settings.otlp_endpoint,
+            trace_ratio=settings.otlp_trace_ratio,
+        )
+        stack.callback(telemetry.close)
+        credentials = server_credentials(settings.tls_files)
+
+        # The store
+        files = GenerationFiles(settings.store_directory)
+        stack.enter_context(_locked(settings.store_directory))
+        cache = CompileCache(
+            files.compile_cache_directory, key=files.compile_cache_key, bytes_max=settings.compile_cache_bytes_max
+        )
+        agents_writer = await stack.enter_async_context(
+            SqliteWriter(settings.store_directory / "agents.db", schema="agents", durable=True)
+        )
+        log_writer = await stack.enter_async_context(
+            SqliteWriter(settings.store_directory / "invocations.db", schema="invocations", durable=False)
+        )
+        store = SqliteAgents(agents_writer, agents_max=settings.agents_max)
+        invocations = SqliteInvocations(
+            log_writer, kept_max=settings.invocations_kept, kept_s=settings.invocations_kept_s
+        )
+        stack.push_async_callback(invocations.flush)
+
+        # Workers, and the way of an invocation through them
+        tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
+        code = CodeStore(files, cache, telemetry)
+        worker_settings = WorkerSettings(jail=settings.isolation_min.value)
+
+        async def start_worker() -> SandboxWorker:
+            return await Worker.start(worker_settings)
+
+        pool = WorkerPool(
+            start=start_worker,
+            code=code.compiled,
+            settings=PoolSettings(
+                per_tenant=settings.workers_per_tenant,
+                spares=settings.spare_workers,
+                workers_max=settings.workers_max,
+                idle_s=settings.worker_idle_s,
+            ),
+            tasks=tasks,
+            telemetry=telemetry,
+            monotonic=time.monotonic,
+        )
+        stack.push_async_callback(pool.close)
+
+        def host_calls(running: Running, scope: AgentScope) -> Broker:
+            return Broker(
+                running,
+                scope,
+                kv=store,
+                invoker=invoker,
+                depth_max=settings.child_depth_max,
+                telemetry=telemetry,
+                monotonic=time.monotonic,
+            )
+
+        invoker = Invoker(
+            pool=pool,
+            host_calls=host_calls,
+            invocations=invocations,
+            limit=ConcurrencyLimit(ConcurrencySettings(limit_max=settings.concurrency_max)),
+            quarantine=Quarantine(QuarantineSettings()),
+            telemetry=telemetry,
+            clock=time.time,
+            monotonic=time.monotonic,
+            process_time=time.process_time,
+        )
+        registry = AgentRegistry(store, node_id=node_id, clock=_now)
+
+        # What is active, and how it changes
+        staging = Staging(files=files, code=code, pool=pool, telemetry=telemetry)
+
+        async def after_swap(active: ActiveGeneration) -> None:
+            await pool.keep_only(active.modules)
+            await asyncio.to_thread(code.keep_only, active.modules | files.kept_code())
+
+        updater = Updater(
+            files=files,
+            pinned_root=settings.root_file.read_bytes(),
+            installation=installation,
+            stager=staging,
+            swap=invoker.swap,
+            renew=invoker.renew,
+            after_swap=after_swap,
+            tasks=tasks,
+            telemetry=telemetry,
+            clock=_now,
+            monotonic=time.monotonic,
+            bundle_bytes_max=settings.bundle_bytes_max,
+            generations_kept=settings.generations_kept,
+        )
+        staging.active = lambda: updater.active
+        state = NodeState(updater, invoker, _now)
+        tasks.start(pool.run(), name="worker-pool")
+        tasks.start(invocations.run(), name="invocation-log")
+        await updater.boot()
+        invoker.not_serving = state.look().reason or invoker.not_serving
+
+        # The control plane
+        subscriber: GrpcSubscriber | None = None
+        if settings.control_plane is not None:
+
+            def holding() -> Holding:
+                active = updater.active
+                return Holding(
+                    generation=0 if active is None else active.number,
+                    root_version=updater.root_version,
+                    lease_version=0 if active is None else active.accepted.lease.version,
+                    bundle_sha256=updater.bundle_sha256,
+                    node_version=facts.version,
+                    wasmtime_version=facts.wasmtime_version,
+                )
+
+            async def figures() -> Figures:
+                look = state.look()
+                workers = pool.workers()
+                return Figures(
+                    generation=0 if look.active is None else look.active.number,
+                    in_flight=invoker.in_flight,
+                    agents=await store.count(),
+                    invocations=invoker.counts.invocations,
+                    failures=invoker.counts.failures,
+                    state=str(look.state),
+                    isolation=workers[0].worker.level if workers else "",
+                )
+
+            subscriber = GrpcSubscriber(
+                target=settings.control_plane,
+                credentials=channel_credentials(settings.tls_files),
+                listener=updater,
+                holding=holding,
+                figures=figures,
+                backoff=Backoff(first_s=0.2, max_s=settings.reconnect_s_max, jitter=_jitter),
+                report_period_s=settings.report_period_s,
+                fetch_timeout_s=settings.fetch_timeout_s,
+            )
+            updater.answers = subscriber
+            staging.blob_source = subscriber
+            tasks.start(subscriber.run(), name="subscriber")
+
+        # The servers
+        def register(server: grpc.aio.Server) -> None:
+            agent_pb2_grpc.add_AgentServiceServicer_to_server(
+                GrpcAgentService(
+                    node_id=node_id,
+                    invoker=invoker,
+                    agents=registry,
+                    invocations=invocations,
+                    access=ServiceAccess(settings.tenant_templates),
+                    monotonic=time.monotonic,
+                ),
+                server,
+            )
+            node_pb2_grpc.add_NodeServiceServicer_to_server(
+                GrpcNodeService(
+                    facts=facts,
+                    state=state,
+                    invoker=invoker,
+                    pool=pool,
+                    agents=store.count,
+                    connected=lambda: subscriber is not None and subscriber.connected,
+                    clock=_now,
+                    monotonic=time.monotonic,
+                ),
+                server,
+            )
+
+        server = build_server(
+            host=settings.listen_host,
+            port=settings.listen_port,
+            credentials=credentials,
+            guard=ServerGuard(
+                trust_domain=settings.trust_domain,
+                authorise=authorise,
+                telemetry=telemetry,
+                unary_deadline_s=settings.unary_deadline_s,
+                calls_max=settings.calls_max,
+            ),
+            register=register,
+            service_names=(AGENT_SERVICE, NODE_SERVICE),
+            limits=ServerLimits(message_bytes_max=settings.message_bytes_max),
+        )
+        observed = await stack.enter_async_context(
+            ObservationServer(
+                host=settings.observation_host,
+                port=settings.observation_port,
+                readiness=lambda: _readiness(state, facts),
+                metrics=telemetry.prometheus_text,
+            )
+        )
+        await stack.enter_async_context(server)
+        look = state.look()
+        await server.set_serving(serving=look.is_ready)
+        tasks.start(_keep_house(state, invoker, server), name="housekeeping")
+        log.info(
+            Event.STARTED,
+            node=node_id,
+            port=server.port,
+            observation_port=observed.port,
+            state=str(look.state),
+            generation=0 if look.active is None else look.active.number,
+            environment=installation.environment,
+            mode=str(settings.mode),
+        )
+        failed = await _until_stopped(stop, tasks)
+        invoker.draining = True
+        await server.drain(settings.drain_s)
+        log.info(Event.STOPPED, node=node_id, invocations=invoker.counts.invocations)
+        return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="agentfactory-node",
+        description="Runs one node; everything is set by AGENTFACTORY_NODE_* variables (docs/settings.md).",
+    )
+    parser.add_argument(
+        "--import-bundle", type=Path, metavar="FILE", help="verify this bundle, store it as the newest generation, exit"
+    )
+    parser.add_argument(
+        "--import-blobs", type=Path, metavar="DIR", help="where the bundle's source and modules lie, named by sha256"
+    )
+    return parser.parse_args()
+
+
+def _import(settings: NodeSettings, bundle: Path, blobs: Path | None) -> None:
+    found = {} if blobs is None else {path.name: path.read_bytes() for path in blobs.iterdir() if path.is_file()}
+    settings.store_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(settings.store_directory):
+        generation = seed_store(
+            settings.store_directory,
+            root=settings.root_file.read_bytes(),
+            bundle=bundle.read_bytes(),
+            blobs=found,
+            installation=_installation(settings),
+            now=_now(),
+        )
+    log.info(Event.SEEDED, generation=generation)
+
+
+def _installation(settings: NodeSettings) -> Installation:
+    """Read who this node is from its own certificate."""
+    identity = identity_of_certificate(x509.load_pem_x509_certificate(settings.tls_certificate_file.read_bytes()))
+    if identity.kind is not IdentityKind.NODE:
+        raise InvalidIdentityError(f"expected the certificate of a node, got {identity}")
+    return Installation(
+        node_id=identity.name, environment=settings.environment, production=settings.mode is Mode.PRODUCTION
+    )
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Own the store for as long as this process lives; raise `StoreFailedError` if another process does."""
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreFailedError(f"expected {directory} to be free, got one that another node uses") from None
+        yield
+
+
+async def _keep_house(state: NodeState, invoker: Invoker, server: ServiceServer) -> None:
+    """Health follows the state, and what the lease does not let run is stopped."""
+    was_ready = state.look().is_ready
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_S if was_ready else HOUSEKEEPING_S / 10)
+        invoker.stop_expired()
+        look = state.look()
+        invoker.not_serving = look.reason
+        if look.is_ready is not was_ready:
+            was_ready = look.is_ready
+            await server.set_serving(serving=was_ready)
+            log.info(Event.READINESS_CHANGED, ready=was_ready, state=str(look.state), reason=look.reason)
+
+
+async def _until_stopped(stop: asyncio.Event, tasks: TaskSupervisor) -> bool:
+    """Wait for a signal, or for an essential task to fail; return whether it was the latter."""
+    async with TaskSupervisor() as waiting:
+        failed = asyncio.Event()
+
+        async def watch() -> None:
+            log.error(Event.FAILED, task=await tasks.wait_failed())
+            failed.set()
+            stop.set()
+
+        waiting.start(watch(), name="watch-tasks", essential=False)
+        await stop.wait()
+        return failed.is_set()
+
+
+def _readiness(state: NodeState, facts: NodeFacts) -> Readiness:
+    look = state.look()
+    return Readiness(
+        ready=look.is_ready,
+        facts={
+            "node": facts.node_id,
+            "state": str(look.state),
+            "reason": look.reason,
+            "generation": 0 if look.active is None else look.active.number,
+            "lease_expired": look.lease_expired,
+        },
+    )
+
+
+def _jitter() -> float:
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+if __name__ == "__main__":
+    main()
