@@ -72,17 +72,24 @@ class Server:
         self._arrivals.register(sock, select.POLLIN)
 
     def serve(self) -> None:
-        """Read, run a round of turns, write; until the socket closes.
+        """Go round until the socket closes.
 
         Raises:
             FrameError: the supervisor broke the protocol.
         """
-        clock, scheduler, out = self._turn.clock, self._scheduler, self._out
-        while self._read():
-            scheduler.run(clock.monotonic_ns() + _ROUND_NS)
-            if out:
-                self._socket.sendall(out[0] if len(out) == 1 else b"".join(out))
-                out.clear()
+        while self.go_round():
+            pass
+
+    def go_round(self) -> bool:
+        """Read what has come, run a round of turns, write what there is to say. False when the socket has closed."""
+        if not self._read():
+            return False
+        self._scheduler.run(self._turn.clock.monotonic_ns() + _ROUND_NS)
+        out = self._out
+        if out:
+            self._socket.sendall(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+        return True
 
     # --- reading
 
@@ -171,19 +178,21 @@ class Server:
         self._out.append(pack_call(invocation.number, interface, function, argument))
 
 
-def load_program(engine: Engine, descriptor: int, abi: Abi, turn: Turn) -> Program:
-    """Load compiled code from a sealed memfd: mapped where this process may open it, else copied.
+def load_program(engine: Engine, descriptor: int, abi: Abi, turn: Turn, *, can_open_files: bool = True) -> Program:
+    """Load compiled code from a sealed memfd: mapped if this process may open files, else copied.
 
     Raises:
         EngineError: it is not compiled code of this engine, or imports what does not exist here.
     """
-    path = f"/proc/self/fd/{descriptor}"
-    if os.access(path, os.R_OK):
+    if can_open_files:
+        path = f"/proc/self/fd/{descriptor}"
         if abi == "command":
             return CommandProgram.deserialize_file(engine, path, turn)
         return ComponentProgram.deserialize_file(engine, path, turn, abi=abi)
-    with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE) as mapped:
-        code = bytes(mapped)
+    code = b""
+    if size := os.fstat(descriptor).st_size:
+        with mmap.mmap(descriptor, size, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE) as mapped:
+            code = bytes(mapped)
     if abi == "command":
         return CommandProgram.deserialize(engine, code, turn)
     return ComponentProgram.deserialize(engine, code, turn, abi=abi)
