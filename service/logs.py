@@ -9,9 +9,11 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+import time
+from collections.abc import Mapping, MutableMapping
 from enum import StrEnum, unique
 from functools import lru_cache
+from types import NoneType
 from typing import Any, Final, TextIO
 
 import structlog
@@ -24,6 +26,10 @@ VALUE_CHARACTERS_MAX: Final = 2048
 _SECRET_KEY: Final = re.compile(
     r"passphrase|password|passwd|secret|token|api_?key|authorization|cookie|private_?key|credential", re.IGNORECASE
 )
+
+
+_PLAIN: Final = frozenset({int, float, bool, NoneType})
+_CONTAINERS: Final = (dict, list, tuple, set, frozenset, Mapping)
 
 
 @unique
@@ -56,7 +62,7 @@ def configure_logs(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _stamp(),
             _exception_without_locals,
             scrub,
             _render_console if console else _render_json,
@@ -82,10 +88,14 @@ def scrub(_logger: object, _method: str, line: MutableMapping[str, Any]) -> Muta
     for key, value in line.items():
         if is_secret_name(key):
             line[key] = SCRUBBED
-        elif type(value) is str:
+            continue
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if isinstance(value, str):
             if len(value) > VALUE_CHARACTERS_MAX and key != "exception":
                 line[key] = value[:VALUE_CHARACTERS_MAX] + "…"
-        elif isinstance(value, Mapping | list | tuple):
+        elif isinstance(value, _CONTAINERS):
             line[key] = _scrubbed(value)
     return line
 
@@ -99,9 +109,24 @@ def is_secret_name(name: str) -> bool:
 def _scrubbed(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: SCRUBBED if is_secret_name(str(key)) else _scrubbed(each) for key, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, _CONTAINERS):
         return [_scrubbed(each) for each in value]
     return value
+
+
+def _stamp() -> structlog.typing.Processor:
+    """Add ``timestamp`` (RFC 3339, UTC, milliseconds); the calendar is asked once a second, not once a line."""
+    second, text = -1, ""
+
+    def stamp(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        nonlocal second, text
+        now, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+        if now != second:
+            second, text = now, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        line["timestamp"] = f"{text}.{milliseconds:03d}Z"
+        return line
+
+    return stamp
 
 
 def _exception_without_locals(

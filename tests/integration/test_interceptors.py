@@ -125,7 +125,11 @@ async def test_a_peer_without_permission_is_refused_before_its_request_is_parsed
 
 async def test_a_certificate_that_ran_out_during_the_connection_is_refused(world: World) -> None:
     shift = [timedelta()]
-    world.clock = lambda: (datetime.now(UTC) + shift[0]).timestamp()
+
+    def clock() -> float:
+        return (datetime.now(UTC) + shift[0]).timestamp()
+
+    world.clock = clock
     async with world.serving() as server, world.channel(server) as channel:
         stub = EchoStub(channel)
         await stub.unary(say("x"))
