@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import fcntl
 import importlib.metadata
+import json
 import os
 import signal
 import sys
@@ -33,7 +34,7 @@ from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
 from data_plane.invoker import Invoker, Running
 from data_plane.node_state import NodeState
-from data_plane.sealed_files import StoreFailedError
+from data_plane.sealed_files import StoreDamagedError, StoreFailedError
 from data_plane.seeding import seed_store
 from data_plane.settings import Mode, NodeSettings
 from data_plane.sqlite_agents import SqliteAgents
@@ -360,9 +361,18 @@ def _installation(settings: NodeSettings) -> Installation:
     identity = identity_of_certificate(x509.load_pem_x509_certificate(settings.tls_certificate_file.read_bytes()))
     if identity.kind is not IdentityKind.NODE:
         raise InvalidIdentityError(f"expected the certificate of a node, got {identity}")
-    return Installation(
-        node_id=identity.name, environment=settings.environment, production=settings.mode is Mode.PRODUCTION
-    )
+    environment = settings.environment
+    if environment is None:
+        environment = _pinned_environment(settings.root_file)
+    return Installation(node_id=identity.name, environment=environment, production=settings.mode is Mode.PRODUCTION)
+
+
+def _pinned_environment(root_file: Path) -> str:
+    """Return what the root says that was pinned when this node was installed; its signatures are checked later."""
+    try:
+        return str(json.loads(root_file.read_bytes())["signed"]["environment"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreDamagedError(root_file, f"a TUF root that names its environment, got {error!r}") from error
 
 
 @contextmanager

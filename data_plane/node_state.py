@@ -83,7 +83,9 @@ def _warnings(active: ActiveGeneration, now: datetime) -> tuple[str, ...]:
             warnings.append(f"{role} has run out at {expires.isoformat()}")
         elif role not in {"timestamp", "snapshot"} and expires - now < WARN_BEFORE:
             warnings.append(f"{role} runs out at {expires.isoformat()}")
-    for template in active.templates.values():
-        if now < template.approval_expires < now + WARN_BEFORE:
-            warnings.append(f"the approval of {template.ref_text} runs out at {template.approval_expires.isoformat()}")
+    warnings += [
+        f"the approval of {each.ref_text} runs out at {each.approval_expires.isoformat()}"
+        for each in active.templates.values()
+        if now < each.approval_expires < now + WARN_BEFORE
+    ]
     return tuple(warnings)

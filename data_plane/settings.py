@@ -30,7 +30,9 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
 
     store_directory: Path = Field(description="Private directory of everything that the node keeps.")
     root_file: Path = Field(description="The TUF root that was pinned when the node was installed.")
-    environment: str = Field(description="Environment of this installation; the charter must name the same.")
+    environment: str | None = Field(
+        default=None, description="Environment of this installation; unset: the one that the pinned root names."
+    )
     mode: Mode = Field(default=Mode.PRODUCTION, description="`production` refuses development roots.")
     control_plane: str | None = Field(
         default=None, description="`host:port` of the control plane; unset: serves what its store holds."
