@@ -63,7 +63,8 @@ class ServiceSettings(BaseSettings):
             InvalidSettingsError: naming every variable that is wrong, with the nearest name for a misspelled one.
         """
         fields = {cls.variable(name): name for name in cls.model_fields}
-        problems = [_misspelled(each, fields) for each in sorted(cls._strangers(environment, fields))]
+        prefix = str(cls.model_config["env_prefix"]).upper()
+        problems = [_misspelled(each, fields, prefix) for each in sorted(cls._strangers(environment, fields))]
         values: dict[str, Any] = {}
         source = InitSettingsSource(cls, {})
         for variable, name in fields.items():
@@ -110,8 +111,13 @@ class ServiceSettings(BaseSettings):
             yield f"{variable}{f' at {place}' if place else ''}: {each['msg'].removeprefix('Value error, ')}"
 
 
-def _misspelled(variable: str, fields: Mapping[str, str]) -> str:
-    nearest = difflib.get_close_matches(variable.upper(), fields, n=1, cutoff=0.6)
+def _misspelled(variable: str, fields: Mapping[str, str], prefix: str) -> str:
+    # The prefix that all share would make everything look alike.
+    if variable.upper().startswith(prefix):
+        ends = [each.removeprefix(prefix) for each in fields]
+        nearest = [prefix + end for end in difflib.get_close_matches(variable.upper().removeprefix(prefix), ends, n=1)]
+    else:
+        nearest = difflib.get_close_matches(variable.upper(), fields, n=1, cutoff=NEAR)
     return f"{variable}: nothing reads it" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
@@ -158,7 +164,7 @@ def settings_table(settings: type[ServiceSettings]) -> str:
     """Return the Markdown table of ``settings`` that docs/settings.md must contain."""
     rows = ["| Variable | Type | Default | Meaning |", "|---|---|---|---|"]
     for name, field in settings.model_fields.items():
-        default = "required" if field.is_required() else f"`{_default(field)}`"
+        default = "required" if field.is_required() else _default(field)
         rows.append(f"| `{settings.variable(name)}` | {_type(field)} | {default} | {field.description} |")
     return "\n".join(rows) + "\n"
 
@@ -168,8 +174,8 @@ def _default(field: FieldInfo) -> str:
     if value is None or value == "":
         return "unset"
     if isinstance(value, Enum):
-        return str(value.value)
-    return json.dumps(value) if isinstance(value, dict | list | tuple | bool) else str(value)
+        value = value.value
+    return f"`{json.dumps(value) if isinstance(value, dict | list | tuple | bool) else value}`"
 
 
 _TYPE_NAMES: Final[Mapping[object, str]] = MappingProxyType(
