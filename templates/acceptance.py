@@ -19,8 +19,9 @@ the whole generation suspect (`WithdrawnError`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from templates.acceptance_errors import (
     TRUST_REASONS,
@@ -105,7 +106,7 @@ class Material:
 class AcceptedTemplate:
     """Steps A1–A7 have passed. It may not run before `check_capabilities` has given a `ClearedTemplate`.
 
-    ``expires`` is when the first of its own and its image's approvals runs out.
+    ``approved_until`` is the date of its own approval, ``expires`` when the first of that and its image's runs out.
     """
 
     resolved: ResolvedTemplate
@@ -113,8 +114,12 @@ class AcceptedTemplate:
     approval_sha256: str
     capabilities: Capabilities
     persons: frozenset[str]
-    expires: datetime
+    approved_until: datetime
     image: "AcceptedTemplate | None"
+
+    @property
+    def expires(self) -> datetime:
+        return min(self.approved_until, self.image.approved_until) if self.image else self.approved_until
 
     @property
     def ref(self) -> TemplateRef:
@@ -124,6 +129,9 @@ class AcceptedTemplate:
     def is_runnable(self) -> bool:
         """Whether agents can be made of it: it is neither abstract nor an image."""
         return not self.resolved.is_abstract and not self.resolved.is_image
+
+
+NOTHING_EARLIER: Mapping[TemplateRef, AcceptedTemplate] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +177,7 @@ def accept_template(
     charter: Charter,
     revocations: Revocations,
     now: datetime,
+    earlier: Mapping[TemplateRef, AcceptedTemplate] = NOTHING_EARLIER,
 ) -> AcceptedTemplate:
     """Apply steps A1–A7 to one template.
 
@@ -178,6 +187,8 @@ def accept_template(
         charter: verified charter.
         revocations: all that are in force (`effective_revocations`).
         now: aware, UTC.
+        earlier: what was accepted under an equal charter and equal revocations of reviewers: steps A1–A5 would say the
+            same of the same bytes, and are not done twice.
 
     Raises:
         AcceptanceError: a subclass with its own reason per rule.
@@ -189,7 +200,21 @@ def accept_template(
     digest = sha256_hex(material.resolved)
     if digest != entry.sha256:  # A1
         raise DigestMismatchError(f"expected the digest {entry.sha256}, got {digest}", template=entry.template)
-    return _accept(entry.template, materials, charter=charter, revocations=revocations, now=now)
+    template = _approved(entry.template, material, charter=charter, revocations=revocations, earlier=earlier)
+    image = None
+    if isinstance(template.resolved.code, PinnedSource):  # A6
+        pin = template.resolved.code.image
+        if pin.template.domain != IMAGES_DOMAIN or pin.template not in materials:
+            raise ImageMismatchError(
+                f"expected the image {pin.template} in the library, got none", template=entry.template
+            )
+        image = _approved(
+            pin.template, materials[pin.template], charter=charter, revocations=revocations, earlier=earlier
+        )
+        _check_pin(pin, image, template=entry.template)
+        _check_in_force(image, charter=charter, revocations=revocations, now=now)
+    _check_in_force(template, charter=charter, revocations=revocations, now=now)  # A7
+    return replace(template, image=image)
 
 
 def effective_revocations(charter: Charter, *known: Revocations) -> Revocations:
@@ -211,16 +236,20 @@ def check_capabilities(accepted: AcceptedTemplate, derived: Capabilities) -> Cle
     return ClearedTemplate(accepted=accepted)
 
 
-def _accept(
+def _approved(
     ref: TemplateRef,
-    materials: Mapping[TemplateRef, Material],
+    material: Material,
     *,
     charter: Charter,
     revocations: Revocations,
-    now: datetime,
+    earlier: Mapping[TemplateRef, AcceptedTemplate],
 ) -> AcceptedTemplate:
-    material = materials[ref]
+    """Apply steps A1–A5, which ask neither for the time nor for other templates."""
     digest = sha256_hex(material.resolved)
+    approval_digest = sha256_hex(material.approval) if material.approval is not None else ""
+    known = earlier.get(ref)
+    if known is not None and (known.sha256, known.approval_sha256) == (digest, approval_digest):
+        return known
     try:
         resolved = read_resolved(material.resolved)  # A1
     except AgentFactoryError as error:
@@ -246,20 +275,14 @@ def _accept(
         revocations=revocations,
     )
     _check_threshold(count, signed, ref=ref)  # A5
-    image = None
-    if isinstance(resolved.code, PinnedSource):  # A6
-        image = _accept_image(
-            resolved.code.image, materials, template=ref, charter=charter, revocations=revocations, now=now
-        )
-    _check_in_force(statement, resolved=resolved, charter=charter, revocations=revocations, now=now)  # A7
     return AcceptedTemplate(
         resolved=resolved,
         sha256=digest,
-        approval_sha256=sha256_hex(material.approval),
+        approval_sha256=approval_digest,
         capabilities=statement.capabilities,
         persons=count.counted,
-        expires=min(statement.expires, image.expires) if image else statement.expires,
-        image=image,
+        approved_until=statement.expires,
+        image=None,
     )
 
 
@@ -368,42 +391,29 @@ def _check_threshold(count: Tally, signed: tuple[Signed, ...], *, ref: TemplateR
     )
 
 
-def _accept_image(
-    pin: ImagePin,
-    materials: Mapping[TemplateRef, Material],
-    *,
-    template: TemplateRef,
-    charter: Charter,
-    revocations: Revocations,
-    now: datetime,
-) -> AcceptedTemplate:
-    if pin.template.domain != IMAGES_DOMAIN or pin.template not in materials:
-        raise ImageMismatchError(f"expected the image {pin.template} in the library, got none", template=template)
-    image = _accept(pin.template, materials, charter=charter, revocations=revocations, now=now)
+def _check_pin(pin: ImagePin, image: AcceptedTemplate, *, template: TemplateRef) -> None:
     code = image.resolved.code
     if not isinstance(code, PinnedModule) or (code.module.sha256, code.module.length) != (pin.sha256, pin.length):
         raise ImageMismatchError(f"expected the image's module {pin.sha256}, got {code}", template=template)
-    return image
 
 
-def _check_in_force(
-    statement: Statement, *, resolved: ResolvedTemplate, charter: Charter, revocations: Revocations, now: datetime
-) -> None:
-    ref = resolved.ref
-    if now >= statement.expires:
+def _check_in_force(template: AcceptedTemplate, *, charter: Charter, revocations: Revocations, now: datetime) -> None:
+    """Step A7."""
+    ref, code = template.ref, template.resolved.code
+    if now >= template.approved_until:
         raise ApprovalExpiredError(
-            f"expected an approval that lasts beyond {time_text(now)}, got one until {time_text(statement.expires)}",
+            f"expected an approval beyond {time_text(now)}, got one until {time_text(template.approved_until)}",
             template=ref,
         )
     latest = now + timedelta(days=charter.approval_days_max)
-    if statement.expires > latest:
+    if template.approved_until > latest:
         raise ApprovalTooLongError(
-            f"expected an approval until {time_text(latest)} at most, got one until {time_text(statement.expires)}",
+            f"expected an approval until {time_text(latest)}, got one until {time_text(template.approved_until)}",
             template=ref,
         )
-    if statement.sha256 in revocations.templates:
-        raise TemplateRevokedError(f"expected a template that is not revoked, got {statement.sha256}", template=ref)
-    for blob in resolved.code.blobs() if resolved.code else ():
+    if template.sha256 in revocations.templates:
+        raise TemplateRevokedError(f"expected a template that is not revoked, got {template.sha256}", template=ref)
+    for blob in code.blobs() if code else ():
         if blob.sha256 in revocations.modules:
             raise CodeRevokedError(f"expected code that is not revoked, got {blob.sha256}", template=ref)
     floor = charter.floors.get(ref.template_name)

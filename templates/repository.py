@@ -32,7 +32,16 @@ from templates.names import TemplateRef
 from templates.plan import Plan, read_plan
 from templates.resolved import PinnedSource, read_resolved
 from templates.signed_document import time_text
-from templates.trusted_set import CHARTER_PATH, LIBRARY_PREFIX, PLAN_PATH, PLAN_ROLE, library_paths
+from templates.trusted_set_layout import (
+    CHARTER_PATH,
+    LIBRARY_PREFIX,
+    PLAN_PATH,
+    PLAN_ROLE,
+    approval_path,
+    code_path,
+    library_paths,
+    template_path,
+)
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 SignedRole = TypeVar("SignedRole", Snapshot, Targets)
@@ -115,7 +124,7 @@ class Generation:
         needed = [CHARTER_PATH, PLAN_PATH]
         for entry in read_plan(self.targets[PLAN_PATH]).entries:
             needed += _documents(entry.template)
-            resolved = self.targets.get(_template_path(entry.template))
+            resolved = self.targets.get(template_path(entry.template))
             code = read_resolved(resolved).code if resolved is not None else None
             if isinstance(code, PinnedSource):
                 needed += _documents(code.image.template)
@@ -329,21 +338,13 @@ def _whole_seconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=0)
 
 
-def _template_path(ref: TemplateRef) -> str:
-    return f"{ref.domain}/templates/{ref.name}@{ref.version}.json"
-
-
-def _approval_path(ref: TemplateRef) -> str:
-    return f"{ref.domain}/approvals/{ref.name}@{ref.version}.dsse.json"
-
-
 def _documents(ref: TemplateRef) -> tuple[str, str]:
-    return _template_path(ref), _approval_path(ref)
+    return template_path(ref), approval_path(ref)
 
 
 def _library_documents(library: Library) -> dict[str, bytes]:
-    return {_template_path(ref): data for ref, data in library.templates.items()} | {
-        _approval_path(ref): data for ref, data in library.approvals.items()
+    return {template_path(ref): data for ref, data in library.templates.items()} | {
+        approval_path(ref): data for ref, data in library.approvals.items()
     }
 
 
@@ -351,5 +352,5 @@ def _library_code(domain: str, library: Library) -> dict[str, TargetFile]:
     return {
         path: TargetFile(length=length, hashes={"sha256": digest}, path=path)
         for digest, length in library.code.items()
-        for path in (f"{domain}/code/{digest}",)
+        for path in (code_path(domain, digest),)
     }

@@ -26,9 +26,8 @@ A role's high-water mark is forgotten only when a key of the role was taken away
 role's signatures: this is the specification's recovery from a fast-forward attack [5.3.11].
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
@@ -43,15 +42,13 @@ from templates.acceptance import (
 from templates.bundle import Bundle, BundleInvalidError
 from templates.canonical import sha256_hex
 from templates.charter import Charter, Mode, read_charter
-from templates.names import VERSION_PATTERN, WORD_PATTERN, TemplateRef
+from templates.names import TemplateRef
 from templates.plan import Plan, read_plan
 from templates.reasons import Reason
-from templates.resolved import PinnedModule, PinnedSource
 from templates.revocations import Revocations
 from templates.signed_document import read_time
 from templates.trusted_set_errors import (
     ClockBehindError,
-    CodeUnlistedError,
     DevelopmentModeError,
     GenerationConflictError,
     GenerationRollbackError,
@@ -65,6 +62,15 @@ from templates.trusted_set_errors import (
     WrongEnvironmentError,
 )
 from templates.trusted_set_freshness import freshness, in_force, withdrawn_since
+from templates.trusted_set_layout import (
+    CHARTER_PATH,
+    LIBRARY_PREFIX,
+    PLAN_PATH,
+    PLAN_ROLE,
+    check_code_is_listed,
+    check_delegations,
+    read_document_path,
+)
 from templates.trusted_set_roles import (
     Role,
     check_metadata_file,
@@ -109,20 +115,16 @@ __all__ = [
     "withdrawn_since",
 ]
 
-CHARTER_PATH, PLAN_PATH = "charter.json", "plan.json"
-PLAN_ROLE, LIBRARY_PREFIX = "plan", "library-"
-_DOCUMENT_PATH = re.compile(
-    rf"(?P<domain>{WORD_PATTERN})/(?:templates/(?P<name>{WORD_PATTERN}@{VERSION_PATTERN})\.json"
-    rf"|approvals/(?P<approval>{WORD_PATTERN}@{VERSION_PATTERN})\.dsse\.json)"
-)
-
 
 def verify_roots(trusted: bytes, offered: Bundle) -> bytes:
     """Step T1: return the newest root that the trusted one leads to; persist it whatever becomes of the rest."""
-    return newest_root(trusted, offered.metadata)
+    newest, _ = newest_root(trusted, offered.metadata)
+    return newest
 
 
-def accept(offered: Bundle, *, belief: Belief, installation: Installation, now: datetime) -> Accepted:
+def accept(
+    offered: Bundle, *, belief: Belief, installation: Installation, now: datetime, previous: Accepted | None = None
+) -> Accepted:
     """Verify an offered generation whole, by steps T1 to T12.
 
     Args:
@@ -131,11 +133,15 @@ def accept(offered: Bundle, *, belief: Belief, installation: Installation, now: 
             is in the result. The generation believed already may be offered again.
         installation: of this node.
         now: aware, UTC.
+        previous: what this process accepted last, if anything: signatures over approvals that did not change, under a
+            charter that did not change, are not verified twice.
 
     Raises:
         AgentFactoryError: a subclass with its own reason per rule; see ADR 4.
     """
-    return _Update(offered, belief=belief, installation=installation, now=now, from_disk=False).verified()
+    return _Update(
+        offered, belief=belief, installation=installation, now=now, from_disk=False, previous=previous
+    ).verified()
 
 
 def accept_from_disk(stored: Bundle, *, belief: Belief, installation: Installation, now: datetime) -> Accepted:
@@ -184,19 +190,18 @@ def renew_lease(accepted: Accepted, timestamp: bytes, *, installation: Installat
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Verified:
-    """One role below targets that passed T8."""
-
-    role: Role
-    signed: Targets
-
-
 class _Update:
     """The scratch copy of one update; `verified` is the only way out."""
 
     def __init__(
-        self, offered: Bundle, *, belief: Belief, installation: Installation, now: datetime, from_disk: bool
+        self,
+        offered: Bundle,
+        *,
+        belief: Belief,
+        installation: Installation,
+        now: datetime,
+        from_disk: bool,
+        previous: Accepted | None = None,
     ) -> None:
         self._metadata = offered.metadata
         self._targets = offered.targets
@@ -204,13 +209,13 @@ class _Update:
         self._installation = installation
         self._now = now
         self._from_disk = from_disk
+        self._previous = previous
         self._used = {f"targets/{CHARTER_PATH}", f"targets/{PLAN_PATH}", "metadata/timestamp.json"}
         self._marks: dict[str, RoleMark] = {}
         self._expires: dict[str, datetime] = {}
 
     def verified(self) -> Accepted:
-        root_data = newest_root(self._belief.root, self._metadata)  # T1
-        root = trusted_root(root_data)
+        root_data, root = newest_root(self._belief.root, self._metadata)  # T1
         mode = self._check_root(root)  # T2
         forgotten = self._online_keys_were_taken_away(root)
         mark = self._belief.mark
@@ -225,7 +230,10 @@ class _Update:
         delegated = self._delegated(targets, charter, snapshot, forgotten=forgotten)  # T8
         plan = self._plan(delegated[PLAN_ROLE])  # T9
         known = self._belief.revocations.union(plan.revocations).union(charter.revocations)
-        chosen, withdrawn = self._templates(plan, charter, delegated, effective_revocations(charter, known))  # T10
+        verified = self._known_from_before(charter, effective_revocations(charter, known))
+        chosen, withdrawn = self._templates(  # T10
+            plan, charter, delegated, effective_revocations(charter, known), verified
+        )
         self._check_nothing_left(root)  # T11
         code = {
             blob.sha256: blob.length for each in chosen if each.resolved.code for blob in each.resolved.code.blobs()
@@ -242,6 +250,7 @@ class _Update:
             expires={"root": root.expires, **self._expires},
             templates={each.ref.template_name: each for each in chosen},
             withdrawn=withdrawn,
+            verified=verified,
             code=code,
             belief=Belief(
                 root=root_data,
@@ -351,12 +360,12 @@ class _Update:
             raise MetadataMismatchError(
                 f"expected the charter in the root's mode {mode}, got {charter.mode}", role="targets"
             )
-        _check_delegations(targets, charter)
+        check_delegations(targets, charter)
         return charter
 
     def _delegated(
         self, targets: Targets, charter: Charter, snapshot: Snapshot, *, forgotten: bool
-    ) -> Mapping[str, _Verified]:
+    ) -> Mapping[str, Targets]:
         names = (PLAN_ROLE, *(f"{LIBRARY_PREFIX}{domain}" for domain in sorted(charter.domains)))
         verified = {}
         for name in names:
@@ -364,7 +373,7 @@ class _Update:
             signed = self._delegate(role, snapshot)
             if signed.delegations is not None:
                 raise MetadataInvalidError("expected no further delegation, got one", role=name)
-            verified[name] = _Verified(role=role, signed=signed)
+            verified[name] = signed
         marks = self._belief.mark.roles if self._belief.mark and not forgotten else {}
         for name in sorted(marks.keys() - self._marks.keys()):  # libraries of domains that the charter has dropped
             if snapshot.meta[f"{name}.json"].version < marks[name].version:
@@ -373,14 +382,28 @@ class _Update:
                 )
         return verified
 
-    def _plan(self, verified: _Verified) -> Plan:
-        plan = read_plan(self._target(PLAN_PATH, verified.signed, role=PLAN_ROLE))
+    def _plan(self, signed: Targets) -> Plan:
+        plan = read_plan(self._target(PLAN_PATH, signed, role=PLAN_ROLE))
         self._check_environment(PLAN_ROLE, plan.environment)
         return plan
 
+    def _known_from_before(self, charter: Charter, revocations: Revocations) -> dict[TemplateRef, AcceptedTemplate]:
+        """Return what was accepted under the same charter, while the same reviewers were revoked."""
+        before = self._previous
+        if before is None or before.charter != charter:
+            return {}
+        revoked = effective_revocations(before.charter, before.belief.revocations)
+        return dict(before.verified) if revoked.reviewers == revocations.reviewers else {}
+
     def _templates(
-        self, plan: Plan, charter: Charter, delegated: Mapping[str, _Verified], revocations: Revocations
+        self,
+        plan: Plan,
+        charter: Charter,
+        delegated: Mapping[str, Targets],
+        revocations: Revocations,
+        verified: dict[TemplateRef, AcceptedTemplate],
     ) -> tuple[tuple[AcceptedTemplate, ...], tuple[Withdrawn, ...]]:
+        """Accept every entry; ``verified`` becomes what was accepted, images included."""
         materials = self._materials(delegated)
         node = self._installation.node_id
         here = {entry.template for entry in plan.for_node(node)}
@@ -388,31 +411,37 @@ class _Update:
         withdrawn: list[Withdrawn] = []
         for entry in plan.entries:
             try:
-                accepted = accept_template(entry, materials, charter=charter, revocations=revocations, now=self._now)
+                accepted = accept_template(
+                    entry, materials, charter=charter, revocations=revocations, now=self._now, earlier=verified
+                )
             except WithdrawnError as error:
                 withdrawn.append(Withdrawn(template=entry.template, reason=error.reason, message=error.message))
                 continue
-            _check_code_is_listed(accepted, delegated)
+            verified[entry.template] = accepted
+            if accepted.image is not None:
+                verified[accepted.image.ref] = accepted.image
+            check_code_is_listed(accepted, delegated)
             if entry.template in here and accepted.is_runnable:
                 chosen.append(accepted)
+        for ref in verified.keys() - materials.keys():
+            del verified[ref]
         if node in revocations.nodes:
             message = f"expected a node that is not revoked, got {node}"
             revoked = [Withdrawn(template=each.ref, reason=Reason.NODE_REVOKED, message=message) for each in chosen]
             return (), (*withdrawn, *revoked)
         return tuple(chosen), tuple(withdrawn)
 
-    def _materials(self, delegated: Mapping[str, _Verified]) -> Mapping[TemplateRef, Material]:
+    def _materials(self, delegated: Mapping[str, Targets]) -> Mapping[TemplateRef, Material]:
         """Return every document in the bundle that the library of its domain lists."""
         resolved: dict[TemplateRef, bytes] = {}
         approvals: dict[TemplateRef, bytes] = {}
         for path in self._targets:
-            found = _DOCUMENT_PATH.fullmatch(path)
-            library = delegated.get(f"{LIBRARY_PREFIX}{found['domain']}") if found else None
-            if found is None or library is None:
+            document = read_document_path(path)
+            role = f"{LIBRARY_PREFIX}{document[0].domain}" if document else ""
+            if document is None or role not in delegated:
                 continue  # T11 refuses it
-            ref = TemplateRef.parse(f"{found['domain']}/{found['name'] or found['approval']}")
-            kind = resolved if found["name"] else approvals
-            kind[ref] = self._target(path, library.signed, role=library.role.name)
+            ref, is_approval = document
+            (approvals if is_approval else resolved)[ref] = self._target(path, delegated[role], role=role)
         return {ref: Material(resolved=data, approval=approvals.get(ref)) for ref, data in resolved.items()}
 
     def _check_nothing_left(self, root: Root) -> None:
@@ -452,37 +481,3 @@ def _lease(signed: Timestamp, *, charter: Charter, clock_skew_s: int, now: datet
     if length_s > charter.lease_s_max:
         raise LeaseTooLongError(most_s=charter.lease_s_max, got_s=length_s)
     return Lease(version=signed.version, signed_at=signed_at, expires=signed.expires)
-
-
-def _check_delegations(targets: Targets, charter: Charter) -> None:
-    """The second half of T5, which needs the charter: who may say what is fixed, not found."""
-    expected = {PLAN_ROLE: [PLAN_PATH]} | {
-        f"{LIBRARY_PREFIX}{domain}": library_paths(domain) for domain in charter.domains
-    }
-    roles = targets.delegations.roles if targets.delegations else None
-    got = {name: role.paths for name, role in (roles or {}).items()}
-    if got != expected:
-        wrong = sorted(name for name in got.keys() | expected.keys() if got.get(name) != expected.get(name))
-        raise MetadataInvalidError(
-            f"expected plan and a library per domain with their own paths, got others: {', '.join(wrong)}",
-            role="targets",
-        )
-
-
-def library_paths(domain: str) -> list[str]:
-    """Return what the library of ``domain`` may list; patterns of TUF do not cross a slash."""
-    return [f"{domain}/templates/*", f"{domain}/approvals/*", f"{domain}/code/*"]
-
-
-def _check_code_is_listed(accepted: AcceptedTemplate, delegated: Mapping[str, _Verified]) -> None:
-    match accepted.resolved.code:
-        case PinnedSource(source=own) | PinnedModule(module=own):
-            library = delegated[f"{LIBRARY_PREFIX}{accepted.ref.domain}"]
-            info = library.signed.targets.get(f"{accepted.ref.domain}/code/{own.sha256}")
-            if info is None or info.length != own.length or info.hashes.get("sha256") != own.sha256:
-                raise CodeUnlistedError(
-                    f"{accepted.ref}: expected code {own.sha256} of {own.length} bytes listed, got another or none",
-                    role=library.role.name,
-                )
-    if accepted.image is not None:
-        _check_code_is_listed(accepted.image, delegated)

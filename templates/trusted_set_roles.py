@@ -143,7 +143,7 @@ def trusted_root(data: bytes) -> Root:
     return _verified_root(load(Root, data, role="root"), by=None)
 
 
-def newest_root(trusted: bytes, metadata: Mapping[str, bytes]) -> bytes:
+def newest_root(trusted: bytes, metadata: Mapping[str, bytes]) -> tuple[bytes, Root]:
     """Walk from the trusted root over every newer one offered (section 5.3), each signed by its predecessor and itself.
 
     Expiry is a matter of the last one only (5.3.10), and of whoever asks.
@@ -159,7 +159,7 @@ def newest_root(trusted: bytes, metadata: Mapping[str, bytes]) -> bytes:
                 f"expected version {root.version + 1}, got {offered.signed.version}", role="root"
             )
         newest, root = data, _verified_root(offered, by=root)
-    return newest
+    return newest, root
 
 
 def is_root_file(name: str) -> bool:

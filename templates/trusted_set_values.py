@@ -1,7 +1,7 @@
 """The values of the workflow: what a node was told at installation, what it must never forget, and what it accepted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -137,7 +137,8 @@ class Accepted:
 
     ``templates`` holds what agents can be made of on this node; images stand in ``AcceptedTemplate.image``. ``code`` is
     SHA-256 → length of every blob that these templates need. ``expires`` is per role, for people to be warned.
-    ``withdrawn`` is of the whole plan, this node's part of it or not.
+    ``withdrawn`` and ``verified`` are of the whole plan, this node's part of it or not; ``verified`` is for the next
+    update, which need not do the same work again.
     """
 
     generation: int
@@ -151,6 +152,7 @@ class Accepted:
     expires: Mapping[str, datetime]
     templates: Mapping[TemplateName, AcceptedTemplate]
     withdrawn: tuple[Withdrawn, ...]
+    verified: Mapping[TemplateRef, AcceptedTemplate] = field(repr=False)
     code: Mapping[str, int]
     belief: Belief
 

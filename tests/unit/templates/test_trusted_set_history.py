@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,10 @@ from templates.reasons import AgentFactoryError, Reason
 from templates.repository import renew_lease as sign_lease
 from templates.revocations import Revocations
 from templates.trusted_set import (
+    Accepted,
     Belief,
     RoleMark,
+    accept,
     read_belief,
     verify_roots,
 )
@@ -34,6 +37,7 @@ from tests.trust_world import (
     HARDWARE_MODULE,
     HARDWARE_REF,
     IMAGE_MODULE,
+    IMAGE_REF,
     NODE,
     NOW,
     VALIDITY,
@@ -41,6 +45,7 @@ from tests.trust_world import (
     approval,
     believe,
     charter,
+    entry,
     hardware,
     online,
     persons,
@@ -372,3 +377,90 @@ def test_a_belief_that_cannot_be_read_is_refused(change: dict[str, Any]) -> None
     value = {**json.loads(pinned(ready_world()).to_bytes()), **change}
     with pytest.raises(StateInvalidError, match="expected"):
         read_belief(canonical_bytes(value))
+
+
+# What need not be verified twice
+
+
+def _again(world: World, before: Accepted) -> Accepted:
+    """Publish and accept with the memory of ``before``; the result must be that of a node without it."""
+    bundle = world.publish().bundle()
+    remembering = accept(bundle, belief=before.belief, installation=NODE, now=NOW, previous=before)
+    fresh = believe(bundle, before.belief)
+    assert replace(remembering, verified={}) == replace(fresh, verified={})
+    return remembering
+
+
+def test_an_unchanged_approval_is_taken_over_and_a_changed_one_is_not() -> None:
+    world = ready_world()
+    before = accepted_at(world)
+    world.add(hardware(description="new"), approval(hardware(description="new"), "alice", "bob"))
+    after = _again(world, before)
+    assert after.verified[AGENT_REF].resolved is before.verified[AGENT_REF].resolved
+    assert after.verified[IMAGE_REF].resolved is before.verified[IMAGE_REF].resolved
+    assert after.verified[HARDWARE_REF].sha256 == hardware(description="new").digest
+
+
+TWISTS: dict[str, Callable[[World], None]] = {
+    "a revoked reviewer": lambda world: setattr(
+        world, "plan", replace(world.plan, revocations=Revocations(reviewers=frozenset({"carol"})))
+    ),
+    "a revoked template": lambda world: setattr(
+        world, "plan", replace(world.plan, revocations=Revocations(templates=frozenset({hardware().digest})))
+    ),
+    "a raised floor": lambda world: setattr(
+        world, "charter", charter(version=2, floors={TemplateName.parse("docs/hardware"): Version.parse("2.0.0")})
+    ),
+    "a shorter patience": lambda world: setattr(world, "charter", charter(version=2, approval_days_max=99)),
+    "a template that leaves the plan": lambda world: setattr(
+        world, "plan", replace(world.plan, entries=(entry(hardware()),))
+    ),
+    "another approval of the same": lambda world: world.approvals.update(
+        {HARDWARE_REF: approval(hardware(), "alice", "bob", expires=NOW + DAY)}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWISTS)
+def test_memory_never_changes_what_is_accepted(name: str) -> None:
+    world = ready_world()
+    before = accepted_at(world)
+    TWISTS[name](world)
+    assert set(_again(world, before).verified) <= {AGENT_REF, HARDWARE_REF, IMAGE_REF}
+
+
+REFUSED_TWISTS: dict[str, tuple[Reason, Callable[[World], None]]] = {
+    "an approval that lost a signature": (
+        Reason.APPROVAL_UNDER_THRESHOLD,
+        lambda world: world.approvals.update({HARDWARE_REF: approval(hardware(), "bob")}),
+    ),
+    "a higher threshold": (
+        Reason.APPROVAL_UNDER_THRESHOLD,
+        lambda world: setattr(
+            world,
+            "charter",
+            charter(
+                version=2,
+                domains={
+                    **charter().domains,
+                    "docs": Domain(reviewers=frozenset({"alice", "bob", "carol"}), threshold=3),
+                },
+            ),
+        ),
+    ),
+    "other bytes under the same name": (
+        Reason.APPROVAL_MISMATCH,
+        lambda world: world.add(hardware(description="evil"), approval(hardware(), "bob", "carol")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_TWISTS)
+def test_memory_lets_nothing_in(name: str) -> None:
+    reason, twist = REFUSED_TWISTS[name]
+    world = ready_world()
+    before = accepted_at(world)
+    twist(world)
+    with pytest.raises(AgentFactoryError) as refusal:
+        accept(world.publish().bundle(), belief=before.belief, installation=NODE, now=NOW, previous=before)
+    assert refusal.value.reason is reason
