@@ -174,8 +174,7 @@ class Capabilities:
         Raises:
             InvalidDocumentError: anything that `to_json` would not give.
         """
-        if problems := CAPABILITIES_SHAPE.problems(value):
-            raise InvalidDocumentError(problems)
+        CAPABILITIES_SHAPE.require(value, InvalidDocumentError)
         read = cls._from_checked_json(value)
         if read.to_json() != value:
             message = "expected the one form of capabilities, got sets unsorted or with repetitions"

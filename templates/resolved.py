@@ -155,8 +155,7 @@ def read_resolved(data: bytes) -> ResolvedTemplate:
         InvalidTemplateError: step 3.
     """
     value = read_canonical(data, bytes_max=RESOLVED_BYTES_MAX, depth_max=RESOLVED_DEPTH_MAX)
-    if problems := RESOLVED_SHAPE.problems(value):
-        raise InvalidTemplateError(problems)
+    RESOLVED_SHAPE.require(value, InvalidTemplateError)
     resolved = _from_json(cast("JsonObject", value))
     if resolved.to_bytes() != data:
         raise NotCanonicalError("expected the one form of a resolved template, got sets unsorted or with repetitions")

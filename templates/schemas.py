@@ -3,19 +3,20 @@
 The schema comes from an author and the value from a caller, so both are hostile. What is bounded, and by what:
 
 ===================  ==================================================================================================
-size and depth       `SCHEMA_BYTES_MAX`, `SCHEMA_DEPTH_MAX`; the value's by whoever parsed it
+size and depth       `SCHEMA_BYTES_MAX`, `SCHEMA_DEPTH_MAX`, `SCHEMA_VALUES_MAX`; the value's by whoever parsed it
 references           only ``#`` and ``#/…`` inside the schema; the validator is built offline besides
 patterns             the linear-time engine (no look-around, no back-references), with a cap on its compiled size
 evaluations          `_Effort`: at most `EFFORT_MAX` checks for each place of a value, references followed
+reports              `EXPLANATION_MAX`: the library builds every error, with a copy of the value, before it returns one
 ===================  ==================================================================================================
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
 import jsonschema_rs
 
@@ -25,9 +26,12 @@ from templates.reasons import AgentFactoryError, Reason
 
 SCHEMA_BYTES_MAX = 65_536
 SCHEMA_DEPTH_MAX = 24
+SCHEMA_VALUES_MAX = 4_000
 EFFORT_MAX = 1_000
+EXPLANATION_MAX = 1_000_000  # size of a value times errors for each of its places: 0.2 s and some tens of megabytes
 VALUE_DEPTH_MAX = 64  # deeper values are refused by `strict_json` before they come here
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_PLACE_SIZE = 64
 _MULTIPLE_OF_CHECKS = 50  # decimal arithmetic
 _PATTERN_BYTES_MAX = 1_048_576
 _MESSAGE_LENGTH_MAX = 300
@@ -44,6 +48,7 @@ _EACH_MEMBER = frozenset({
     "patternProperties",
 })  # fmt: skip
 _ONE_MEMBER = frozenset({"properties", "prefixItems"})
+_BRANCHES = frozenset({"anyOf", "oneOf"})
 _NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
 _SUBSCHEMAS = _IN_PLACE | _EACH_MEMBER | _ONE_MEMBER | {"$defs", "definitions", "contentSchema"}
 
@@ -85,8 +90,23 @@ class InvalidSchemaError(AgentFactoryError):
 class CompiledSchema:
     """A schema that was checked once; safe to share between threads."""
 
-    def __init__(self, schema: JsonObject, *, registry: jsonschema_rs.Registry | None = None) -> None:
-        """Compile a schema that `compile_schema` has checked, or one of ours."""
+    def __init__(
+        self,
+        schema: JsonObject,
+        *,
+        registry: jsonschema_rs.Registry | None = None,
+        errors_per_place: int = 1,
+        has_branches: bool = False,
+    ) -> None:
+        """Compile a schema that `compile_schema` has checked, or one of ours.
+
+        Args:
+            schema: the schema.
+            registry: further schemas that it may refer to.
+            errors_per_place: how many errors one place of a value can have at most.
+            has_branches: whether one error can hold others (``anyOf``, ``oneOf``), as many as there are places.
+        """
+        self._errors_per_place, self._has_branches = errors_per_place, has_branches
         self._validator = jsonschema_rs.Draft202012Validator(
             schema,
             offline=True,
@@ -97,17 +117,31 @@ class CompiledSchema:
             ),
         )
 
-    def errors(self, value: JsonValue) -> Iterator[jsonschema_rs.ValidationError]:
-        """Yield the validator's own errors, for readers that map each kind to a code."""
-        return self._validator.iter_errors(value)
+    def errors(self, value: JsonValue) -> Sequence[jsonschema_rs.ValidationError]:
+        """Return the validator's own errors: all of them, unless that could cost too much.
+
+        Of a large value the first error alone is returned; where even that could hold too many, none is, so this
+        sequence says why a value does not fit, never whether it does.
+        """
+        if _size(value, stop_at=EXPLANATION_MAX) * self._errors_per_place <= EXPLANATION_MAX:
+            return list(self._validator.iter_errors(value))
+        return [] if self._has_branches or (first := self.first_error(value)) is None else [first]
+
+    def first_error(self, value: JsonValue) -> jsonschema_rs.ValidationError | None:
+        """Return the first error: bounded for schemas without branches, which hold no errors in errors."""
+        try:
+            self._validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            return error
+        return None
 
     def violations(self, value: JsonValue, *, count_max: int = 50) -> tuple[Violation, ...]:
         """Return why ``value`` does not fit, in the order of the schema; empty when it does."""
         if self._validator.is_valid(value):
             return ()
-        errors = islice(self.errors(value), count_max)
+        errors = self.errors(value)
         found = (Violation(pointer=pointer_of(each.instance_path), message=cut(each.message)) for each in errors)
-        return tuple(dict.fromkeys(found))
+        return tuple(islice(dict.fromkeys(found), count_max)) or (_TOO_LARGE_TO_EXPLAIN,)
 
     def require(self, value: JsonValue) -> None:
         """Raise `SchemaViolationError` unless ``value`` fits."""
@@ -129,9 +163,10 @@ def compile_schema(schema: JsonObject) -> CompiledSchema:
         problems += _refusals(pointer, node, nodes)
     if problems:
         raise InvalidSchemaError(tuple(problems))
-    _Effort(nodes).require()
+    errors_per_place = _Effort(nodes).require()
+    has_branches = any(node.keys() & _BRANCHES for node in nodes.values())
     try:
-        return CompiledSchema(schema)
+        return CompiledSchema(schema, errors_per_place=errors_per_place, has_branches=has_branches)
     except jsonschema_rs.ValidationError as error:
         violation = Violation(pointer=pointer_of(error.instance_path), message=cut(error.message))
         raise InvalidSchemaError((violation,)) from error
@@ -155,24 +190,47 @@ def cut(message: str) -> str:
     return message if len(message) <= _MESSAGE_LENGTH_MAX else f"{message[: _MESSAGE_LENGTH_MAX - 1]}…"
 
 
-_META = CompiledSchema({"$ref": DIALECT})
+def _size(value: JsonValue, *, stop_at: int) -> int:
+    """Estimate what a copy of ``value`` takes; beyond ``stop_at`` the answer is only that it is beyond."""
+    total, waiting = 0, [value]
+    while waiting and total <= stop_at:
+        each = waiting.pop()
+        total += _PLACE_SIZE
+        if isinstance(each, str):
+            total += len(each)
+        elif isinstance(each, dict):
+            total += sum(map(len, each))
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+    return total
+
+
+_META = CompiledSchema({"$ref": DIALECT}, errors_per_place=8)  # each of its vocabularies reports for itself
+_TOO_LARGE_TO_EXPLAIN = Violation(pointer="", message="expected a value that fits, got one too large to say where not")
 
 
 def _require_size(schema: JsonObject) -> None:
-    level: list[Any] = [schema]
-    for _ in range(SCHEMA_DEPTH_MAX):
+    level: list[JsonValue] = [schema]
+    values = 0
+    for _ in range(SCHEMA_DEPTH_MAX + 1):
+        values += len(level)
+        if values > SCHEMA_VALUES_MAX:
+            raise _refusal(f"expected a schema of at most {SCHEMA_VALUES_MAX} values, got more")
         level = [
             member
             for each in level
             if isinstance(each, (dict, list))
             for member in (each.values() if isinstance(each, dict) else each)
         ]
-    if any(isinstance(each, (dict, list)) for each in level):
-        message = f"expected a schema of at most {SCHEMA_DEPTH_MAX} levels, got more"
-        raise InvalidSchemaError((Violation(pointer="", message=message),))
+    if level:
+        raise _refusal(f"expected a schema of at most {SCHEMA_DEPTH_MAX} levels, got more")
     if (length := len(canonical_bytes(schema))) > SCHEMA_BYTES_MAX:
-        message = f"expected a schema of at most {SCHEMA_BYTES_MAX} bytes, got {length}"
-        raise InvalidSchemaError((Violation(pointer="", message=message),))
+        raise _refusal(f"expected a schema of at most {SCHEMA_BYTES_MAX} bytes, got {length}")
+
+
+def _refusal(message: str, pointer: str = "") -> InvalidSchemaError:
+    return InvalidSchemaError((Violation(pointer=pointer, message=message),))
 
 
 def subschemas(schema: JsonValue, pointer: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -237,7 +295,7 @@ class _Effort:
     """
 
     def __init__(self, nodes: Mapping[str, Mapping[str, Any]]) -> None:
-        self._checks = {pointer: _checks(node) for pointer, node in nodes.items()}
+        self._nodes = nodes
         self._in_place: dict[str, list[str]] = {}
         self._each: dict[str, list[str]] = {}
         self._one: dict[str, list[str]] = {}
@@ -249,38 +307,51 @@ class _Effort:
                 found = (place for place, _ in _children(keyword, node[keyword], join(pointer, keyword)))
                 edges[pointer] += [place for place in found if place in nodes]
 
-    def require(self) -> None:
-        """Raise `InvalidSchemaError` for a schema that applies itself in place, or costs more than `EFFORT_MAX`."""
-        order = self._innermost_first()
+    def require(self) -> int:
+        """Return how many errors one place can have.
+
+        Raises:
+            InvalidSchemaError: a schema that applies itself in place, or makes more than `EFFORT_MAX` checks.
+        """
+        try:
+            order = list(TopologicalSorter(self._in_place).static_order())  # innermost first
+        except CycleError as error:
+            circle: list[str] = error.args[1]
+            raise _refusal("expected a schema that ends, got one that applies itself in place", circle[0]) from error
+        for pointer, checks in self._per_place(order, {each: _checks(node) for each, node in self._nodes.items()}):
+            if checks > EFFORT_MAX:
+                raise _refusal(f"expected at most {EFFORT_MAX} checks for each place of a value, got more", pointer)
+        return max(
+            count for _, count in self._per_place(order, {each: _errors(node) for each, node in self._nodes.items()})
+        )
+
+    def _per_place(self, order: Sequence[str], weights: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+        """Yield, for each schema and each depth below it, the weight of all that is evaluated at one place there."""
         above: dict[str, int] = {}
         for depth in range(VALUE_DEPTH_MAX + 1):
             here: dict[str, int] = {}
             for pointer in order:
-                effort = sum(here[each] for each in self._in_place[pointer])
+                total = sum(here[each] for each in self._in_place[pointer])
                 if depth:
-                    effort += sum(above[each] for each in self._each[pointer])
-                    effort += max((above[each] for each in self._one[pointer]), default=0)
+                    total += sum(above[each] for each in self._each[pointer])
+                    total += max((above[each] for each in self._one[pointer]), default=0)
                 else:
-                    effort += self._checks[pointer]
-                if effort > EFFORT_MAX:
-                    self._refuse(pointer, f"expected at most {EFFORT_MAX} checks for each place of a value, got more")
-                here[pointer] = effort
+                    total += weights[pointer]
+                yield pointer, total
+                here[pointer] = total
+            if here == above:
+                return  # and so on at every further depth
             above = here
-
-    def _innermost_first(self) -> list[str]:
-        """Order the schemas so that each comes after those that apply in its place."""
-        sorter = TopologicalSorter(self._in_place)
-        try:
-            return list(sorter.static_order())
-        except CycleError as error:
-            self._refuse(error.args[1][0], "expected a schema that ends, got one that applies itself in place")
-
-    @staticmethod
-    def _refuse(pointer: str, message: str) -> NoReturn:
-        raise InvalidSchemaError((Violation(pointer=pointer, message=message),))
 
 
 def _checks(node: Mapping[str, Any]) -> int:
     """Weigh one schema without its subschemas; the unit is about ten nanoseconds."""
     lists = [node.get("enum", ()), node.get("required", ()), *node.get("dependentRequired", {}).values()]
     return 1 + sum(len(each) for each in lists) + (_MULTIPLE_OF_CHECKS if "multipleOf" in node else 0)
+
+
+def _errors(node: Mapping[str, Any]) -> int:
+    """Count the errors that one schema can report about one place: one for each keyword and each required member."""
+    return len(node) + sum(
+        len(each) for each in (node.get("required", ()), *node.get("dependentRequired", {}).values())
+    )

@@ -10,11 +10,12 @@ from jsonschema_rs import ValidationErrorKind as Kind
 
 from templates.canonical import JsonObject, JsonValue
 from templates.names import nearest
-from templates.problems import Problem, join
+from templates.problems import InvalidDocumentError, Problem, join
 from templates.reasons import Reason
 from templates.schemas import CompiledSchema, cut, pointer_of, subschemas
 from templates.strict_json import shown
 
+_SUGGESTIONS_MAX = 20  # for one object; each takes a comparison with every known field
 _JSON_TYPES: dict[type, str] = {
     dict: "object",
     list: "array",
@@ -49,12 +50,20 @@ class Shape:
         mistyped = {each.pointer for each in found if each.code is Reason.WRONG_TYPE}
         return tuple(each for each in found if each.code is Reason.WRONG_TYPE or each.pointer not in mistyped)
 
+    def require(self, value: JsonValue, error: type[InvalidDocumentError]) -> None:
+        """Raise ``error`` with the first problem: for documents that travelled, which nobody is about to correct."""
+        if (first := self._schema.first_error(value)) is not None:
+            raise error(self._problems(first))
+
     def _problems(self, error: jsonschema_rs.ValidationError) -> Iterator[Problem]:
         pointer = pointer_of(error.instance_path)
         match error.kind:
             case Kind.AdditionalProperties(unexpected):
-                for name in unexpected:
-                    yield Problem(code=Reason.UNKNOWN_FIELD, message=self._unknown(name), pointer=join(pointer, name))
+                for index, name in enumerate(unexpected):
+                    near = nearest(name, self._fields, count=1) if index < _SUGGESTIONS_MAX else ()
+                    hint = f"; did you mean {shown(near[0])}?" if near else ""
+                    message = f"expected a known field, got {shown(name)}{hint}"
+                    yield Problem(code=Reason.UNKNOWN_FIELD, message=message, pointer=join(pointer, name))
             case Kind.Required(name):
                 message = f"expected the field {shown(name)}, got none"
                 yield Problem(code=Reason.MISSING_FIELD, message=message, pointer=pointer)
@@ -63,10 +72,6 @@ class Shape:
                 yield Problem(code=Reason.WRONG_TYPE, message=message, pointer=pointer)
             case _:
                 yield Problem(code=Reason.INVALID_VALUE, message=self._sentence(error), pointer=pointer)
-
-    def _unknown(self, field: str) -> str:
-        near = nearest(field, self._fields, count=1)
-        return f"expected a known field, got {shown(field)}" + (f"; did you mean {shown(near[0])}?" if near else "")
 
     def _sentence(self, error: jsonschema_rs.ValidationError) -> str:
         value: Any = error.instance

@@ -65,6 +65,7 @@ REFUSALS = [
     ({"items": {"allOf": [{"multipleOf": 0.1}] * 30}}, "/items"),
     (_deep(SCHEMA_DEPTH_MAX + 1), ""),
     ({"description": "x" * 65_536}, ""),
+    ({"default": [0] * 4_000}, ""),
 ]
 
 
@@ -117,6 +118,19 @@ def test_every_violation_of_a_value_is_reported_with_its_place() -> None:
     assert {each.pointer for each in found} == {"", "/b~1c", "/d/0", "/d/2"}
     assert schema.violations({"a": 1}) == ()
     assert len(schema.violations({"a": 1, "d": ["long"] * 500}, count_max=7)) == 7
+
+
+def test_a_large_value_is_judged_without_building_every_error() -> None:
+    values: list[Any] = [1] * 100_000
+    one = compile_schema({"items": {"type": "string"}}).violations(values)
+    assert [each.pointer for each in one] == ["/0"]
+    branches = compile_schema({"items": {"anyOf": [{"type": "string", "maxLength": n} for n in range(200)]}})
+    assert [each.message for each in branches.violations(values)] == [
+        "expected a value that fits, got one too large to say where not"
+    ]
+    assert branches.violations(["x"] * 100_000) == ()
+    copied = compile_schema({"required": [f"k{number}" for number in range(900)]})
+    assert len(copied.violations({"text": "x" * 1_000_000})) == 1
 
 
 def test_a_value_that_does_not_fit_is_an_error_with_its_places() -> None:
