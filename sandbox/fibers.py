@@ -309,11 +309,13 @@ class Invocation:
             self.call = None
         _answers.pop(self._answer_id, None)
         self.waiting = None
-        if hasattr(self, "steps"):
-            self.steps.close()
-        self.guest = None
-        if self.is_admitted:
-            self.store.close()
+        try:
+            if hasattr(self, "steps"):
+                self.steps.close()
+        finally:
+            self.guest = None
+            if self.is_admitted:
+                self.store.close()
 
 
 def deadline_passed(limits: SandboxLimits) -> Stopped:

@@ -179,7 +179,10 @@ class Scheduler:
         if invocation.is_admitted:
             fuel = invocation.store.fuel_used()
             self._running_slots -= 1
-        invocation.close()
+        try:
+            invocation.close()
+        except Exception as error:  # noqa: BLE001 - an ABI that fails to tidy up fails its own invocation, not the worker
+            invocation.end(_failure_of(error, invocation))
         if output is not None and len(output) > invocation.limits.output_bytes:
             limit, size = invocation.limits.output_bytes, len(output)
             invocation.end(Failure(FailureKind.OUTPUT, f"expected at most {limit} bytes of output, got {size}"))

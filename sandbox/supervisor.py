@@ -46,6 +46,7 @@ _READ_BYTES: Final = 1 << 18
 _SOURCES_MAX: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _ENDS: Final = {FailureKind.CRASH: "the worker process ended", FailureKind.CANCELLED: "the worker was stopped"}
+_CLOSED: Final = "it closed its socket"
 _ANSWER_TOO_LONG: Final = b'{"error":{"kind":"failed","message":"the answer is too long to be carried"}}'
 
 
@@ -359,6 +360,7 @@ class Worker:
     # --- reading
 
     def _on_readable(self) -> None:
+        """Read once and apply what came."""
         try:
             count = self._socket.recv_into(self._buffer)
         except BlockingIOError:
@@ -367,7 +369,7 @@ class Worker:
             self._kill(f"its socket failed ({error.strerror})")
             return
         if not count:
-            self._kill("it closed its socket")
+            self._kill(_CLOSED)
             return
         try:
             for op, number, payload in self._reader.feed(bytes(self._view[:count])):
@@ -434,7 +436,12 @@ class Worker:
             return
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._fail_all(_reason_of(code))
+        if self._gone is None:
+            self._on_readable()  # what it said last: an outcome that was sent counts
+        reason = _reason_of(code)
+        self._fail_all(reason)
+        if self._gone == _CLOSED:
+            self._gone = reason
         self.exited.set()
 
     def _kill(self, reason: str) -> None:

@@ -44,7 +44,7 @@ async def test_a_worker_that_dies_fails_its_own_invocations_only(
         await asyncio.sleep(0.01)
     assert kinds(await asyncio.gather(*doomed)) == {FailureKind.CRASH}
     await victim.exited.wait()
-    assert number.name in (victim.reason or "") or "socket" in (victim.reason or "")
+    assert number.name in (victim.reason or "")
     assert kinds([await asleep[1]]) == {None}
     assert kinds([await asleep[0]]) == {FailureKind.CRASH}
     with pytest.raises(WorkerError, match="gone"):

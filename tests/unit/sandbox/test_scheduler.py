@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sandbox.engine import Call, EngineError
-from sandbox.fibers import IMPORTS_PER_SLICE, SLICE_NS, Invocation, Steps, Stopped
+from sandbox.fibers import IMPORTS_PER_SLICE, SLICE_NS, Invocation, Program, Steps, Stopped
 from sandbox.outcome import FailureKind
 from tests.isolation import guests
 from tests.isolation.guests import LIMITS
@@ -201,6 +201,29 @@ class Scripted:
         if self._error is not None:
             raise self._error
         return self._output
+
+
+class Untidy:
+    """A program that fails when it is closed."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    def run(self, invocation: Invocation) -> Steps:
+        try:
+            return (yield from self._program.run(invocation))
+        finally:
+            raise LookupError("secret detail")
+
+
+def test_an_abi_that_fails_to_tidy_up_fails_its_own_invocation_only(world: World) -> None:
+    number = world.start(Untidy(world.program(guests.SPINNER)), limits=ENDLESS)
+    world.turns(1)
+    world.scheduler.cancel(number)
+    assert world.ends[number].kind == FailureKind.CANCELLED
+    ended = world.run(Untidy(world.program(guests.ECHO)), b"x")
+    assert (ended.kind, ended.message) == ("CRASH", "the worker failed to run it (LookupError)")
+    assert world.run(guests.ECHO, b"on").output == b"on"
 
 
 @pytest.mark.parametrize(
