@@ -6,7 +6,7 @@ charter: everything else that is signed is derived again from bytes whose digest
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -84,12 +84,12 @@ class Review:
             f"  compared to  {self.active.ref if self.active else 'nothing: no version is active'}",
             "",
             "What it can do, derived on this machine:",
-            *(f"  {one.subject:34} {one.new}" for one in self.entries if one.new),
+            *_rights(self.entries),
             "",
             "What changes:",
         ]
         changed = [one for one in self.entries if one.direction is not Direction.SAME] if self.active else []
-        lines += [f"  {one.direction:9} {one.subject}: {one.old or '-'} → {one.new or '-'}" for one in changed]
+        lines += [f"  {one.direction:9} {_subject(one)}: {one.old or '-'} → {one.new or '-'}" for one in changed]
         if not self.active:
             lines.append("  everything above is new")
         elif not changed:
@@ -97,6 +97,21 @@ class Review:
         if self.source_diff:
             lines += ["", "Source:", self.source_diff.rstrip("\n")]
         return "\n".join(lines)
+
+
+def _subject(entry: Entry) -> str:
+    return entry.subject.lstrip("/").replace("~1", "/").replace("~0", "~")
+
+
+def _rights(entries: Sequence[Entry]) -> Iterator[str]:
+    """One line for each right; what an image imports is fixed and reviewed with it, so that it takes one line."""
+    imports = [one.new for one in entries if one.subject.startswith("/imports/") and one.new]
+    for one in entries:
+        if one.new and not one.subject.startswith("/imports/"):
+            yield f"  {_subject(one):34} {one.new}"
+    if imports:
+        packages = sorted({name.partition("/")[0].partition(".")[0] for name in imports})
+        yield f"  {'imports':34} {len(imports)} interfaces of {', '.join(packages)} (-o json lists them)"
 
 
 def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: Path) -> Review:
