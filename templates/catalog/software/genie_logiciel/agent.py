@@ -151,12 +151,12 @@ SECURITY_WORDS = re.compile(
 )
 BUILTINS = word_set(
     "abs aiter all anext any ascii bin bool breakpoint bytearray bytes callable chr classmethod compile complex "
-    "delattr dict dir divmod enumerate eval exec filter float format frozenset getattr globals hasattr hash help hex id input "
-    "int isinstance issubclass iter len list locals map max memoryview min next object oct open ord pow print property "
-    "range repr reversed round set setattr slice sorted staticmethod str sum super tuple type vars zip BaseException "
-    "Exception ValueError TypeError KeyError IndexError RuntimeError OSError StopIteration AttributeError ImportError "
-    "NameError LookupError ArithmeticError AssertionError EOFError NotImplementedError PermissionError TimeoutError "
-    "ConnectionError FileNotFoundError Warning"
+    "delattr dict dir divmod enumerate eval exec filter float format frozenset getattr globals hasattr hash help hex "
+    "id input int isinstance issubclass iter len list locals map max memoryview min next object oct open ord pow "
+    "print property range repr reversed round set setattr slice sorted staticmethod str sum super tuple type vars zip "
+    "BaseException Exception ValueError TypeError KeyError IndexError RuntimeError OSError StopIteration "
+    "AttributeError ImportError NameError LookupError ArithmeticError AssertionError EOFError NotImplementedError "
+    "PermissionError TimeoutError ConnectionError FileNotFoundError Warning"
 )
 SHELLS = word_set("os.system os.popen commands.getoutput subprocess.getoutput subprocess.getstatusoutput")
 SHELL_ARGUMENT = word_set(
