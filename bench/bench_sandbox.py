@@ -248,6 +248,8 @@ async def neighbours(worker: Worker, echo: Callable[[], Awaitable[Outcome]]) -> 
         hostile = asyncio.ensure_future(worker.invoke(replace(REQUEST, code_id=name, limits=ENDLESS), Echoing()))
         await asyncio.sleep(0.1)
         figure(f"100 callers beside one {name}, p99 / alone", await p99() / alone, "x", bar=2.0)
+        beside = await latencies(echo, 1_000)
+        figure(f"one caller beside one {name}, median", beside[500], "us")
         hostile.cancel()
         await asyncio.gather(hostile, return_exceptions=True)
 

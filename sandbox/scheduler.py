@@ -4,14 +4,17 @@ What an invocation is in, and what moves it on:
 
 | State | Means | Moves on |
 |---|---|---|
-| backlog | all slots are taken | another one ends: ready |
-| ready | has a turn coming, first in, first out | its turn: one slice |
-| running | one slice: until its fuel interval, its share of imports, or a wait | ready, waiting or ended |
-| waiting | its import has no answer yet | answer or timer: ready |
+| backlog | all slots are taken | another one ends: fresh |
+| fresh | has a turn coming: it is new, or its answer is there | its turn: one slice |
+| spent | has a turn coming: it used up its last slice | its turn: one slice |
+| running | one slice: until its fuel interval, its share of imports, or a wait | spent, waiting or ended |
+| waiting | its import has no answer yet | answer or timer: fresh |
 | ended | outcome reported, store discarded | |
 
-From every state but the last, the deadline and a cancellation lead to ended. Only ready invocations are polled. The
-deadline is checked before each slice, at each import, and by a timer for whoever waits.
+Both queues are first in, first out. Fresh ones go first, but after ``FRESH_PER_SPENT`` of them a spent one has its
+turn: whoever does little waits for one slice of those who compute, however many they are, and neither kind starves.
+From every state but the last, the deadline and a cancellation lead to ended. Only fresh and spent invocations are
+polled. The deadline is checked before each slice, at each import, and by a timer for whoever waits.
 """
 
 import heapq
@@ -33,6 +36,8 @@ from sandbox.fibers import (
 from sandbox.outcome import Failure, FailureKind, Usage
 
 _STALE_TIMERS_MIN = 4_096
+_SHORT_ROUND_NS = 150_000
+FRESH_PER_SPENT = 8
 
 
 class Outbox(Protocol):
@@ -57,7 +62,9 @@ class Scheduler:
         self._invocations: dict[int, Invocation] = {}
         self._running_slots = 0
         self._backlog: deque[tuple[Invocation, Program]] = deque()
-        self._ready: deque[Invocation] = deque()
+        self._fresh: deque[Invocation] = deque()
+        self._spent: deque[Invocation] = deque()
+        self._fresh_left = FRESH_PER_SPENT
         self._timers: list[tuple[int, int, int, Answer | None]] = []  # time, order, invocation, answer or its deadline
         self._timer_order = 0
 
@@ -99,7 +106,7 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Nobody has a turn coming: wait for facts, at most until ``next_timer_ns``."""
-        return not self._ready
+        return not self._fresh and not self._spent
 
     @property
     def next_timer_ns(self) -> int | None:
@@ -112,22 +119,33 @@ class Scheduler:
         return len(self._invocations)
 
     def run(self, until_ns: int) -> None:
-        """Fire due timers, then run turns until nobody is ready or the time is over."""
+        """Fire due timers, then run turns until nobody is ready or the time is over.
+
+        A round in which somebody used up a whole slice is a short one: facts that have come meanwhile are worth a look.
+        """
         self._fire_timers()
-        ready, clock = self._ready, self._clock
-        while ready:
-            invocation = ready.popleft()
-            if invocation.number in self._invocations:  # not ended meanwhile
-                self._run_slice(invocation)
-            if clock.monotonic_ns() >= until_ns:
+        fresh, spent, clock = self._fresh, self._spent, self._clock
+        short_until_ns = min(until_ns, clock.monotonic_ns() + _SHORT_ROUND_NS)
+        while fresh or spent:
+            if fresh and (self._fresh_left > 0 or not spent):
+                self._fresh_left -= 1
+                invocation = fresh.popleft()
+            else:
+                self._fresh_left = FRESH_PER_SPENT
+                invocation = spent.popleft()
+            if invocation.number not in self._invocations:  # it has ended meanwhile
+                continue
+            used_up = self._run_slice(invocation)
+            if clock.monotonic_ns() >= (short_until_ns if used_up else until_ns):
                 break
 
-    def _run_slice(self, invocation: Invocation) -> None:
+    def _run_slice(self, invocation: Invocation) -> bool:
+        """Run one slice; True when the invocation used it up and is ready for another."""
         turn, clock = self.turn, self._clock
         began = clock.monotonic_ns()
         if began >= invocation.deadline_ns:
             self._end_at_deadline(invocation)
-            return
+            return False
         turn.invocation, turn.imports_left, turn.ends_ns = invocation, IMPORTS_PER_SLICE, began + SLICE_NS
         invocation.waiting = None
         output = None
@@ -141,21 +159,22 @@ class Scheduler:
             invocation.end(_failure_of(error, invocation))
         else:
             invocation.guest_ns += clock.monotonic_ns() - began
-            self._park(invocation)
-            return
+            return self._park(invocation)
         invocation.guest_ns += clock.monotonic_ns() - began
         self._finish(invocation, output)
+        return False
 
-    def _park(self, invocation: Invocation) -> None:
+    def _park(self, invocation: Invocation) -> bool:
         waiting = invocation.waiting
-        if waiting is None:  # its fuel interval ended
-            self._ready.append(invocation)
-        elif waiting.finish is None:  # its share of the slice ended
-            waiting.ready = True
-            self._ready.append(invocation)
-        elif not invocation.has_deadline_timer:
+        if waiting is None or waiting.finish is None:  # its fuel interval, or its share of imports or time, has ended
+            if waiting is not None:
+                waiting.ready = True
+            self._spent.append(invocation)
+            return True
+        if not invocation.has_deadline_timer:
             invocation.has_deadline_timer = True
             self._set_timer(invocation.deadline_ns, invocation.number, None)
+        return False
 
     def _admit(self, invocation: Invocation, program: Program) -> None:
         limits = invocation.limits
@@ -170,7 +189,7 @@ class Scheduler:
             memories=limits.memories,
         )
         invocation.steps = program.run(invocation)
-        self._ready.append(invocation)
+        self._fresh.append(invocation)
 
     def _finish(self, invocation: Invocation, output: bytes | None) -> None:
         """End an invocation in whatever state it is, and give its slot to the next."""
@@ -214,7 +233,7 @@ class Scheduler:
     def _give(self, invocation: Invocation, answer: Answer, value: bytes) -> None:
         if not answer.ready:
             answer.value, answer.ready = value, True
-            self._ready.append(invocation)
+            self._fresh.append(invocation)
 
     def _set_timer(self, at_ns: int, number: int, answer: Answer | None) -> None:
         self._timer_order += 1

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from sandbox.engine import Call, EngineError
+from sandbox.engine import FUEL_PER_SLICE, Call, EngineError
 from sandbox.fibers import IMPORTS_PER_SLICE, SLICE_NS, Invocation, Program, Steps, Stopped
 from sandbox.outcome import FailureKind
+from sandbox.scheduler import FRESH_PER_SPENT
 from tests.isolation import guests
 from tests.isolation.guests import LIMITS
 from tests.unit.sandbox.fiber_world import FakeClock, World
@@ -37,6 +38,26 @@ def test_everyone_gets_a_turn_before_anyone_gets_a_second(world: World) -> None:
     world.turns(6)
     assert world.order == ordinary
     assert spinner not in world.ends
+
+
+def test_a_newcomer_waits_for_one_slice_however_many_compute(world: World) -> None:
+    for _ in range(8):
+        world.start(guests.SPINNER, limits=ENDLESS)
+    world.turns(20)
+    newcomer = world.start(guests.ECHO, b"x")
+    world.turns(2)
+    assert newcomer in world.ends
+
+
+def test_those_who_compute_have_their_turns_among_many_newcomers(world: World) -> None:
+    spinner = world.start(guests.SPINNER, limits=ENDLESS)
+    world.turns(1)
+    before = world.scheduler._invocations[spinner].store.fuel_used()
+    for _ in range(3 * (FRESH_PER_SPENT + 1)):
+        world.start(guests.ECHO, b"x")
+        world.turns(1)
+    slices = (world.scheduler._invocations[spinner].store.fuel_used() - before) / FUEL_PER_SLICE
+    assert 2 <= slices <= 4
 
 
 def test_a_guest_that_hammers_imports_is_suspended_within_its_share(world: World) -> None:
