@@ -133,8 +133,6 @@ class Charter:
             yield f"expected reviewers of {name} among the persons, got {', '.join(strangers)}"
         if domain.threshold > len(domain.reviewers):
             yield f"expected a threshold of {name} that {len(domain.reviewers)} can reach, got {domain.threshold}"
-        if (domain.ceiling is None) != (domain.threshold_above_ceiling is None):
-            yield f"expected ceiling and threshold_above_ceiling of {name} together, got one of them"
         above = domain.threshold_above_ceiling
         if above is not None and not domain.threshold <= above <= len(domain.reviewers):
             yield (

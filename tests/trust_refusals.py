@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tuf.api.metadata import Metadata, Snapshot, TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets
 
 from templates.bundle import Bundle
 from templates.canonical import canonical_bytes
@@ -16,6 +16,7 @@ from templates.trusted_set import (
     Belief,
 )
 from tests.trust_forgery import (
+    COMPACT,
     TOO_LONG,
     first_replaced,
     forged,
@@ -31,6 +32,7 @@ from tests.trust_world import (
     entry,
     role_keys,
     root,
+    signer,
     targets,
     template,
 )
@@ -116,6 +118,22 @@ def _other_charter(**changes: Any) -> Offer:
     return build
 
 
+def _root_without_a_key() -> bytes:
+    metadata: Metadata[Root] = Metadata.from_bytes(root(version=2))
+    del metadata.signed.keys[signer("timestamp").public_key.keyid]
+    metadata.sign(signer("root-a"))
+    metadata.sign(signer("root-b"), append=True)
+    return metadata.to_bytes(COMPACT)
+
+
+def _renumbered_plan(bundle: Bundle) -> Bundle:
+    def change(signed: Snapshot) -> None:
+        signed.meta["plan.json"].version = 2
+
+    files = {path.replace("1.plan.json", "2.plan.json"): data for path, data in bundle.files.items()}
+    return forged(Bundle(files=files), "snapshot", change)
+
+
 def _other_plan(data: bytes) -> Offer:
     def change(signed: Targets) -> None:
         signed.targets["plan.json"] = TargetFile.from_data("plan.json", data, ["sha256"])
@@ -158,7 +176,16 @@ REFUSALS: dict[str, tuple[Reason, Offer]] = {
         Reason.METADATA_INVALID,
         _roots(root(version=2, timestamp=role_keys("timestamp", threshold=2))),
     ),
+    "a root whose version is no number": (
+        Reason.METADATA_INVALID,
+        _roots(first_replaced(root(version=2), b'"version":2', b'"version":true')),
+    ),
+    "a root that names a key and does not have it": (Reason.METADATA_MISSING, _roots(_root_without_a_key())),
     # T3
+    "a timestamp with a fraction": (
+        Reason.METADATA_INVALID,
+        _forge("timestamp", raw=lambda data: first_replaced(data, b'"signed_at"', b'"half":0.5,"signed_at"')),
+    ),
     "no timestamp": (Reason.METADATA_MISSING, _edit(lambda bundle: without(bundle, "timestamp"))),
     "a timestamp signed by a stranger": (Reason.METADATA_UNDER_THRESHOLD, _forge("timestamp", by=("mallory",))),
     "a timestamp signed by the snapshot key": (Reason.METADATA_UNDER_THRESHOLD, _forge("timestamp", by=("snapshot",))),
@@ -259,6 +286,7 @@ REFUSALS: dict[str, tuple[Reason, Offer]] = {
     ),
     "a library that delegates further": (Reason.METADATA_INVALID, _forge("library-docs", _delegate_further)),
     "a library with a duplicate key": (Reason.METADATA_INVALID, _forge("library-docs", raw=_duplicate_version)),
+    "a plan of another version than the snapshot says": (Reason.METADATA_MISMATCH, _edit(_renumbered_plan)),
     # T9
     "no plan.json": (Reason.TARGET_MISSING, _edit(lambda bundle: without(bundle, "targets/plan.json"))),
     "a plan.json that is not listed": (Reason.TARGET_MISSING, _forge("plan", lambda signed: signed.targets.clear())),

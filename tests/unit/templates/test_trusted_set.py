@@ -115,6 +115,15 @@ def test_a_development_charter_is_for_nodes_in_development() -> None:
     refused(Reason.DEVELOPMENT_MODE, bundle, pinned(world))
 
 
+@pytest.mark.parametrize(
+    ("of_root", "of_charter"), [(Mode.PRODUCTION, Mode.DEVELOPMENT), (Mode.DEVELOPMENT, Mode.PRODUCTION)]
+)
+def test_root_and_charter_are_of_one_mode(of_root: Mode, of_charter: Mode) -> None:
+    world = World(roots=[root(mode=of_root)], charter=charter(mode=of_charter))
+    lenient = replace(NODE, production=False)
+    refused(Reason.METADATA_MISMATCH, world.publish().bundle(), pinned(world), installation=lenient)
+
+
 # The traitor: every online key, and no reviewer
 
 
