@@ -176,12 +176,17 @@ def _sign(
     libraries = {
         domain: library for domain, library in material.library.by_domain().items() if domain in charter.domains
     }
+    validity = terms.validity(charter)
+    if metadata is not None and len(material.trust.roots) > sum(name.endswith(".root.json") for name in metadata):
+        # A snapshot does not list roots: without a new number, nodes would not hear of the new root. One that is to
+        # last more than twice as long as the present one is always signed anew.
+        validity = replace(validity, snapshot_s=2 * validity.snapshot_s + 1)
     generation = publish(
         trust=material.trust,
         libraries=libraries,
         plan=material.plan,
         signers=terms.signers,
-        validity=terms.validity(charter),
+        validity=validity,
         now=now,
         previous=metadata,
     )

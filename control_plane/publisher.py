@@ -348,9 +348,13 @@ class Publisher:
                 states={ref: state for ref, state in states.items() if self._states.get(ref) is not state},
                 bundles_kept=BUNDLES_KEPT,
             )
+        renewed = self._present is not None and self._present.number == published.number
         self._states = states
         self._believe(published)
-        self._audience.published(published, update, urgent=urgent)
+        if renewed:  # nothing but the lease was new
+            self._audience.lease_renewed(published, update)
+        else:
+            self._audience.published(published, update, urgent=urgent)
         self._telemetry.count(PUBLICATIONS)
         for withdrawn in set(material.plan.entries) - set(published.material.plan.entries):
             log.warning(Event.VERSION_WITHDRAWN, template=str(withdrawn.template), generation=published.number)
@@ -390,7 +394,9 @@ class Publisher:
             )
             await self._republish(material, ground, author="", cause="rebuilt from records")
             return
+        update = await asyncio.to_thread(encode, restored)
         self._believe(restored)
+        self._audience.published(restored, update, urgent=False)
         log.info(Event.STATE_RESTORED, generation=restored.number, templates=len(material.library.approved))
         if is_refresh_due(restored, terms=self._terms, now=self._clock()):
             await self.refresh()

@@ -195,6 +195,8 @@ class SqliteStore:
     ) -> None:
         """Store a signed generation and everything that it means, at once or not at all.
 
+        A generation that is stored already (nothing but its lease was new) keeps its line in the list.
+
         Args:
             state: the generation, its complete metadata, belief and trust documents; they replace the stored ones.
             changes: changes to be written whole, before ``states``.
@@ -204,7 +206,8 @@ class SqliteStore:
         record = state.generation
         with self._engine.begin() as connection:
             connection.execute(
-                sa.insert(_generations).values(
+                insert(_generations)
+                .values(
                     number=record.number,
                     created_at=int(record.created_at.timestamp()),
                     cause=record.cause,
@@ -212,6 +215,7 @@ class SqliteStore:
                     plan=record.plan.to_bytes(),
                     bundle_sha256=record.bundle_sha256,
                 )
+                .on_conflict_do_update(index_elements=["number"], set_={"bundle_sha256": record.bundle_sha256})
             )
             connection.execute(
                 sa.update(_generations)

@@ -1,0 +1,223 @@
+"""What `control_plane.sqlite_store` promises: what returned is on the disk, a generation whole or not at all."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from control_plane.fleet import NodeView, Refusal
+from control_plane.push import Stage
+from control_plane.review import Change, ChangeState
+from control_plane.sqlite_store import GenerationRecord, SignedState, SqliteStore
+from templates.names import TemplateRef
+from templates.plan import Plan, PlanEntry
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore.open(tmp_path / "state.db")
+    yield opened
+    opened.close()
+
+
+def change(ref: str = "docs/echo@1.0.0", **members: object) -> Change:
+    base = Change(
+        number=0,
+        state=ChangeState.IN_REVIEW,
+        ref=TemplateRef.parse(ref),
+        sha256="a" * 64,
+        author="alice",
+        created_at=NOW,
+        filename="template.json",
+        document=b"{}",
+        resolved=b"{ }",
+        statement=b"{  }",
+        code_sha256="b" * 64,
+        request_id="",
+        warnings=("no examples",),
+    )
+    return replace(base, **members)  # type: ignore[arg-type]
+
+
+def signed(number: int, *refs: str, **files: bytes) -> SignedState:
+    entries = tuple(PlanEntry(template=TemplateRef.parse(ref), sha256="a" * 64) for ref in refs)
+    return SignedState(
+        generation=GenerationRecord(
+            number=number,
+            created_at=NOW,
+            cause=f"cause {number}",
+            author="bob",
+            plan=Plan(environment="test", entries=entries),
+            bundle_sha256=f"{number:064x}",
+        ),
+        metadata={"timestamp.json": b"t", **files},
+        belief=b"belief",
+        trust={"1.root.json": b"r"},
+    )
+
+
+def test_a_change_is_read_as_it_was_written(store: SqliteStore) -> None:
+    written = change()
+    number = store.add_change(written, report=("c" * 64, b"report"))
+    assert store.change(number) == replace(written, number=number)
+    assert store.change_of_version(written.ref) == replace(written, number=number)
+    assert store.report("c" * 64) == b"report"
+    assert store.report("d" * 64) is None
+    assert store.change(number + 1) is None
+
+
+def test_numbers_are_never_used_again(store: SqliteStore) -> None:
+    assert [store.add_change(change(f"docs/echo@1.0.{patch}")) for patch in range(3)] == [1, 2, 3]
+
+
+def test_one_change_per_version_and_per_request(store: SqliteStore) -> None:
+    first = store.add_change(change(request_id="r"))
+    with pytest.raises(sa.exc.IntegrityError):
+        store.add_change(change())
+    with pytest.raises(sa.exc.IntegrityError):
+        store.add_change(change("docs/other@1.0.0", request_id="r"))
+    store.add_change(change("docs/other@1.0.0", request_id="r", author="bob"))
+    stored = store.change_of_request("alice", "r")
+    assert stored is not None
+    assert stored.number == first
+    store.save_change(replace(stored, state=ChangeState.REJECTED))
+    assert store.change_of_version(stored.ref) is None
+    store.add_change(change())
+
+
+def test_changes_are_listed_newest_first_in_pages(store: SqliteStore) -> None:
+    for patch in range(5):
+        store.add_change(change(f"docs/echo@1.0.{patch}"))
+    assert [each.number for each in store.changes(limit=2)] == [5, 4]
+    assert [each.number for each in store.changes(before=4, limit=2)] == [3, 2]
+    assert store.changes(state=ChangeState.ACTIVE) == []
+
+
+def test_a_generation_is_read_as_it_was_committed(store: SqliteStore) -> None:
+    assert store.signed_state() is None
+    written = change(envelope=b"e", generation=1)
+    number = store.add_change(written)
+    state = signed(1, "docs/echo@1.0.0", **{"1.snapshot.json": b"s"})
+    store.commit_generation(
+        state,
+        changes=[replace(written, number=number)],
+        states={written.ref: ChangeState.ACTIVE},
+        bundles_kept=8,
+    )
+    assert store.signed_state() == state
+    assert store.generation(1) == state.generation
+    assert store.generation(2) is None
+    (published,) = store.published()
+    assert (published.state, published.envelope) == (ChangeState.ACTIVE, b"e")
+    assert store.referenced_blobs() == {"b" * 64, f"{1:064x}"}
+
+
+def test_the_newest_generation_replaces_the_files_of_the_one_before(store: SqliteStore) -> None:
+    store.commit_generation(signed(1, old=b"1", both=b"1"), states={}, bundles_kept=8)
+    store.commit_generation(signed(2, new=b"2", both=b"2"), states={}, bundles_kept=8)
+    state = store.signed_state()
+    assert state is not None
+    assert state.metadata == {"timestamp.json": b"t", "new": b"2", "both": b"2"}
+    assert [each.number for each in store.generations()] == [2, 1]
+    assert [each.number for each in store.generations(before=2)] == [1]
+
+
+def test_a_generation_is_stored_whole_or_not_at_all(store: SqliteStore) -> None:
+    store.commit_generation(signed(1), states={}, bundles_kept=8)
+    with pytest.raises(sa.exc.IntegrityError):
+        store.commit_generation(
+            signed(2, "docs/echo@1.0.0"),
+            changes=[change(number=store.add_change(change()), document=None)],
+            states={},
+            bundles_kept=8,
+        )
+    state = store.signed_state()
+    assert state is not None
+    assert state.generation.number == 1
+
+
+def test_the_same_generation_again_keeps_its_line(store: SqliteStore) -> None:
+    store.commit_generation(signed(1), states={}, bundles_kept=8)
+    again = signed(1)
+    again = replace(again, generation=replace(again.generation, cause="rebuilt", bundle_sha256="f" * 64))
+    store.commit_generation(again, states={}, bundles_kept=8)
+    (record,) = store.generations()
+    assert (record.cause, record.bundle_sha256) == ("cause 1", "f" * 64)
+
+
+def test_old_bundles_are_let_go(store: SqliteStore) -> None:
+    for number in range(1, 6):
+        store.commit_generation(signed(number), states={}, bundles_kept=2)
+    assert store.referenced_blobs() == {f"{4:064x}", f"{5:064x}"}
+    assert len(store.generations()) == 5
+
+
+def test_a_lease_replaces_timestamp_and_belief_only(store: SqliteStore) -> None:
+    store.commit_generation(signed(1, snapshot=b"s"), states={}, bundles_kept=8)
+    store.save_lease(b"t2", b"belief 2")
+    state = store.signed_state()
+    assert state is not None
+    assert state.metadata == {"timestamp.json": b"t2", "snapshot": b"s"}
+    assert state.belief == b"belief 2"
+
+
+def test_nodes_are_remembered_as_not_connected(store: SqliteStore) -> None:
+    refusal = Refusal(
+        generation=3, phase="VERIFY", template="", reason="METADATA_EXPIRED", message="m", retryable=False
+    )
+    view = NodeView(id="node-1", seen_at=NOW, connected=True, generation=2, stage=Stage.ACTIVE, refusal=refusal)
+    store.save_nodes([view])
+    store.save_nodes([replace(view, in_flight=7, agents=3)])
+    assert store.nodes() == [replace(view, connected=False, agents=3)]
+
+
+def test_it_is_all_there_for_the_next_process(store: SqliteStore, tmp_path: Path) -> None:
+    store.add_change(change())
+    store.commit_generation(signed(1), states={}, bundles_kept=8)
+    store.close()
+    again = SqliteStore.open(tmp_path / "state.db")
+    assert again.change(1) is not None
+    assert again.signed_state() == signed(1)
+    again.close()
+
+
+def test_writes_are_durable_and_readers_are_not_held_up(store: SqliteStore, tmp_path: Path) -> None:
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    errors: list[BaseException] = []
+
+    def write(start: int) -> None:
+        try:
+            for number in range(start, start + 10):
+                store.add_change(change(f"docs/echo@1.0.{number}"))
+        except sa.exc.SQLAlchemyError as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=write, args=(start,)) for start in range(0, 40, 10)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert errors == []
+    assert len(store.changes(limit=100)) == 40
+
+
+def test_a_failed_migration_leaves_no_half_schema(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "state.db")
+    connection.execute("CREATE TABLE nodes (id INTEGER)")  # the last table that the first migration makes
+    connection.commit()
+    connection.close()
+    with pytest.raises(sa.exc.OperationalError):
+        SqliteStore.open(tmp_path / "state.db")
+    connection = sqlite3.connect(tmp_path / "state.db")
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    connection.close()
+    assert "changes" not in tables
