@@ -75,12 +75,12 @@ class LocalFleet:
                 )
 
     def start(self) -> None:
-        """Start everything and wait until each process answers."""
+        """Start everything and wait until each process serves."""
         for process in self.processes:
             process.start()
         self.control_plane.wait_ready()
         for node in self.nodes.values():
-            node.wait_alive()
+            node.wait_ready()
 
 
 def _common(profile: Profile, prefix: str, name: str, address: str) -> dict[str, str]:

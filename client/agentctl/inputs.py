@@ -1,7 +1,9 @@
 """Input from an argument, a file (``@file``) or standard input (``-``)."""
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,3 +40,18 @@ def read_file_argument(path: str) -> tuple[str, bytes]:
         return path, Path(path).read_bytes()
     except OSError as error:
         raise click.BadParameter(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_object(text: str, *, option: str) -> dict[str, Any]:
+    """Return the JSON object that ``text`` (an argument, ``@file`` or ``-``) holds.
+
+    Raises:
+        click.BadParameter: not JSON, or another value.
+    """
+    try:
+        value = json.loads(read_input(text))
+    except ValueError as error:
+        raise click.BadParameter(f"expected a JSON object, got {error}", param_hint=option) from error
+    if not isinstance(value, dict):
+        raise click.BadParameter(f"expected a JSON object, got {type(value).__name__}", param_hint=option)
+    return value

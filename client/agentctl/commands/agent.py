@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from client.agentctl import connections
-from client.agentctl.inputs import read_input
+from client.agentctl.inputs import read_input, read_object
 from client.agentctl.output import bullet_lines, emit, emit_table, is_json, note, printable
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ def agent() -> None:
 @click.option("--node", default="", help="Node to create it on; any by default.")
 def create(template: str, suffix: str, config: str, node: str) -> None:
     """Create an agent of TEMPLATE (domain/name, or a bare name)."""
-    try:
-        value = json.loads(read_input(config))
-    except ValueError as error:
-        raise click.BadParameter(f"expected a JSON object, got {error}", param_hint="--config") from error
+    value = read_object(config, option="--config")
     found = connections.profile()
     with connections.agent_factory(found) as factory:
         made = factory.create_agent(template, suffix, value, address=found.nodes[node] if node else None)

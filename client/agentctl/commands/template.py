@@ -9,7 +9,7 @@ import click
 from client.agentctl import connections
 from client.agentctl.commands.change import change_values
 from client.agentctl.exit_codes import ExitCode
-from client.agentctl.inputs import read_file_argument, read_input
+from client.agentctl.inputs import read_file_argument, read_input, read_object
 from client.agentctl.output import emit, emit_table, fail_line, is_json, note, printable, progress, warn
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def run(
     found: LocalRun = run_template(
         file,
         text=read_input(text),
-        config=json.loads(read_input(config)),
+        config=read_object(config, option="--config"),
         granted=frozenset(grants),
         parents=parents,
         image=image,
