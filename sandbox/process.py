@@ -5,6 +5,7 @@ working directory. The child then calls ``confine`` before it reads a byte from 
 (namespaces, Landlock, seccomp) belongs into ``confine``, whose result is the level that was reached.
 """
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -114,9 +115,9 @@ def thread_count() -> int:
 
 
 def prefer_as_victim() -> None:
-    """Ask the kernel to kill this process first when memory runs out."""
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - a switch, not a file
-        file.write("1000")
+    """Ask the kernel to kill this process first when memory runs out; without effect where /proc is read-only."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def reaches(level: Level, demanded: Level) -> bool:

@@ -56,7 +56,8 @@ class WorkerSettings:
 
     ``slots`` invocations are in flight at once, further ones wait in the worker; ``jail`` is the lowest level of
     isolation that is acceptable: a worker that reaches less is refused. ``grace_ms`` is what a worker gets beyond an
-    invocation's deadline before it is killed.
+    invocation's deadline before it is killed. ``memory_slot_bytes`` is the most memory that any invocation in this
+    worker can have, whatever its limits say; it is address space, not memory.
     """
 
     slots: int = 1_000
@@ -169,6 +170,9 @@ class Worker:
         except TimeoutError:
             await worker.stop()
             raise WorkerError(f"expected a worker to be ready within {settings.start_timeout_s} s") from None
+        except WorkerError:
+            await worker.stop()
+            raise WorkerError(f"expected a worker with {settings.slots} slots to start; {worker.reason}") from None
         except BaseException:
             await worker.stop()
             raise

@@ -200,7 +200,17 @@ def load_program(engine: Engine, descriptor: int, abi: Abi, turn: Turn, *, can_o
 
 def main(descriptor: int, arguments: Sequence[str]) -> None:
     """Be a worker on this socket. ``arguments``: slots, bytes of a memory slot, the supervisor's pid."""
-    slots, memory_slot_bytes, parent = map(int, arguments)
+    with socket.socket(fileno=descriptor) as sock:
+        sock.setblocking(True)
+        try:
+            _be_worker(sock, *map(int, arguments))
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
+            sock.sendall(frame(Op.FAILED, 0, text[:MESSAGE_BYTES_MAX]))
+            raise
+
+
+def _be_worker(sock: socket.socket, slots: int, memory_slot_bytes: int, parent: int) -> None:
     process.prefer_as_victim()
     level = process.confine(process.ProcessLimits(), parent=parent)
     engine = Engine(EngineSettings(slots=slots, memory_slot_bytes=memory_slot_bytes))
@@ -208,13 +218,6 @@ def main(descriptor: int, arguments: Sequence[str]) -> None:
         raise process.ProcessError(f"expected one thread, got {threads}")
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
-    with socket.socket(fileno=descriptor) as sock:
-        sock.setblocking(True)
-        server = Server(sock, engine, slots=slots)
-        sock.sendall(frame(Op.READY, 0, pack_ready(Ready(level, fingerprint()))))
-        try:
-            server.serve()
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
-            sock.sendall(frame(Op.FAILED, 0, text[:MESSAGE_BYTES_MAX]))
-            raise
+    server = Server(sock, engine, slots=slots)
+    sock.sendall(frame(Op.READY, 0, pack_ready(Ready(level, fingerprint()))))
+    server.serve()

@@ -118,6 +118,11 @@ async def test_a_level_of_isolation_that_is_not_reached_is_refused() -> None:
         await Worker.start(WorkerSettings(slots=5, jail="full"))
 
 
+async def test_a_worker_that_cannot_start_says_why() -> None:
+    with pytest.raises(WorkerError, match="2000000 slots to start; it was ended by SIGABRT"):
+        await Worker.start(WorkerSettings(slots=2_000_000))
+
+
 async def test_code_that_does_not_fit_is_refused_and_the_worker_serves_on(workers: tuple[Worker, Worker]) -> None:
     worker, _ = workers
     good = guests.compiled(guests.ECHO)
