@@ -5,14 +5,14 @@ and raises an error with its own reason; belief changes only in the last one, by
 the earlier belief in place, newer roots excepted: a node persists `verify_roots` at once.
 
 T1   roots [5.3]: from the trusted one over every newer one, each signed by its predecessor's threshold and its own
-T2   the newest root [5.3.10] has not expired; environment and mode are those of this installation; this machine's clock
-     is not behind what it believed before
-T3   timestamp [5.4]: signed; not older than the one believed; not expired
+T2   the newest root [5.3.10] has not expired; environment and mode are those of this installation; root and targets
+     have no online key; this machine's clock is not behind what it believed before
+T3   timestamp [5.4]: signed; not older than the one believed, nor the same number for another generation; not expired
 T4   snapshot [5.5]: the file that timestamp names; signed; not older, not another state of the same generation; every
      role that was there before is still there; not expired
 T5   targets [5.6]: the file that snapshot names; signed; not older; not expired; lists the charter and nothing else,
      delegates ``plan`` and one library per domain of the charter, each with its own paths
-T6   charter: the target that targets lists; its version, environment and mode
+T6   charter: the target that targets lists; its version, environment and mode; no person has an online key
 T7   lease: signed in the past, no longer than the charter allows
 T8   plan and libraries [5.6.7]: the files that snapshot names; signed; not older; not expired
 T9   plan.json: the target that its role lists; environment
@@ -69,6 +69,7 @@ from templates.trusted_set_layout import (
     PLAN_ROLE,
     check_code_is_listed,
     check_delegations,
+    delegated_names,
     read_document_path,
 )
 from templates.trusted_set_roles import (
@@ -80,6 +81,7 @@ from templates.trusted_set_roles import (
     is_root_file,
     load,
     newest_root,
+    online_keyids,
     role_of,
     trusted_root,
     verify,
@@ -225,7 +227,7 @@ class _Update:
         timestamp = self._timestamp(root, forgotten=forgotten)  # T3
         snapshot, snapshot_sha256 = self._snapshot(root, timestamp, forgotten=forgotten)  # T4
         targets = self._delegate(role_of(root, "targets"), snapshot)  # T5
-        charter = self._charter(targets, mode=mode)  # T6
+        charter = self._charter(targets, root, mode=mode)  # T6
         lease = _lease(timestamp, charter=charter, clock_skew_s=self._installation.clock_skew_s, now=self._now)  # T7
         delegated = self._delegated(targets, charter, snapshot, forgotten=forgotten)  # T8
         plan = self._plan(delegated[PLAN_ROLE])  # T9
@@ -270,6 +272,10 @@ class _Update:
         if mode not in tuple(Mode):
             raise MetadataInvalidError(f"expected a mode, {' or '.join(Mode)}, got {mode!r}", role="root")
         self._check_mode("root", Mode(mode))
+        online = online_keyids(root)
+        for name in ("root", "targets"):
+            if role_of(root, name).keyids & online:
+                raise MetadataInvalidError(f"expected offline keys for {name}, got an online one", role="root")
         return Mode(mode)
 
     def _check_environment(self, role: str, got: str) -> None:
@@ -302,6 +308,13 @@ class _Update:
         floor = 0 if forgotten else self._floor(role)
         if signed.version < floor:
             raise MetadataRollbackError(role="timestamp", trusted=floor, offered=signed.version)
+        mark = self._belief.mark
+        if mark is not None and signed.version == floor and signed.snapshot_meta.version > mark.generation:
+            raise MetadataMismatchError(
+                f"expected version {floor} to name generation {mark.generation}, as before, "
+                f"got {signed.snapshot_meta.version}",
+                role="timestamp",
+            )
         if not self._from_disk:
             check_not_expired(signed, role="timestamp", now=self._now)
         self._believe(role, signed)
@@ -344,7 +357,7 @@ class _Update:
         self._believe(role, signed)
         return signed
 
-    def _charter(self, targets: Targets, *, mode: Mode) -> Charter:
+    def _charter(self, targets: Targets, root: Root, *, mode: Mode) -> Charter:
         if set(targets.targets) != {CHARTER_PATH}:
             raise MetadataInvalidError(
                 f"expected {CHARTER_PATH} alone, got {sorted(targets.targets)[:5]}", role="targets"
@@ -361,14 +374,17 @@ class _Update:
                 f"expected the charter in the root's mode {mode}, got {charter.mode}", role="targets"
             )
         check_delegations(targets, charter)
+        online = online_keyids(root).union(*(role_of(targets, name).keyids for name in delegated_names(charter)))
+        for person, keys in charter.persons.items():
+            if keys.keys() & online:
+                raise MetadataInvalidError(f"expected keys of its own for {person}, got an online one", role="targets")
         return charter
 
     def _delegated(
         self, targets: Targets, charter: Charter, snapshot: Snapshot, *, forgotten: bool
     ) -> Mapping[str, Targets]:
-        names = (PLAN_ROLE, *(f"{LIBRARY_PREFIX}{domain}" for domain in sorted(charter.domains)))
         verified = {}
-        for name in names:
+        for name in delegated_names(charter):
             role = role_of(targets, name)
             signed = self._delegate(role, snapshot)
             if signed.delegations is not None:

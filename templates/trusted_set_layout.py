@@ -39,6 +39,11 @@ def read_document_path(path: str) -> tuple[TemplateRef, bool] | None:
     return TemplateRef.parse(f"{found['domain']}/{found['name'] or found['approval']}"), found["name"] is None
 
 
+def delegated_names(charter: Charter) -> tuple[str, ...]:
+    """Return the roles below targets: the plan, and one library per domain."""
+    return (PLAN_ROLE, *(f"{LIBRARY_PREFIX}{domain}" for domain in sorted(charter.domains)))
+
+
 def check_delegations(targets: Targets, charter: Charter) -> None:
     """The second half of T5, which needs the charter: who may say what is fixed, not found."""
     expected = {PLAN_ROLE: [PLAN_PATH]} | {

@@ -85,6 +85,11 @@ def role_of(delegator: Root | Targets, name: str) -> Role:
     return Role(name=name, keys=keys, threshold=delegated.threshold)
 
 
+def online_keyids(root: Root) -> frozenset[str]:
+    """Return the keys of the roles that a control plane signs by itself, as far as root names them."""
+    return role_of(root, "snapshot").keyids | role_of(root, "timestamp").keyids
+
+
 def verify(role: Role, metadata: Metadata[T]) -> T:
     """Return what ``metadata`` says if enough distinct keys of the role signed it (section 5.3.4 and its like)."""
     try:

@@ -180,6 +180,14 @@ REFUSALS: dict[str, tuple[Reason, Offer]] = {
         Reason.METADATA_INVALID,
         _roots(first_replaced(root(version=2), b'"version":2', b'"version":true')),
     ),
+    "a root whose charter's key is online": (
+        Reason.METADATA_INVALID,
+        _roots(root(version=2, targets=role_keys("timestamp"))),
+    ),
+    "a root with its own key online": (
+        Reason.METADATA_INVALID,
+        _roots(root(version=2, snapshot=role_keys("snapshot", "root-a"))),
+    ),
     "a root that names a key and does not have it": (Reason.METADATA_MISSING, _roots(_root_without_a_key())),
     # T3
     "a timestamp with a fraction": (
@@ -252,6 +260,14 @@ REFUSALS: dict[str, tuple[Reason, Offer]] = {
     "a charter of another environment": (Reason.WRONG_ENVIRONMENT, _other_charter(environment="staging")),
     "a development charter under a production root": (Reason.DEVELOPMENT_MODE, _other_charter(mode="development")),
     "a charter that contradicts itself": (Reason.CHARTER_INVALID, _other_charter(staleness_s_max=1)),
+    "a reviewer whose key is the plan's": (
+        Reason.METADATA_INVALID,
+        lambda: offer(targets=targets(charter(), plan=role_keys("plan", "alice"))),
+    ),
+    "a reviewer whose key is the timestamp's": (
+        Reason.METADATA_INVALID,
+        lambda: offer(roots=[root(timestamp=role_keys("timestamp", "alice"))]),
+    ),
     # T7
     "a lease longer than the charter allows": (Reason.LEASE_TOO_LONG, lambda: offer(validity=TOO_LONG)),
     "a lease from the future": (

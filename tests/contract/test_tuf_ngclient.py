@@ -133,6 +133,10 @@ STRICTER = {
     "a charter that contradicts itself": "T6",
     "a plan.json of another environment": "T9",
     "a plan.json that is none": "T9",
+    # keys stay on their side
+    "a root with its own key online": "T2",
+    "a reviewer whose key is the plan's": "T6",
+    "a reviewer whose key is the timestamp's": "T6",
     # one role names another by length and SHA-256, always
     "a timestamp that names no hash": "T4",
     "a timestamp that names no length": "T4",

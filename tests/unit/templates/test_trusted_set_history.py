@@ -120,6 +120,18 @@ def test_two_states_of_one_generation_are_refused() -> None:
     refused(Reason.GENERATION_CONFLICT, second.publish().bundle(), believed.belief)
 
 
+def test_one_timestamp_does_not_name_two_generations() -> None:
+    world = ready_world()
+    believed = accepted_at(world)
+    world.plan = replace(world.plan, entries=())
+
+    def same_number(signed: Any) -> None:
+        signed.version = 1
+
+    again = forged(world.publish().bundle(), "timestamp", same_number)
+    refused(Reason.METADATA_MISMATCH, again, believed.belief, match="expected version 1 to name generation 1")
+
+
 def test_a_role_that_was_listed_must_stay_listed() -> None:
     bundle, belief = offer()
     believed = believe(bundle, belief).belief
