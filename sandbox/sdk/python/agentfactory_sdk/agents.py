@@ -1,7 +1,12 @@
 """Other agents. Needs a grant ``agents`` that names the template; the other template's ``callers`` must allow it too.
 
-outline = agents.invoke("documentation/documentaliste", text)
-report = json.loads(agents.invoke("engineering/genie_logiciel", {"source": source}))
+    >>> from agentfactory_sdk import agents
+    >>> agents.invoke("documentation/documentaliste", "# Title")
+    'an outline of # Title'
+    >>> agents.invoke("documentation/documentaliste", {"text": "# Title"})
+    'an outline of {"text": "# Title"}'
+
+The other agent runs with its template's default configuration.
 """
 
 import json

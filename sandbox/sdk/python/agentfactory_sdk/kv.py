@@ -2,13 +2,22 @@
 
 Every value carries a version, so that two invocations at once cannot overwrite each other unseen:
 
-    entry = kv.get("visits")
-    count = int(entry.value) if entry else 0
-    kv.put("visits", str(count + 1), expected=entry.version if entry else 0)   # ConflictError if somebody was faster
+    >>> from agentfactory_sdk import kv
+    >>> kv.put("visits", "41", expected=kv.MUST_NOT_EXIST)
+    1
+    >>> entry = kv.get("visits")
+    >>> kv.put("visits", "42", expected=entry.version)
+    2
+    >>> kv.put("visits", "43", expected=entry.version)
+    Traceback (most recent call last):
+    agentfactory_sdk.errors.ConflictError: expected version 1 of visits, got 2
 
-``update`` does this loop for you:
+``update`` reads, changes and writes, again if somebody else was faster:
 
-    kv.update("visits", lambda text: str(int(text or "0") + 1))
+    >>> kv.update("visits", lambda value: str(int(value or "0") + 1))
+    Entry(value='43', version=3)
+    >>> [*kv.keys("v")]
+    ['visits']
 """
 
 from collections.abc import Callable, Iterator

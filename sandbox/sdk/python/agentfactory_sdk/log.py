@@ -2,7 +2,10 @@
 
 ``print`` goes there too (as level ``info``, standard error as ``warning``); use these for a level and for fields:
 
-    log.info("outline found", headings=12)        # outline found headings=12
+    >>> from agentfactory_sdk import log
+    >>> log.info("outline found", headings=12, title="A title")
+
+writes the line ``outline found headings=12 title="A title"``.
 """
 
 import json

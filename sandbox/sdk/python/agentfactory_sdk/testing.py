@@ -1,11 +1,17 @@
 """Run an agent in an ordinary Python, against a host made of dictionaries.
 
-    from agentfactory_sdk.testing import FakeHost, load
-
-    host = FakeHost(config={"sentences": 2})
-    agent = load("agent.py", host)
-    assert agent.process("One. Two. Three.") == "One. Two."
-    assert host.logs == [("info", "started length=16")]
+    >>> from agentfactory_sdk.testing import FakeHost, from_source
+    >>> source = '''
+    ... from agentfactory_sdk import config, log
+    ... def process(text):
+    ...     log.info("started", length=len(text))
+    ...     return " ".join(text.split()[: config["words"]])
+    ... '''
+    >>> host = FakeHost(config={"words": 2})
+    >>> from_source(source, host).process("One two three")
+    'One two'
+    >>> host.logs
+    [('info', 'started length=13')]
 
 This is for quick tests of logic: nothing is limited or isolated here. ``agentctl template test`` runs the real sandbox.
 """
@@ -119,10 +125,15 @@ def hosted(host: FakeHost) -> Iterator[None]:
 
 def load(path: str | Path, host: FakeHost | None = None) -> LoadedAgent:
     """Execute the source at ``path`` in a fresh module, as the image's ``load`` does."""
+    return from_source(Path(path).read_text(encoding="utf-8"), host, name=str(path))
+
+
+def from_source(source: str, host: FakeHost | None = None, *, name: str = "agent.py") -> LoadedAgent:
+    """``load`` of text."""
     host = host or FakeHost()
     module = types.ModuleType("agent")
-    module.__file__ = str(path)
-    code = compile(Path(path).read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True)
+    module.__file__ = name
+    code = compile(source, name, "exec", dont_inherit=True)
     with hosted(host):
         exec(code, module.__dict__)  # noqa: S102 - running the author's source is what this is for
     return LoadedAgent(module, host)

@@ -1,0 +1,183 @@
+"""The guest SDK outside a sandbox: its documented examples run, and the fake node answers like the real one."""
+
+import doctest
+import json
+from pathlib import Path
+from types import ModuleType
+
+import agentfactory_sdk
+import pytest
+from agentfactory_sdk import (
+    ConflictError,
+    DeniedError,
+    FailedError,
+    HostError,
+    NotFoundError,
+    agents,
+    errors,
+    kv,
+    log,
+    testing,
+)
+from agentfactory_sdk._answer import answer_text
+from agentfactory_sdk.testing import FakeHost, from_source, hosted, load
+
+
+@pytest.mark.parametrize("module", [kv, agents, log, testing], ids=lambda module: module.__name__)
+def test_documented_examples_run(module: ModuleType) -> None:
+    host = FakeHost(agents={"documentation/documentaliste": lambda text: f"an outline of {text}"})
+    with hosted(host):
+        result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
+
+
+def test_without_a_node_the_remedy_is_named() -> None:
+    with pytest.raises(RuntimeError, match=r"agentfactory_sdk\.testing"):
+        kv.get("a")
+    with pytest.raises(RuntimeError, match="expected to run in a sandbox"):
+        _ = agentfactory_sdk.config
+
+
+def test_configuration_and_name_are_those_of_the_invocation() -> None:
+    for name, sentences in (("one", 1), ("two", 2)):
+        with hosted(FakeHost(config={"sentences": sentences}, invocation_id=name)):
+            assert agentfactory_sdk.config == {"sentences": sentences}
+            assert agentfactory_sdk.invocation_id == name
+    with pytest.raises(AttributeError, match="has no attribute 'secrets'"):
+        _ = agentfactory_sdk.secrets
+
+
+def test_what_is_not_granted_is_denied() -> None:
+    with hosted(FakeHost(granted=frozenset())):
+        for attempt in (
+            lambda: kv.get("a"),
+            lambda: kv.put("a", "b"),
+            lambda: kv.delete("a"),
+            kv.list,
+            lambda: agents.invoke("docs/one", "x"),
+        ):
+            with pytest.raises(DeniedError, match="expected a grant"):
+                attempt()
+
+
+def test_versions_guard_writes_and_deletions() -> None:
+    with hosted(FakeHost()):
+        version = kv.put("k", "1", expected=kv.MUST_NOT_EXIST)
+        with pytest.raises(ConflictError):
+            kv.put("k", "2", expected=kv.MUST_NOT_EXIST)
+        with pytest.raises(ConflictError):
+            kv.delete("k", expected=version + 1)
+        kv.delete("k", expected=version)
+        assert kv.get("k") is None
+        kv.delete("k")
+
+
+def test_keys_come_in_order_page_by_page() -> None:
+    with hosted(FakeHost()):
+        for number in range(250):
+            kv.put(f"n{number:03}", "x")
+        kv.put("other", "x")
+        page = kv.list("n", limit=2)
+        assert page == kv.Page(("n000", "n001"), "n001")
+        assert kv.list("n", cursor="n247", limit=2) == kv.Page(("n248", "n249"), None)
+        assert list(kv.keys("n")) == [f"n{number:03}" for number in range(250)]
+
+
+class Contended(FakeHost):
+    """Somebody else writes before each of the first writes."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def kv_put(self, key: str, value: str, expected: int | None) -> int:
+        if self.times:
+            self.times -= 1
+            super().kv_put(key, "theirs", None)
+        return super().kv_put(key, value, expected)
+
+
+def test_update_tries_again_and_gives_up_at_last() -> None:
+    with hosted(Contended(times=3)):
+        assert kv.update("k", lambda value: f"{value}, ours").value == "theirs, ours"
+    with hosted(Contended(times=kv.UPDATE_ATTEMPTS_MAX)), pytest.raises(ConflictError):
+        kv.update("k", lambda value: f"{value}, ours")
+
+
+def test_other_agents_answer_or_fail_typed() -> None:
+    def broken(_text: str) -> str:
+        raise ValueError("no")
+
+    with hosted(FakeHost(agents={"docs/shout": str.upper, "docs/broken": broken})):
+        assert agents.invoke("docs/shout", {"a": "é"}) == '{"A": "É"}'
+        with pytest.raises(FailedError, match="docs/broken: no"):
+            agents.invoke("docs/broken", "x")
+        with pytest.raises(NotFoundError):
+            agents.invoke("docs/unknown", "x")
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_log_lines_carry_fields_as_text(level: str) -> None:
+    host = FakeHost()
+    with hosted(host):
+        getattr(log, level)("done \ud800", count=3, name="two words", plain="word", other={1})
+    assert host.logs == [(level, 'done \\ud800 count=3 name="two words" plain=word other="{1}"')]
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("denied", errors.DeniedError),
+        ("conflict", errors.ConflictError),
+        ("quota", errors.QuotaError),
+        ("not_found", errors.NotFoundError),
+        ("invalid", errors.InvalidError),
+        ("failed", errors.FailedError),
+        ("budget", errors.BudgetError),
+        ("of tomorrow", errors.FailedError),
+    ],
+)
+def test_every_kind_of_refusal_is_an_exception_of_its_own(kind: str, error: type[HostError]) -> None:
+    found = errors.host_error(kind, "why")
+    assert type(found) is error
+    assert found.message == str(found) == "why"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [("é", "é"), ("", ""), ({"a": "é"}, '{"a": "é"}'), ([1, None], "[1, null]"), ({}, "{}")],
+)
+def test_answers_are_text_or_json(answer: object, text: str) -> None:
+    assert answer_text(answer) == text
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(None, TypeError), (3, TypeError), (b"x", TypeError), ("\ud800", ValueError), ({"a": float("inf")}, ValueError)],
+)
+def test_anything_else_is_not_an_answer(answer: object, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        answer_text(answer)
+
+
+def test_a_source_runs_like_in_the_image(tmp_path: Path) -> None:
+    path = tmp_path / "agent.py"
+    path.write_text(
+        "from agentfactory_sdk import config, kv\n"
+        "STEP = config['step']\n"
+        "def process(text):\n"
+        "    return {'count': int(kv.update('n', lambda old: str(int(old or 0) + STEP)).value)}\n",
+        encoding="utf-8",
+    )
+    host = FakeHost(config={"step": 2})
+    agent = load(path, host)
+    assert [json.loads(agent.process("")) for _ in range(2)] == [{"count": 2}, {"count": 4}]
+    assert host.stored == {"n": ("4", 2)}
+
+
+def test_a_source_has_a_module_of_its_own() -> None:
+    first, second = (
+        from_source("seen = []\ndef process(text):\n    seen.append(text)\n    return str(len(seen))") for _ in range(2)
+    )
+    assert (first.process("a"), first.process("b"), second.process("c")) == ("1", "2", "1")
