@@ -24,7 +24,7 @@ SCRUBBED: Final = "[scrubbed]"
 VALUE_CHARACTERS_MAX: Final = 2048
 
 _SECRET_KEY: Final = re.compile(
-    r"passphrase|password|passwd|secret|token|api_?key|authorization|cookie|private_?key|credential", re.IGNORECASE
+    r"passphrase|password|passwd|secret|token(?!s)|api_?key|authorization|cookie|private_?key|credential", re.IGNORECASE
 )
 
 
@@ -139,7 +139,8 @@ def _render_json(_logger: object, _method: str, line: MutableMapping[str, Any]) 
     return _encode(line)
 
 
-_encode: Final = json.JSONEncoder(default=str, ensure_ascii=False, separators=(",", ":")).encode
+# ASCII only: a C1 control character or U+2028 in a value is a line break, or worse, to some reader.
+_encode: Final = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 def _render_console(_logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
