@@ -8,7 +8,6 @@ whether to start another one is the caller's policy.
 States of a worker: starting → serving → gone. There is no way back; whatever arrives for a worker that is gone fails.
 """
 
-import array
 import asyncio
 import contextlib
 import fcntl
@@ -23,9 +22,7 @@ from typing import Any, Final, Protocol, Self
 
 from sandbox import process
 from sandbox.frames import (
-    TO_SUPERVISOR,
     FrameError,
-    FrameReader,
     Op,
     Ready,
     frame,
@@ -39,14 +36,13 @@ from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
 from sandbox.outcome import Failure, FailureKind, Outcome, Usage, printable
 from sandbox.process import Level
 from sandbox.request import CompiledCode, InvocationRequest
+from sandbox.supervisor_channel import CLOSED, Channel
 
 __all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "Level", "Worker", "WorkerError", "WorkerSettings"]
 
-_READ_BYTES: Final = 1 << 18
 _SOURCES_MAX: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _ENDS: Final = {FailureKind.CRASH: "the worker process ended", FailureKind.CANCELLED: "the worker was stopped"}
-_CLOSED: Final = "it closed its socket"
 _ANSWER_TOO_LONG: Final = b'{"error":{"kind":"failed","message":"the answer is too long to be carried"}}'
 
 
@@ -131,13 +127,9 @@ class Worker:
         self.pid = child.pid
         self.level: Level = "rlimits-only"
         self.exited = asyncio.Event()
-        self._settings, self._socket, self._child = settings, sock, child
+        self._settings, self._child = settings, child
         self._loop = asyncio.get_running_loop()
-        self._reader = FrameReader(TO_SUPERVISOR)
-        self._buffer = bytearray(_READ_BYTES)
-        self._view = memoryview(self._buffer)
-        self._out: list[bytes] = []
-        self._flush_due = self._is_blocked = False
+        self._channel = Channel(sock, on_frame=self._apply, on_end=self._kill)
         self._gone: str | None = None
         self._fingerprint = ""
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
@@ -149,7 +141,6 @@ class Worker:
         self._sweep: asyncio.TimerHandle | None = None
         self._pidfd = os.pidfd_open(child.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
-        self._loop.add_reader(sock, self._on_readable)
 
     @classmethod
     async def start(cls, settings: WorkerSettings) -> Self:
@@ -228,19 +219,12 @@ class Worker:
             raise
 
     async def _send_code(self, number: int, compiled: CompiledCode) -> None:
-        """Send the descriptor with the first byte of its frame, after everything that was queued before."""
         descriptor = await asyncio.to_thread(_seal, compiled.code)
         try:
-            while self._out or self._is_blocked:
-                self._flush()
-                await asyncio.sleep(0.001)
-            self._check_serving()
-            message = pack_load(number, compiled.abi)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
-            self._out.append(message[self._socket.sendmsg([message], rights) :])
-            self._flush()
+            await self._channel.send_descriptor(pack_load(number, compiled.abi), descriptor)
         finally:
             os.close(descriptor)
+        self._check_serving()
 
     async def drop(self, code_id: str) -> None:
         """Forget loaded code; invocations in flight finish on it."""
@@ -326,60 +310,11 @@ class Worker:
         if self._gone is not None:
             raise WorkerError(f"the worker is gone: {self._gone}")
 
-    # --- writing
-
     def _send(self, data: bytes) -> None:
-        """Queue a frame. A single invocation is sent at once, several together in the next turn of the loop."""
-        self._out.append(data)
-        if self._is_blocked or self._flush_due:
-            return
-        if len(self._flights) <= 1:
-            self._flush()
-        else:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
+        """Send a frame: at once for a single invocation, batched when there are several."""
+        self._channel.send(data, at_once=len(self._flights) <= 1)
 
-    def _flush(self) -> None:
-        self._flush_due = False
-        if not self._out or self._gone is not None:
-            return
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
-        try:
-            sent = self._socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._kill(f"its socket failed ({error.strerror})")
-            return
-        if sent < len(data):
-            self._out.append(data[sent:])
-        if bool(self._out) != self._is_blocked:
-            self._is_blocked = bool(self._out)
-            if self._is_blocked:
-                self._loop.add_writer(self._socket, self._flush)
-            else:
-                self._loop.remove_writer(self._socket)
-
-    # --- reading
-
-    def _on_readable(self) -> None:
-        """Read once and apply what came."""
-        try:
-            count = self._socket.recv_into(self._buffer)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._kill(f"its socket failed ({error.strerror})")
-            return
-        if not count:
-            self._kill(_CLOSED)
-            return
-        try:
-            for op, number, payload in self._reader.feed(bytes(self._view[:count])):
-                self._apply(op, number, payload)
-        except FrameError as error:
-            self._kill(f"it broke the protocol: {error}")
+    # --- what the worker says
 
     def _apply(self, op: int, number: int, payload: bytes) -> None:
         if op == Op.DONE:
@@ -441,10 +376,10 @@ class Worker:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         if self._gone is None:
-            self._on_readable()  # what it said last: an outcome that was sent counts
+            self._channel.read()  # what it said last: an outcome that was sent counts
         reason = _reason_of(code)
         self._fail_all(reason)
-        if self._gone == _CLOSED:
+        if self._gone == CLOSED:
             self._gone = reason
         self.exited.set()
 
@@ -458,9 +393,7 @@ class Worker:
         if self._gone is not None:
             return
         self._gone = reason
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
-        self._socket.close()
+        self._channel.close()
         if self._sweep is not None:
             self._sweep.cancel()
         error = WorkerError(f"the worker is gone: {reason}")
