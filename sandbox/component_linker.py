@@ -15,7 +15,7 @@ from sandbox import interfaces, values, wasi2
 from sandbox.component_guest import Ask, Guest, Import, Interface, Sleep
 from sandbox.engine import Engine, EngineError, c_api, check, pointer_address, raise_error
 from sandbox.fibers import Invocation, Stopped, Turn
-from sandbox.outcome import FailureKind
+from sandbox.outcome import Failure, FailureKind
 from sandbox.wasi2_io import POLLABLE
 
 _Entry = ctypes.CFUNCTYPE(
@@ -138,7 +138,7 @@ class LinkedComponent:
                     put(results, answer)
                     invocation.answer_now(after)
                 else:
-                    _suspend(invocation, answer, results, error, after)
+                    _suspend(invocation, answer, results, after)
             except Stopped as stop:
                 invocation.end(stop.failure)
                 raise_error(error, stop.failure.message)
@@ -161,11 +161,15 @@ class LinkedComponent:
         return _Entry(refuse)
 
 
-def _suspend(invocation: Invocation, answer: Sleep | Ask, results: int, error: int, after: int) -> None:
-    """Let the guest wait; what it waits for ends in ``results`` or in ``error``."""
+def _suspend(invocation: Invocation, answer: Sleep | Ask, results: int, after: int) -> None:
+    """Let the guest wait; what it waits for ends in ``results``.
+
+    The import's error slot is not read once the callback has returned. So a failure is remembered, and the missing
+    result makes the engine trap the guest.
+    """
 
     def fail(message: str) -> None:
-        raise_error(error, message)
+        invocation.end(Failure(FailureKind.TRAP, message))
 
     if isinstance(answer, Ask):
         answer_of = answer.result

@@ -3,6 +3,7 @@
 import pytest
 from wasmtime import component as wit
 
+from sandbox import wasi2_io
 from sandbox.component import ComponentProgram
 from sandbox.component_guest import RANDOM_BYTES_PER_CALL_MAX
 from sandbox.component_linker import interface_for
@@ -141,6 +142,14 @@ def test_poll_answers_with_the_indices_of_what_is_ready(
 def test_polling_nothing_is_a_trap(world: World) -> None:
     ended = run(world, poller(0, 0).replace("(i32.const 1024) (i32.const 2)", "(i32.const 1024) (i32.const 0)"))
     assert kind_of(ended) is FailureKind.TRAP
+
+
+def test_a_fault_of_ours_while_the_guest_waits_ends_that_guest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wasi2_io, "_ready", lambda deadlines, now_ns: [] if now_ns < max(deadlines) else 1 / 0)
+    ended = run(world, poller(10**9, 10**9))
+    assert kind_of(ended) is FailureKind.TRAP
+    assert ended.failure is not None
+    assert ended.failure.message == "division by zero"
 
 
 def test_open_handles_are_capped(world: World) -> None:
