@@ -119,7 +119,7 @@ def page_token(last: str) -> str:
 
 def read_page_token(token: str) -> str:
     try:
-        return base64.urlsafe_b64decode(token.encode("ascii")).decode()
+        return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise InvalidRequestError(field="page_token", expected="a next_page_token of this method", got=token) from None
 

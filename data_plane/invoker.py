@@ -325,6 +325,9 @@ class Invoker:
                 self._running.discard(running)
                 if not self._running:
                     self._idle.set()
+            if call.on_log is not None:
+                for line in outcome.logs:
+                    call.on_log(line)
             outcome = _checked_output(outcome, template.output_schema)
             record = self._finish(running, outcome, started_at, cost)
             if outcome.failure is not None:

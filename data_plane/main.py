@@ -209,7 +209,7 @@ async def serve(settings: NodeSettings) -> int:
         )
         staging.active = lambda: updater.active
         state = NodeState(updater, invoker, _now)
-        tasks.start(pool.run(), name="worker-pool")
+        tasks.start(pool.run(rehearsing=settings.control_plane is not None), name="worker-pool")
         tasks.start(invocations.run(), name="invocation-log")
         await updater.boot()
         invoker.not_serving = state.look().reason or invoker.not_serving

@@ -9,6 +9,7 @@ rehearsed again.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final, Protocol
 
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, make_active
@@ -88,6 +89,15 @@ class CodeStore:
         self._files = files
         self._cache = cache
         self._telemetry = telemetry
+        self._seen: set[str] = set()
+
+    async def ensure(self, module_sha256: str) -> None:
+        """Make sure that there is code for this engine; raises what `compiled` raises.
+
+        What was there once in this process is taken to be there: if it goes, `compiled` makes it again.
+        """
+        if module_sha256 not in self._seen:
+            await self.compiled(module_sha256)
 
     async def compiled(self, module_sha256: str) -> CompiledCode:
         """Return the code for this engine; a damaged or missing entry is compiled anew.
@@ -98,16 +108,21 @@ class CodeStore:
         """
         found = await asyncio.to_thread(self._cache.get, module_sha256)
         self._telemetry.count(COMPILATIONS, "miss" if found is None else "hit")
+        self._seen.add(module_sha256)
         if found is not None:
             return found
+        self._seen.discard(module_sha256)
         wasm = await asyncio.to_thread(self._files.blob, module_sha256)
         with self._telemetry.span(SpanName.MODULE_COMPILE):
             try:
-                return await self._cache.compile(wasm)
+                made = await self._cache.compile(wasm)
             except CompilerError as error:
                 raise CodeRefusedError(f"{error.code}: {error.message}", metadata={"code": error.code}) from error
+        self._seen.add(module_sha256)
+        return made
 
     def keep_only(self, modules: frozenset[str]) -> None:
+        self._seen &= modules
         self._cache.collect(modules)
 
 
@@ -119,6 +134,7 @@ class Staging:
         self._code = code
         self._pool = pool
         self._telemetry = telemetry
+        self._intact: set[str] = set()
         self.blob_source: BlobSource = NoBlobSource()
         self.active: Callable[[], ActiveGeneration | None] = lambda: None
 
@@ -136,7 +152,13 @@ class Staging:
         await self._fetch_missing(accepted)
         reports: dict[str, ModuleReport] = {}
         staged: dict[str, ActiveTemplate] = {}
+        active = self.active()
         for name, template in accepted.templates.items():
+            before = active.templates.get(str(name)) if active is not None else None
+            if before is not None and before.sha256 == template.sha256:
+                # The same bytes and code were cleared before; who approved them, and until when, may have changed.
+                staged[str(name)] = replace(before, approvers=template.persons, approval_expires=template.expires)
+                continue
             try:
                 staged[str(name)] = await self._clear(template, reports)
             except BlobError:
@@ -145,7 +167,7 @@ class Staging:
                 raise StageError(str(template.ref), error) from error
         for module in sorted({each.module_sha256 for each in staged.values()}):
             try:
-                await self._code.compiled(module)
+                await self._code.ensure(module)
             except AgentFactoryError as error:
                 users = [each.ref_text for each in staged.values() if each.module_sha256 == module]
                 raise StageError(users[0], error) from error
@@ -168,12 +190,15 @@ class Staging:
             await self.blob_source.fetch(wanted, keep)
 
     def _is_intact(self, sha256: str, length: int) -> bool:
+        """Whether a blob is there; its bytes are checked once in the life of this process, and whenever it is read."""
         if not self._files.has_blob(sha256, length):
             return False
-        try:
-            self._files.blob(sha256)
-        except BlobError:
-            return False
+        if sha256 not in self._intact:
+            try:
+                self._files.blob(sha256)
+            except BlobError:
+                return False
+            self._intact.add(sha256)
         return True
 
     async def _clear(self, accepted: AcceptedTemplate, reports: dict[str, ModuleReport]) -> ActiveTemplate:
@@ -212,7 +237,7 @@ class Staging:
 
     async def _rehearse_all(self, staged: StagedTemplates) -> None:
         active = self.active()
-        known = frozenset(each.sha256 for each in active.templates.values()) if active is not None else frozenset()
+        known = frozenset[str]() if active is None else {each.sha256 for each in active.templates.values()}
         turns = asyncio.Semaphore(REHEARSALS_AT_ONCE)
 
         async def rehearse(template: ActiveTemplate) -> None:

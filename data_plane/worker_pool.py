@@ -13,6 +13,7 @@ Whoever dies takes its own invocations along and nothing else.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final, Protocol
@@ -202,11 +203,13 @@ class WorkerPool:
                 if not pooled.worker.exited.is_set():
                     await pooled.worker.drop(module)
 
-    async def run(self) -> None:
-        """Keep the spares and the rehearsal worker up and retire idle workers, for ever."""
+    async def run(self, *, rehearsing: bool) -> None:
+        """Keep the spares, and the rehearsal worker if updates may come, up and retire idle workers, for ever."""
         while True:
             self._wake.clear()
             await self._tidy()
+            if rehearsing:
+                await self._keep_rehearsal()
             try:
                 async with asyncio.timeout(1.0):
                     await self._wake.wait()
@@ -241,6 +244,15 @@ class WorkerPool:
             for pooled in list(self._spares):
                 for module in self._modules - pooled.loaded:
                     await self._preload(pooled, module)
+
+    async def _keep_rehearsal(self) -> None:
+        state = self._tenants.setdefault(REHEARSAL, _Tenant())
+        if state.workers or state.starting.locked() or self._monotonic() < state.not_before:
+            return
+        async with state.starting:
+            if not state.workers:
+                with suppress(WorkerUnavailableError):  # logged; tried again in a second
+                    state.workers.append(await self._spawn(REHEARSAL))
 
     async def _preload(self, pooled: PooledWorker, module: str) -> None:
         try:

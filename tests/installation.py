@@ -74,9 +74,8 @@ class LocalInstallation:
                 dns_names=("localhost",) if serves else (),
                 addresses=(ipaddress.IPv4Address("127.0.0.1"),) if serves else (),
             )
-            self._identities[identity.uri] = issued.write(
-                self.directory / "identities" / f"{identity.kind}-{identity.name}"
-            )
+            owner = f"{identity.kind}-{identity.tenant}" if identity.tenant else str(identity.kind)
+            self._identities[identity.uri] = issued.write(self.directory / "identities" / f"{owner}-{identity.name}")
         return self._identities[identity.uri]
 
     def person(self, name: str) -> TlsFiles:
