@@ -51,7 +51,7 @@ HOSTILE: Final = (
         source=(
             'from agentfactory_sdk import kv\n\n\ndef process(text):\n    while True:\n        kv.get("anything")\n'
         ),
-        limits={"fuel": 1_000_000_000_000, "wall_ms": 8_000, "host_calls": 20_000},
+        limits={"fuel": 1_000_000_000_000, "wall_ms": 30_000, "host_calls": 5_000},
         grants={"kv": {"namespace": "hammer", "bytes_max": 65_536}},
         ends_in="HOST_CALLS",
     ),

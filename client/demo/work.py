@@ -71,15 +71,7 @@ def do_work(stage: Stage) -> None:
     readme = (REPOSITORY / "README.md").read_text()
     module = (REPOSITORY / "templates" / "names.py").read_text()
     cpuinfo = Path("/proc/cpuinfo").read_text()
-    job = json.dumps(
-        {
-            "tasks": [
-                {"agent": "documentaliste", "input": readme},
-                {"agent": "genie_logiciel", "input": module},
-                {"agent": "hardware", "input": cpuinfo},
-            ]
-        }
-    )
+    job = json.dumps({"files": {"README.md": readme, "names.py": module, "cpuinfo": cpuinfo}})
     inputs = {"documentaliste": readme, "genie_logiciel": module, "hardware": cpuinfo, "superviseur": job}
     with stage.factory() as factory:
         for (template, node), agent in stage.agents.items():
