@@ -278,6 +278,7 @@ IN_ORDER: dict[str, Callable[[], Case]] = {
     "at the floor": lambda: Case(
         charter=charter(floors={TemplateName.parse("docs/summariser"): Version.parse("1.0.0")})
     ),
+    "approved for as long as the charter allows": lambda: Case(charter=charter(approval_days_max=100)),
     "in its last second": lambda: Case(now=NOW + 100 * DAY - timedelta(seconds=1)),
     "above the ceiling with the higher threshold": lambda: _of(WIDE, "alice", "bob", "carol"),
     "at the ceiling": lambda: _of({"grants": Grants(kv=KvGrant(namespace="anything", bytes_max=1000))}),
