@@ -209,7 +209,7 @@ def _poll_oneoff(
 
     now = invocation.turn.clock.monotonic_ns()
     until = min(now + answer.delay_ns, invocation.deadline_ns)
-    invocation.sleep_until(until, continuation, finish=awake, fail=_no_failure)
+    invocation.sleep_until(until, continuation, finish=awake, fail=_fault(invocation))
 
 
 def _proc_exit(
@@ -256,7 +256,7 @@ def _host_call(
         invocation.answer_now(continuation)
     else:
         request = bytes(memory.reach(request_at, request_length)[request_at : request_at + request_length])
-        invocation.call_host(interface, function, request, continuation, finish=respond, fail=_no_failure)
+        invocation.call_host(interface, function, request, continuation, finish=respond, fail=_fault(invocation))
 
 
 _INVALID: Final = (
@@ -265,5 +265,6 @@ _INVALID: Final = (
 _DENIED: Final = b'{"error":{"kind":"denied","message":"the template was not granted this interface"}}'
 
 
-def _no_failure(_message: str) -> None:
-    """The memory an answer goes to was checked when the import was called, and memory never shrinks."""
+def _fault(invocation: Invocation) -> Callable[[str], None]:
+    """End the invocation when its answer could not be put in place: trap slots are read before a guest is suspended."""
+    return lambda _message: invocation.end(Failure(FailureKind.CRASH, "a host function failed"))

@@ -170,13 +170,13 @@ def address_of(callback: "ctypes._FuncPointer") -> int:
 
 
 def raise_trap(trap: int, message: str) -> None:
-    """Make the running import trap; ``trap`` is the address of its trap slot. Valid until its answer is in."""
+    """Make the running import trap; ``trap`` is the address of its trap slot, read when the host function returns."""
     raw = message.encode()
     c_uint64.from_address(trap).value = _trap_new(raw, len(raw))
 
 
 def raise_error(error: int, message: str) -> None:
-    """Make the running import of a component fail; ``error`` is the address of its error slot."""
+    """Make the running import of a component fail; ``error`` is the address of its error slot, read when it returns."""
     c_uint64.from_address(error).value = _error_new(message.encode().replace(b"\0", b" "))
 
 

@@ -266,7 +266,8 @@ class Invocation:
     ) -> None:
         """Carry a host call out and suspend the guest; ``finish(answer)`` puts the results in place.
 
-        What ``finish`` raises is given to ``fail``, which must turn it into an error of the import.
+        What ``finish`` raises is given to ``fail``, which must end the invocation: the engine reads an import's trap or
+        error slot when the host function returns, not after the guest was suspended.
         """
         self._suspend(continuation, Answer(finish, fail, is_host_call=True, ready=False))
         self._link.send_host_call(self, interface, function, argument)
