@@ -14,7 +14,7 @@ from sandbox.outcome import FailureKind
 from sandbox.wasi2_io import INPUT_STREAM, OUTPUT_STREAM, POLLABLE
 
 TERMINAL_INPUT, TERMINAL_OUTPUT = 10, 11
-VERSION: Final = re.compile(r"0\.2\.\d{1,3}")
+VERSION: Final = re.compile(r"0\.2\.(?:0|[1-9][0-9]?)")
 
 _NANOSECONDS: Final = 1_000_000_000
 
