@@ -19,9 +19,11 @@ def word_set(text: str) -> frozenset[str]:
 SENTENCES_DEFAULT, SENTENCES_MAX = 5, 50
 KEYWORDS_DEFAULT, KEYWORDS_MAX = 10, 100
 CONTAINER_DEPTH_MAX = 16
-RANKED_SENTENCES_MAX = 250  # the similarity graph is quadratic: longer documents are ranked in rounds
+RANKED_SENTENCES_MAX = 150  # the similarity graph is quadratic: longer documents are ranked in rounds
 WORDS_PER_MINUTE = 238  # silent reading of non-fiction, Brysbaert 2019
 READABLE_WORDS_MIN = 25
+LIKENESS_MIN = 0.05
+RANK_ROUNDS_MAX = 30
 
 # --- languages: function words, which tell languages apart (Grefenstette 1995) and are no keywords --------------------
 
@@ -897,29 +899,46 @@ def similarity(one: Sentence, other: Sentence) -> float:
     return sum(weight * large[term] for term, weight in small.items() if term in large)
 
 
+def links_between(sentences: list[Sentence]) -> list[list[tuple[int, float]]]:
+    """For each sentence the others that share words with it, and how alike they are (cosine)."""
+    rows: list[dict[int, float]] = [{} for _ in sentences]
+    holders: dict[str, list[tuple[int, float]]] = {}
+    for place, sentence in enumerate(sentences):
+        row = rows[place]
+        for term, weight in sentence.terms.items():
+            earlier = holders.setdefault(term, [])
+            for other, other_weight in earlier:
+                row[other] = row.get(other, 0.0) + weight * other_weight
+            earlier.append((place, weight))
+    links: list[list[tuple[int, float]]] = [[] for _ in sentences]
+    for place, row in enumerate(rows):
+        for other, likeness in row.items():
+            if likeness > LIKENESS_MIN:
+                links[place].append((other, likeness))
+                links[other].append((place, likeness))
+    return links
+
+
 def central(sentences: list[Sentence], wanted: int, last_index: int) -> list[Sentence]:
     """The most central sentences, best first."""
     size = len(sentences)
-    rows: list[list[tuple[int, float]]] = [[] for _ in range(size)]
-    for one in range(size):
-        for other in range(one + 1, size):
-            likeness = similarity(sentences[one], sentences[other])
-            if likeness > 0.02:
-                rows[one].append((other, likeness))
-                rows[other].append((one, likeness))
+    links = links_between(sentences)
     bias = [1.0 + 1.5 / (1.0 + 8.0 * sentence.index / (last_index + 1)) for sentence in sentences]
     total = sum(bias)
     bias = [value / total for value in bias]
-    degrees = [sum(likeness for _, likeness in row) for row in rows]
-    rank = bias[:]
-    for _ in range(40):
-        idle = sum(rank[place] for place in range(size) if not degrees[place])
-        rank = [
-            0.15 * bias[place]
-            + 0.85
-            * (idle * bias[place] + sum(rank[other] * likeness / degrees[other] for other, likeness in rows[place]))
-            for place in range(size)
-        ]
+    degrees = [sum(likeness for _, likeness in row) or 1.0 for row in links]
+    rank = bias
+    for _ in range(RANK_ROUNDS_MAX):
+        shares = [value / degree for value, degree in zip(rank, degrees, strict=True)]
+        idle = sum(value for value, row in zip(rank, links, strict=True) if not row)
+        before, rank = rank, []
+        for place, row in enumerate(links):
+            received = 0.0
+            for other, likeness in row:
+                received += shares[other] * likeness
+            rank.append(0.15 * bias[place] + 0.85 * (idle * bias[place] + received))
+        if max(abs(new - old) for new, old in zip(rank, before, strict=True)) < 1e-6:
+            break
     order = sorted(range(size), key=lambda place: (-round(rank[place], 9), place))
     chosen: list[Sentence] = []
     for place in order:

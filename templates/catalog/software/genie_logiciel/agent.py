@@ -747,7 +747,7 @@ def check_dict(file: PythonFile, node: ast.Dict) -> None:
             if isinstance(key.value, str):
                 check_secret(file, key.value, value)
             mark = (type(key.value).__name__, key.value)
-            if mark in seen and ast.dump(seen[mark]) != ast.dump(value):
+            if mark in seen and file.segment(seen[mark]) != file.segment(value):
                 file.report("duplicate-key", key, f"the key {key.value!r} is given twice; the last one counts")
             seen[mark] = value
 
@@ -804,7 +804,7 @@ def check_compare(file: PythonFile, node: ast.Compare) -> None:
                     file.report(
                         "literal-identity", node, "'is' compares identity; whether equal literals share one is chance"
                     )
-        same = isinstance(left, (ast.Name, ast.Attribute)) and ast.dump(left) == ast.dump(right)
+        same = isinstance(left, (ast.Name, ast.Attribute)) and file.segment(left) == file.segment(right)
         if same and not isinstance(operator, (ast.In, ast.NotIn)):
             file.report("self-comparison", node, "both sides are the same expression")
         left = right
@@ -895,8 +895,13 @@ CHECKS: dict[type[ast.AST], Callable[[PythonFile, Any], None]] = {
 }
 
 
-def parse_python(text: str, findings: Findings) -> ast.Module | None:
+def parse_python(text: str, tokens: "PythonTokens", findings: Findings) -> ast.Module | None:
     """The tree, or None with a finding that says where and why not."""
+    if tokens.too_deep is not None:
+        findings.add(
+            "nested-too-deeply", *tokens.too_deep, "brackets, operators or elif nest too deeply to be parsed here"
+        )
+        return None
     try:
         with warnings.catch_warnings(record=True) as noticed:
             warnings.simplefilter("always")
@@ -925,7 +930,17 @@ OPERATORS = r"=>|->|&&|\|\||\?\?=?|\?\.(?!\d)|::|[=!]==?|[-+*/%&|^<>]=|\+\+|--|\
 class Language:
     """How a family of languages writes what is counted here."""
 
-    __slots__ = ("branches", "conditions", "directives", "dynamic", "functions", "name", "pattern", "types")
+    __slots__ = (
+        "_compiled",
+        "_pattern",
+        "branches",
+        "conditions",
+        "directives",
+        "dynamic",
+        "functions",
+        "name",
+        "types",
+    )
 
     def __init__(
         self,
@@ -946,10 +961,18 @@ class Language:
         self.types = frozenset(types.split())
         self.directives = directives
         self.dynamic = dynamic
-        self.pattern = re.compile(
+        self._compiled: re.Pattern[str] | None = None
+        self._pattern = (
             rf"(?P<space>\s+)|(?P<comment>//[^\n]*|/\*(?s:.*?)(?:\*/|\Z))|(?P<string>{strings})|"
             rf"(?P<number>\.?\d(?:[eEpP][-+]|[\w.])*)|(?P<word>[@$]?[^\W\d][\w$]*)|(?P<operator>{OPERATORS})"
         )
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """The tokens of the language; compiled when its first file is read."""
+        if self._compiled is None:
+            self._compiled = re.compile(self._pattern)
+        return self._compiled
 
 
 C_STRINGS = (
@@ -1079,6 +1102,7 @@ class BraceFile:
     def _tokens(self) -> list[Token]:
         found: list[Token] = []
         text, place, size = self.text, 0, len(self.text)
+        pattern = self.language.pattern
         fresh_line = True
         while place < size:
             if text[place] == "#" and self.language.directives and fresh_line:
@@ -1091,7 +1115,7 @@ class BraceFile:
                     self._mark(self.code_lines, place, end)
                     place, fresh_line = end, False
                     continue
-            match = self.language.pattern.match(text, place)
+            match = pattern.match(text, place)
             if match is None:
                 place += 1
                 continue
@@ -1715,22 +1739,69 @@ def limit_of(config: dict[str, object], name: str, default: int) -> int:
     return value
 
 
-def python_lines(text: str) -> tuple[int, int]:
-    """How many lines hold code and how many hold nothing but a comment."""
-    code: set[int] = set()
-    comments: set[int] = set()
-    quiet = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER, tokenize.ENCODING}
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.COMMENT:
-                comments.add(token.start[0])
-            elif token.type not in quiet:
-                code.update(range(token.start[0], token.end[0] + 1))
-    except (tokenize.TokenError, SyntaxError):
+class PythonTokens:
+    """One pass over the tokens, before the parser: which lines hold what, and whether something nests too deeply.
+
+    In the sandbox the parser's stack is small, and its end cannot be caught: 115 brackets or 540 ``elif`` exhaust it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.code: set[int] = set()
+        self.comments: set[int] = set()
+        self.too_deep: tuple[int, int] | None = None
+        self.chains = [0]
+        self.alternatives: dict[int, int] = {}
+        quiet = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER, tokenize.ENCODING}
+        fresh = True
+        try:
+            for token in tokenize.generate_tokens(io.StringIO(text).readline):
+                if token.type == tokenize.COMMENT:
+                    self.comments.add(token.start[0])
+                elif token.type not in quiet:
+                    self.code.update(range(token.start[0], token.end[0] + 1))
+                    if self._deepest(token, fresh=fresh):
+                        break
+                    fresh = False
+                elif token.type == tokenize.NEWLINE:
+                    self.chains = [0]
+                    fresh = True
+        except (tokenize.TokenError, SyntaxError):
+            pass
+        if not self.code or self.too_deep is not None:
+            self._by_line(text)
+
+    def _by_line(self, text: str) -> None:
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                (comments if line.lstrip().startswith("#") else code).add(number)
-    return len(code), len(comments - code)
+                (self.comments if line.lstrip().startswith("#") else self.code).add(number)
+
+    def _deepest(self, token: tokenize.TokenInfo, *, fresh: bool) -> bool:
+        """Follow how deep the tree below the present statement is: brackets, chains of operators, runs of elif."""
+        text = token.string
+        if fresh:
+            column = token.start[1]
+            if text == "elif":
+                self.alternatives[column] = self.alternatives.get(column, 0) + 1
+            elif text != "else":
+                self.alternatives.pop(column, None)
+        if text in {"(", "[", "{"} and token.type == tokenize.OP:
+            self.chains[-1] += 1
+            self.chains.append(0)
+        elif text in {")", "]", "}"} and token.type == tokenize.OP:
+            if len(self.chains) > 1:
+                self.chains.pop()
+        elif text == ",":
+            self.chains[-1] = 0
+        elif text in NESTING_TOKENS:
+            self.chains[-1] += 1
+        depth = BRACKET_COST * len(self.chains) + sum(self.chains)
+        if depth > PARSER_DEPTH_MAX or self.alternatives.get(token.start[1], 0) > ALTERNATIVES_MAX:
+            self.too_deep = (token.start[0], token.start[1] + 1)
+        return self.too_deep is not None
+
+
+NESTING_TOKENS = word_set("+ - * / // % @ ** ~ << >> & | ^ . := not lambda if else await")
+BRACKET_COST, PARSER_DEPTH_MAX, ALTERNATIVES_MAX = 6, 420, 300
 
 
 def maintainability(volume: float, complexity: int, lines: int) -> float | None:
@@ -1752,8 +1823,9 @@ def process(source: str) -> str:
     method = None
     code_lines, comment_lines = total - blank, 0
     if request.language == "python":
-        tree = parse_python(request.text, findings)
-        code_lines, comment_lines = python_lines(request.text)
+        tokens = PythonTokens(request.text)
+        tree = parse_python(request.text, tokens, findings)
+        code_lines, comment_lines = len(tokens.code), len(tokens.comments - tokens.code)
         if tree is not None:
             method = "syntax_tree"
             file = PythonFile(request.text, tree, findings, request.limits, request.filename)

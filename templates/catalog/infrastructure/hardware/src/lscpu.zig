@@ -169,7 +169,10 @@ pub fn read(arena: Allocator, document: []const u8) !inventory.Cpu {
     var lines = std.mem.splitScalar(u8, document, '\n');
     while (lines.next()) |line| {
         const pair = text.pair(line) orelse continue;
-        if (line[0] != ' ') section = if (pair.value.len == 0) pair.key else "";
+        if (line[0] != ' ') {
+            section = if (pair.value.len == 0) pair.key else "";
+            if (section.len > 0) continue;
+        }
         if (text.same(pair.key, "Vulnerability Meltdown") or text.same(section, "Vulnerabilities")) reader.full = true;
         try reader.field(pair.key, pair.value, section);
     }

@@ -103,7 +103,7 @@ fn answer(arena: Allocator) !void {
     const raw = try readAll(arena);
     clean(raw);
     const input = try unwrapped(arena, raw);
-    if (text.trim(std.mem.trim(u8, input, "\n")).len == 0) return error.NoInput;
+    if (std.mem.trim(u8, input, " \t\r\n").len == 0) return error.NoInput;
     const result = try merge.build(arena, input);
     var output: std.Io.Writer.Allocating = .init(arena);
     try std.json.Stringify.value(result, .{}, &output.writer);
