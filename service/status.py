@@ -143,6 +143,7 @@ STATUS: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
         Reason.SOURCE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.STATE_INVALID: grpc.StatusCode.DATA_LOSS,
         Reason.STATE_LOCKED: grpc.StatusCode.FAILED_PRECONDITION,
+        Reason.STATE_UNUSABLE: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.STORE_DAMAGED: grpc.StatusCode.DATA_LOSS,
         Reason.STORE_FAILED: grpc.StatusCode.UNAVAILABLE,
         Reason.SUBMISSION_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
