@@ -24,6 +24,7 @@ SAMPLES: Final = 60
 RATIO_MAX: Final = 3.0
 FLOOR_MS: Final = 15.0
 NACK_TIMEOUT_S: Final = 60.0
+MEND_TIMEOUT_S: Final = 90.0
 
 
 def _latencies_ms(factory: AgentFactory, template: str, *, until: threading.Event | None = None) -> list[float]:
@@ -162,8 +163,8 @@ def damaged_store(stage: Stage) -> None:
     )
     stage.fleet.control_plane.start()
     stage.fleet.control_plane.wait_ready()
-    actors.wait_active(stage.profile, generation)
-    story.promise("mended", holds=_invokes(stage, name), text=f"{name} got generation {generation} again and serves")
+    mended = _serves_again(stage, name, generation) and _invokes(stage, name)
+    story.promise("mended", holds=mended, text=f"{name} got generation {generation} again and serves")
 
 
 def no_control_plane(stage: Stage) -> None:
@@ -202,6 +203,16 @@ def _settled(stage: Stage, node: str) -> node_pb2.NodeStatus:
         if status is not None or time.monotonic() > until:
             return status or node_pb2.NodeStatus()
         time.sleep(0.1)
+
+
+def _serves_again(stage: Stage, node: str, generation: int) -> bool:
+    until = time.monotonic() + MEND_TIMEOUT_S
+    while time.monotonic() < until:
+        status = actors.node_status(stage.profile, node)
+        if status and status.state == node_pb2.NODE_STATE_SERVING and status.generation == generation:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _invokes(stage: Stage, node: str) -> bool:
