@@ -181,8 +181,15 @@ def test_adrs_are_numbered_once_and_have_their_sections() -> None:
     ]
     assert [name for name in names if not re.fullmatch(r"\d{4}-[a-z0-9-]+\.md", name)] == []
     assert [number for number, count in Counter(name[:4] for name in names).items() if count > 1] == []
-    sections = ("**Context.**", "**Decision.**", "**Consequences.**")
-    lacking = {name: [section for section in sections if section not in text_of(f"docs/adr/{name}")] for name in names}
+    sections = ("Context", "Decision", "Consequences")
+    lacking = {
+        name: [
+            section
+            for section in sections
+            if not re.search(rf"^(## |\*\*){section}", text_of(f"docs/adr/{name}"), re.MULTILINE)
+        ]
+        for name in names
+    }
     assert {name: each for name, each in lacking.items() if each} == {}
 
 
