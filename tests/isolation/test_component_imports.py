@@ -3,10 +3,13 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from sandbox.outcome import FailureKind
 from sandbox.supervisor import Worker, WorkerError, WorkerSettings
 from tests.isolation.components import LOG, POLL, STREAMS, component, lower, run
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KV_GET = """
   (import "agentfactory:runtime/kv@0.1.0" (instance $kv
@@ -14,7 +17,7 @@ KV_GET = """
 """
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def worker() -> AsyncIterator[Worker]:
     started = await Worker.start(WorkerSettings(slots=16))
     yield started
@@ -271,3 +274,20 @@ async def test_a_wrong_export_is_refused_at_loading(worker: Worker) -> None:
         await run(worker, text.replace("(local.get 1)", "(local.get 0)"))
     with pytest.raises(WorkerError, match="expected the export process"):
         await run(worker, "(component)")
+
+
+async def test_memory_is_fresh_in_every_invocation(worker: Worker) -> None:
+    """The same program, in the same slots: one fills its memory, the next looks for anything that is not zero."""
+    text = component(
+        "(if (i32.eq (i32.load8_u (local.get 0)) (i32.const 119))"
+        "  (then (memory.fill (i32.const 65536) (i32.const 170) (i32.const 6488064)))"
+        "  (else (local.set $n (i32.const 65536))"
+        "    (loop $more (if (i64.ne (i64.load (local.get $n)) (i64.const 0)) (then unreachable))"
+        "      (local.set $n (i32.add (local.get $n) (i32.const 8)))"
+        "      (br_if $more (i32.lt_u (local.get $n) (i32.const 6553600))))))"
+        "(call $answer (local.get 0) (local.get 1))",
+        pages=100,
+    )
+    for _ in range(40):
+        assert (await run(worker, text, b"write")).output == b"write"
+        assert (await run(worker, text, b"look")).output == b"look"

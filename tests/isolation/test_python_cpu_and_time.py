@@ -5,17 +5,18 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from sandbox.outcome import FailureKind
 from sandbox.supervisor import Worker
 from tests.isolation.python_agents import answer, is_healthy, python_worker, run
 
-pytestmark = pytest.mark.toolchain
+pytestmark = [pytest.mark.toolchain, pytest.mark.asyncio(loop_scope="module")]
 
 LOOP = "def process(text):\n    while True: pass"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def worker() -> AsyncIterator[Worker]:
     async with python_worker() as started:
         yield started

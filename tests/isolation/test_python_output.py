@@ -4,15 +4,16 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from sandbox.outcome import FailureKind
 from sandbox.supervisor import Worker
 from tests.isolation.python_agents import answer, is_healthy, python_worker, run
 
-pytestmark = pytest.mark.toolchain
+pytestmark = [pytest.mark.toolchain, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def worker() -> AsyncIterator[Worker]:
     async with python_worker() as started:
         yield started
@@ -73,7 +74,9 @@ async def test_a_log_line_cannot_steer_a_terminal_or_forge_another_line(worker: 
         """
     outcome = await run(worker, source)
     assert all(line.message.isprintable() for line in outcome.logs)
-    assert [line.level for line in outcome.logs] == ["info"] * 3, "what looks like another line is one, with its own level"
+    assert [line.level for line in outcome.logs] == ["info"] * 3, (
+        "what looks like another line is one, with its own level"
+    )
 
 
 async def test_output_at_the_limit_passes_and_one_byte_more_does_not(worker: Worker) -> None:

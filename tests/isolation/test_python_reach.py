@@ -3,15 +3,16 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from sandbox.outcome import FailureKind
 from sandbox.supervisor import Worker
 from tests.isolation.python_agents import AGENTS, KV, Broker, answer, is_healthy, python_worker, run
 
-pytestmark = pytest.mark.toolchain
+pytestmark = [pytest.mark.toolchain, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def worker() -> AsyncIterator[Worker]:
     async with python_worker() as started:
         yield started
