@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc.aio
 from agentfactory.admin.v1 import admin_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
+from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane.authorisation import SERVICE_NAMES, authorise
 from control_plane.compressed_blobs import CompressedBlobs
@@ -80,6 +81,9 @@ def main() -> None:
         sys.exit(asyncio.run(serve(settings)))
     except AgentFactoryError as error:
         log.error(Event.REFUSED_TO_START, reason=error.reason, error=error.message)  # noqa: TRY400 - an expected error
+        sys.exit(EXIT_REFUSED)
+    except (OSError, SQLAlchemyError) as error:  # an unwritable directory, a damaged database, a taken port
+        log.error(Event.REFUSED_TO_START, reason=Reason.STATE_UNUSABLE, error=str(error).splitlines()[0])  # noqa: TRY400
         sys.exit(EXIT_REFUSED)
 
 
