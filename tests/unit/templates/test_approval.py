@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from securesystemslib import dsse
-from securesystemslib.signer import CryptoSigner, Signature
+from securesystemslib.signer import CryptoSigner, Key, SecretsHandler, Signature, Signer
 
 from templates.approval import (
     PAYLOAD_TYPE,
@@ -85,6 +85,35 @@ def test_signatures_over_different_payloads_are_not_merged() -> None:
 def test_a_key_that_may_not_sign_is_refused_at_once() -> None:
     with pytest.raises(KeyRefusedError):
         sign(PAYLOAD, CryptoSigner.generate_ecdsa())
+
+
+class LyingSigner(Signer):
+    """Answers with a signature over something else, as a broken token might."""
+
+    SCHEME = "lying"
+
+    @property
+    def public_key(self) -> Key:
+        return signer("alice").public_key
+
+    @classmethod
+    def from_priv_key_uri(
+        cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None
+    ) -> "LyingSigner":
+        return cls()
+
+    def sign(self, payload: bytes) -> Signature:
+        return signer("alice").sign(payload + b"!")
+
+
+def test_a_signer_that_signs_something_else_is_noticed_at_once() -> None:
+    with pytest.raises(SignatureInvalidError):
+        sign(PAYLOAD, LyingSigner())
+
+
+def test_as_many_signatures_as_allowed_are_read() -> None:
+    many = _envelope(signatures=[{**SIGNATURE, "keyid": str(n)} for n in range(SIGNATURES_MAX)])
+    assert len(read_envelope(many).signatures) == SIGNATURES_MAX
 
 
 def test_a_reviewers_own_signature_is_checked_when_handed_in() -> None:

@@ -138,6 +138,11 @@ def test_frames_that_declare_too_much_or_are_not_one_frame_are_refused(name: str
         decompress(REFUSED_FRAMES[name])
 
 
+def test_a_frame_beyond_the_cap_is_refused_before_it_is_read() -> None:
+    with pytest.raises(FrameRefusedError, match="expected a frame of at most"):
+        decompress(compress(b"a") + bytes(FRAME_BYTES_MAX))
+
+
 def test_the_caller_can_allow_less() -> None:
     with pytest.raises(FrameRefusedError, match="at most 9 bytes"):
         decompress(compress(b"0123456789"), bytes_max=9)

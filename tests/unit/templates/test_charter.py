@@ -116,6 +116,12 @@ def test_every_contradiction_is_reported_at_once() -> None:
         wrong.to_bytes()
 
 
+def test_what_is_just_consistent_is_in_order() -> None:
+    tight = Domain(reviewers=frozenset({"alice", "bob"}), threshold=2, ceiling=CEILING, threshold_above_ceiling=2)
+    edge = charter(staleness_s_max=3600, domains={"docs": tight})
+    assert read_charter(edge.to_bytes()) == edge
+
+
 def test_a_one_person_development_charter_is_in_order() -> None:
     alone = charter(
         mode=Mode.DEVELOPMENT, domains={"dev": Domain(reviewers=frozenset({"alice"}), threshold=1, self_review=True)}
