@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum, unique
@@ -41,6 +41,7 @@ from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
 from service.telemetry import start_telemetry
 from service.tls import server_credentials
+from templates.bundle import FRAME_BYTES_MAX
 from templates.charter import Charter, read_charter
 from templates.reasons import AgentFactoryError, Reason
 from templates.repository import OnlineSigners
@@ -50,6 +51,7 @@ SAVE_NODES_EVERY_S = 2.0
 WARN_EVERY_S = 3600.0
 BLOB_AGE_S = 24 * 3600.0
 EXIT_REFUSED = 2
+MESSAGE_OVERHEAD_BYTES = 64 * 1024
 
 log = get_logger("control_plane")
 
@@ -85,6 +87,15 @@ def main() -> None:
     except (OSError, SQLAlchemyError) as error:  # an unwritable directory, a damaged database, a taken port
         log.error(Event.REFUSED_TO_START, reason=Reason.STATE_UNUSABLE, error=str(error).splitlines()[0])  # noqa: TRY400
         sys.exit(EXIT_REFUSED)
+
+
+class _PushLimits(ServerLimits):
+    """A generation may be longer than any request."""
+
+    def options(self) -> Sequence[tuple[str, int]]:
+        sent = "grpc.max_send_message_length"
+        kept = [option for option in super().options() if option[0] != sent]
+        return (*kept, (sent, max(self.message_bytes_max, FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES)))
 
 
 async def serve(settings: ControlPlaneSettings) -> int:
@@ -175,7 +186,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
             ),
             register=register,
             service_names=SERVICE_NAMES,
-            limits=ServerLimits(message_bytes_max=settings.message_bytes_max),
+            limits=_PushLimits(message_bytes_max=settings.message_bytes_max),
         )
         ready = asyncio.Event()
         observed = await stack.enter_async_context(

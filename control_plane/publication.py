@@ -12,7 +12,7 @@ from control_plane.library import Library
 from control_plane.plan import Rules
 from templates import trusted_set
 from templates.acceptance import accept_template, effective_revocations
-from templates.bundle import Bundle, compress
+from templates.bundle import Bundle, compress, decompress, read_bundle
 from templates.charter import Charter
 from templates.names import TemplateRef
 from templates.plan import Plan
@@ -136,12 +136,18 @@ def with_renewed_lease(published: Published, *, terms: Terms, now: datetime) -> 
 
 
 def encode(published: Published) -> Update:
-    """Return what every subscriber is sent."""
+    """Return what every subscriber is sent.
+
+    Raises:
+        FrameRefusedError, BundleInvalidError: it has grown beyond what nodes take.
+    """
     data = published.bundle.to_bytes()
+    frame = compress(data)
+    read_bundle(decompress(frame))
     return Update(
         generation=published.number,
         lease_version=published.accepted.lease.version,
-        frame=compress(data),
+        frame=frame,
         bundle_sha256=hashlib.sha256(data).digest(),
         timestamp=published.metadata["timestamp.json"],
     )
