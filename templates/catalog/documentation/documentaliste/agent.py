@@ -19,6 +19,7 @@ def word_set(text: str) -> frozenset[str]:
 SENTENCES_DEFAULT, SENTENCES_MAX = 5, 50
 KEYWORDS_DEFAULT, KEYWORDS_MAX = 10, 100
 CONTAINER_DEPTH_MAX = 16
+LAZY_LINES_MAX = 100
 RANKED_SENTENCES_MAX = 150  # the similarity graph is quadratic: longer documents are ranked in rounds
 WORDS_PER_MINUTE = 238  # silent reading of non-fiction, Brysbaert 2019
 READABLE_WORDS_MIN = 25
@@ -197,6 +198,7 @@ class Blocks:
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
+        self.open = False  # whether what was read last ends inside a paragraph, which a lazy line would continue
 
     def read(self, lines: list[str], *, first: int = 1, depth: int = 0, kind: str = "paragraph") -> None:
         position = 0
@@ -204,8 +206,7 @@ class Blocks:
 
         def flush() -> None:
             nonlocal paragraph
-            while paragraph and DEFINITION.match(paragraph[0]):
-                del paragraph[0]
+            paragraph = without_definitions(paragraph)
             if paragraph:
                 self.blocks.append(Block(kind, first + position - len(paragraph), "\n".join(paragraph), depth=depth))
             paragraph = []
@@ -218,14 +219,16 @@ class Blocks:
                 continue
             if paragraph:
                 underline = SETEXT.match(line)
-                if underline and not all(map(DEFINITION.match, paragraph)):
+                if underline:
+                    paragraph = without_definitions(paragraph)
+                if underline and paragraph:
                     start = first + position - len(paragraph)
                     level = 1 if underline[1][0] == "=" else 2
                     self.blocks.append(Block("heading", start, "\n".join(paragraph), level=level, depth=depth))
                     paragraph = []
                     position += 1
                     continue
-                if "|" in paragraph[-1] and "|" in line and TABLE_RULE.match(line):
+                if paragraph and "|" in paragraph[-1] and "|" in line and TABLE_RULE.match(line):
                     header = paragraph.pop()
                     flush()
                     position = self._table(lines, position, header, first, depth)
@@ -238,11 +241,13 @@ class Blocks:
             elif indent_of(line) > 3:
                 position = self._indented(lines, position, first, depth)
                 continue
+            self.open = False
             step = self._block(lines, position, first, depth)
             if step == position:
                 paragraph.append(line)
                 step += 1
             position = step
+        self.open = bool(paragraph) or (self.open and bool(lines) and bool(lines[-1].strip()))
         flush()
 
     def _block(self, lines: list[str], position: int, first: int, depth: int) -> int:
@@ -303,9 +308,10 @@ class Blocks:
             mark = QUOTE.match(line)
             if mark:
                 inner.append(line[mark.end() :])
-                lazy = bool(inner[-1].strip()) and not opens_code(inner)
-            elif lazy and line.strip() and not starts_block(line):
+                lazy = False
+            elif line.strip() and not starts_block(line) and (lazy or ends_in_paragraph(inner)):
                 inner.append(as_lazy(line))
+                lazy = True
             else:
                 break
             position += 1
@@ -318,24 +324,17 @@ class Blocks:
         width = len(item[1]) + len(item[2]) + (len(space) if len(space) <= 4 else 1)
         inner = [lines[position][width:]]
         position += 1
-        blanks = 0
+        blanks, lazy = 0, False
         while position < len(lines):
             line = lines[position]
             if not line.strip():
                 blanks += 1
-            elif indent_of(line) >= width and not (
-                blanks and item[3] is None and len(inner) == blanks + 0 and not inner[0]
-            ):
+            elif indent_of(line) >= width and not (blanks and item[3] is None and len(inner) == 1):
                 inner.extend([""] * blanks + [line[width:]])
-                blanks = 0
-            elif (
-                not blanks
-                and inner[-1].strip()
-                and not starts_block(line)
-                and not ITEM.match(line)
-                and not opens_code(inner)
-            ):
+                blanks, lazy = 0, False
+            elif not blanks and not starts_block(line) and not ITEM.match(line) and (lazy or ends_in_paragraph(inner)):
                 inner.append(as_lazy(line))
+                lazy = True
             else:
                 break
             position += 1
@@ -373,19 +372,21 @@ class Blocks:
             self.blocks.append(Block("html", line, source, depth=depth))
 
 
-def opens_code(lines: list[str]) -> bool:
-    """Whether the lines so far end inside a fence or code, where a paragraph cannot be continued lazily."""
-    mark = ""
-    for line in lines:
-        fence = FENCE.match(line)
-        if fence and not mark:
-            mark = fence[2]
-        elif fence and fence[2].startswith(mark) and not fence[3].strip():
-            mark = ""
-    last = lines[-1]
-    return bool(
-        mark or FENCE.match(last) or ATX.match(last) or BREAK.match(last) or (indent_of(last) > 3 and len(lines) == 1)
-    )
+def without_definitions(paragraph: list[str]) -> list[str]:
+    """A paragraph may begin with link reference definitions, which nobody reads."""
+    count = 0
+    while count < len(paragraph) and DEFINITION.match(paragraph[count]):
+        count += 1
+    return paragraph[count:]
+
+
+def ends_in_paragraph(lines: list[str]) -> bool:
+    """Whether a paragraph is open after these lines of a container; the last ones decide."""
+    if not lines or not lines[-1].strip():
+        return False
+    reader = Blocks()
+    reader.read(lines[-LAZY_LINES_MAX:], depth=CONTAINER_DEPTH_MAX - 4)
+    return reader.open
 
 
 def as_lazy(line: str) -> str:
@@ -539,9 +540,9 @@ NUMBERED = word_set(
     "jul aug sep sept oct nov dec janv févr juil ca approx env min max"
 )
 ABBREVIATIONS = word_set(
-    "vs etc e.g i.e eg ie cf al approx inc ltd co corp jr sr resp incl excl viz u.s u.k a.m p.m ph.d op cit ibid p.ex "
-    "c.-à-d av apr j.-c hab éd tél z.b d.h u.a bzw usw ggf evtl bzgl inkl vgl s.o s.u z.t ej núm aprox ecc d.c bijv "
-    "enz t.o.v o.a t.ex bl.a dvs f.eks osv np tzn itd itp"
+    "vs etc e.g i.e eg ie cf ex al approx inc ltd co corp jr sr resp incl excl viz u.s u.k a.m p.m ph.d op cit ibid "
+    "p.ex c.-à-d av apr j.-c hab éd tél z.b d.h u.a bzw usw ggf evtl bzgl inkl vgl s.o s.u z.t ej núm aprox ecc d.c "
+    "bijv enz t.o.v o.a t.ex bl.a dvs f.eks osv np tzn itd itp"
 )
 MAY_END = word_set("etc inc ltd co corp jr sr u.s u.k a.m p.m al usw enz osv itd itp ecc ph.d")
 INNER_ABBREVIATIONS = ABBREVIATIONS - MAY_END
@@ -621,12 +622,12 @@ VOWELS = re.compile("[aeiouy]+")
 HIATUS = re.compile(
     ""
     ""
-    "i(?:a(?!ge)|o(?!n|u)|u)|[^aeiou]io(?=l|d|t)|eo(?!us|n|p)|[^gq]u(?:al|ous)|uou|ying|[aeiou]ing|(?<!s)cre(?=a)|^re(?=[aeiu])|^bi(?=[ao])|^pre(?=[aeo])|^co(?=op|or|ex|in)|dien|riet|ua(?=t)|eum$"
+    "i(?:a(?!ge)|o(?!n|u)|u)|[^aeiou]io(?=l|d|t)|eo(?!us|n|p)|[^gq]u(?:al|ous)|uou|ying|[aeiou]ing|(?<!s)cre(?=a)|^re(?=u|in[^s]|act|app|ass|arr|ent|est)|^bi(?=[ao])|^pre(?=[aeo])|^co(?=op|or|ex|in)|dien|riet|ua(?=t)|eum$"
 )
 NO_HIATUS = re.compile("[ct]ia|sia|gia(?=n)|giou|xio|[aeo]ying|quia")
 FRENCH_VOWELS = re.compile("[aeiouyàâäéèêëîïôöùûüœæ]+")
 FRENCH_HIATUS = re.compile(
-    "é[aeoàâèêéi]|[aou][ïé]|[aeou]ë|(?<!q|g)u[aeé](?=[^u])|[bcdfgpt][lr]i[aeéèo]|éé|oa|ao(?!u)|uo"
+    "é(?:[aoàâèêéi]|e(?!s?$))|[aou][ïé]|[aeou]ë|(?<!q|g)u[aeé](?=[^u])|[bcdfgpt][lr]i[aeéèo]|éé|oa|ao(?!u)|uo"
 )
 CONTRACTIONS = ("ll", "re", "ve", "d", "m", "s", "t")
 
