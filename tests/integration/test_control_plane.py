@@ -68,10 +68,10 @@ def test_from_a_document_to_a_generation_that_a_node_accepts(
 ) -> None:
     module = small_modules.image()
     image = alice.publish(installation, IMAGE, module, by=["bob"])
-    assert (image.state, image.approvers) == (pb.CHANGE_STATE_APPROVED, ["bob"])
+    assert (image.state, list(image.approvers)) == (pb.CHANGE_STATE_APPROVED, ["bob"])
     code = {"source": "agent.py", "image": "cpython"}
     change = alice.submit(document("echo", code=code), SOURCE)
-    assert (change.state, change.threshold, change.reviewers) == (pb.CHANGE_STATE_IN_REVIEW, 2, ["bob", "carol"])
+    assert (change.state, change.threshold, list(change.reviewers)) == (pb.CHANGE_STATE_IN_REVIEW, 2, ["bob", "carol"])
 
     parts = list(alice.changes.FetchChange(pb.FetchChangeRequest(name=change.name)))
     header = parts[0].header
@@ -95,9 +95,9 @@ def test_from_a_document_to_a_generation_that_a_node_accepts(
 
     with plane.person("bob") as bob:
         waiting = bob.approve(change, installation, "bob")
-        assert (waiting.state, waiting.approvers) == (pb.CHANGE_STATE_IN_REVIEW, ["bob"])
+        assert (waiting.state, list(waiting.approvers)) == (pb.CHANGE_STATE_IN_REVIEW, ["bob"])
     active = alice.approve(change, installation, "carol")
-    assert (active.state, active.approvers) == (pb.CHANGE_STATE_ACTIVE, ["bob", "carol"])
+    assert (active.state, list(active.approvers)) == (pb.CHANGE_STATE_ACTIVE, ["bob", "carol"])
 
     trust = alice.keys.GetTrust(pb.GetTrustRequest())
     accepted = accept(
@@ -113,7 +113,7 @@ def test_from_a_document_to_a_generation_that_a_node_accepts(
     listed = alice.templates.ListTemplates(pb.ListTemplatesRequest(domain="docs"))
     assert [(each.name, each.state) for each in listed.templates] == [("docs/echo@1.0.0", pb.CHANGE_STATE_ACTIVE)]
     newest = alice.templates.GetTemplate(pb.GetTemplateRequest(name="docs/echo"))
-    assert (newest.name, newest.approvers) == ("docs/echo@1.0.0", ["bob", "carol"])
+    assert (newest.name, list(newest.approvers)) == ("docs/echo@1.0.0", ["bob", "carol"])
     generations = alice.rollouts.ListGenerations(pb.ListGenerationsRequest())
     assert generations.generations[0].cause == f"change {change.name}"
 

@@ -24,7 +24,7 @@ from tests.unit.control_plane.world import (
     source_document,
 )
 
-COMMAND_CODE = {"code": {"module": "tool.wasm", "abi": "command"}}
+COMMAND_CODE: dict[str, Any] = {"code": {"module": "tool.wasm", "abi": "command"}}
 
 
 def sha256(data: bytes) -> str:

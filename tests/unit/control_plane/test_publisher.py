@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,11 @@ async def test_a_change_becomes_active_with_the_last_signature_it_needs(world: W
     change = await world.submit(source_document(), SOURCE)
     assert (change.state, change.generation) == (ChangeState.IN_REVIEW, 0)
     first = await world.approve(change, "bob")
-    assert (first.change.state, first.tally.needed, first.tally.counted) == (ChangeState.IN_REVIEW, 2, {"bob"})
+    assert (first.change.state, first.tally.needed, first.tally.counted) == (
+        ChangeState.IN_REVIEW,
+        2,
+        frozenset({"bob"}),
+    )
     assert world.active() == []
     second = await world.approve(change, "carol")
     assert (second.change.state, second.change.generation) == (ChangeState.ACTIVE, 3)
@@ -72,7 +77,7 @@ async def test_a_bundle_carries_the_image_of_what_it_runs(world: World) -> None:
 
 async def test_a_newer_version_supersedes_and_an_older_one_never_downgrades(world: World) -> None:
     await world.start()
-    command = {"code": {"module": "a.wasm", "abi": "command"}}
+    command: dict[str, Any] = {"code": {"module": "a.wasm", "abi": "command"}}
     for version in ("1.0.0", "1.2.0"):
         await world.publish(document("tool", version, **command), COMMAND)
     late = await world.publish(document("tool", "1.1.0", **command), COMMAND)
@@ -317,7 +322,7 @@ class TestRevoke:
 
     async def test_a_reviewer_takes_what_falls_below_its_threshold_along(self, world: World) -> None:
         await world.start()
-        tool = {"code": {"module": "a.wasm", "abi": "command"}}
+        tool: dict[str, Any] = {"code": {"module": "a.wasm", "abi": "command"}}
         both = await world.submit(document("both", **tool), COMMAND, author="dave")
         await world.approve(both, "alice", "bob", "carol")
         two = await world.submit(document("two", **tool), COMMAND, author="dave")
@@ -369,7 +374,7 @@ class TestTrust:
 
     async def test_what_is_not_signed_offline_changes_nothing(self, own: LocalInstallation) -> None:
         world = await World(own, own.directory / "state").start()
-        forged = replace(own, targets=own.online.plan).amended_charter(lease_s_max=900)
+        forged = replace(own, targets=new_signer()).amended_charter(lease_s_max=900)
         with pytest.raises(AgentFactoryError) as refused:
             await world.publisher.update_trust(forged, author="mallory")
         assert refused.value.reason is Reason.METADATA_UNDER_THRESHOLD
