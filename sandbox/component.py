@@ -5,6 +5,7 @@ Every invocation gets a fresh store and instance, ``load`` of the author's sourc
 
 import ctypes
 import json
+from collections import OrderedDict
 from collections.abc import Generator
 from ctypes import byref, c_bool, c_size_t, c_ubyte, c_void_p
 from pathlib import Path
@@ -23,6 +24,10 @@ from sandbox.outcome import FailureKind, printable
 
 ERROR_BYTES_MAX: Final = 65_536
 MESSAGE_BYTES_MAX: Final = 2_048
+PREPARED_BYTES_MAX: Final = 16 << 20
+PREPARED_MAX: Final = 64
+PREPARED_BYTES_IN_ALL_MAX: Final = 64 << 20
+_RETURNS_TEXT: Final = frozenset({"process", "prepare"})
 
 _P = c_void_p
 _instantiate = bind("wasmtime_component_linker_instantiate_async", _P, _P, _P, _P, _P, _P)
@@ -52,7 +57,7 @@ class ComponentProgram:
         self._is_image = abi == "image"
         self._address = pointer_address(component.ptr())
         self._process = _export(engine, component, "process")
-        self._load = _export(engine, component, "load") if self._is_image else None
+        self._loader = _Loader(engine, component) if self._is_image else None
         self._grantable = frozenset(name for name in self._linked.imports if _is_grantable(name))
 
     @classmethod
@@ -75,17 +80,18 @@ class ComponentProgram:
 
     def run(self, invocation: Invocation) -> Steps:
         """The life of one invocation: instantiate, ``load`` for an image, ``process`` unless this is a dry run."""
-        guest = invocation.guest = Guest(invocation)
+        invocation.guest = Guest(invocation)
         try:
             self._check(invocation)
-            instance = yield from self._instantiate(invocation)
-            if self._load is not None:
-                yield from self._call(invocation, instance, self._load, invocation.source or b"")
+            if self._loader is None:
+                instance = yield from self._instantiate(invocation)
+            else:
+                instance = yield from self._load_source(invocation, self._loader)
             if not invocation.process:
                 return b""
             return (yield from self._call(invocation, instance, self._process, invocation.input))
         finally:
-            guest.flush()
+            invocation.guest.flush()
 
     def _check(self, invocation: Invocation) -> None:
         """What would otherwise abort the engine (text that is not UTF-8) or reach past the grants."""
@@ -114,8 +120,38 @@ class ComponentProgram:
         call.finish()
         return instance
 
+    def _load_source(self, invocation: Invocation, loader: "_Loader") -> "Generator[Call, None, ctypes.Array[c_ubyte]]":
+        """Instantiate and have the image execute the author's source, which each worker has it translate only once.
+
+        The translation happens in an instance of its own, which is discarded: whoever comes first burns the same fuel
+        in the same memory as everybody after. It is bounded by the same limits.
+        """
+        source = invocation.source or b""
+        if loader.prepare is None or loader.load_prepared is None:
+            instance = yield from self._instantiate(invocation)
+            yield from self._call(invocation, instance, loader.load, source)
+            return instance
+        prepared = loader.prepared(source)
+        if prepared is None:
+            instance = yield from self._instantiate(invocation)
+            translation = self._call(invocation, instance, loader.prepare, source, bytes_max=PREPARED_BYTES_MAX)
+            prepared = yield from translation
+            loader.keep(source, prepared)
+            invocation.store.renew()
+            invocation.guest.flush()
+            invocation.guest, invocation.wasi_calls = Guest(invocation), 0
+        instance = yield from self._instantiate(invocation)
+        yield from self._call(invocation, instance, loader.load_prepared, prepared)
+        return instance
+
     def _call(
-        self, invocation: Invocation, instance: "ctypes.Array[c_ubyte]", export: wit.ExportIndex, text: bytes
+        self,
+        invocation: Invocation,
+        instance: "ctypes.Array[c_ubyte]",
+        export: wit.ExportIndex,
+        text: bytes,
+        *,
+        bytes_max: int | None = None,
     ) -> Generator[Call, None, bytes]:
         """Call an export of text to ``result<string, string>`` or ``result<_, string>``; the error is raised."""
         context, function, slots = invocation.store.context, _Func(), TwoPointers()
@@ -127,11 +163,10 @@ class ComponentProgram:
             call = Call(future, slots, (argument, result, function))
             yield call
             self._finish(call)
-            return _output(result, invocation)
+            return _output(result, invocation, invocation.limits.output_bytes if bytes_max is None else bytes_max)
         finally:
             values.delete(argument)
             values.delete(result)
-
 
     def _finish(self, call: Call) -> None:
         """``call.finish()`` with the hint that an interpreter's traps need.
@@ -145,6 +180,34 @@ class ComponentProgram:
             if self._is_image and trap.code not in {TrapCode.OUT_OF_FUEL, TrapCode.STACK_OVERFLOW}:
                 raise Trapped(trap.code, f"{trap} (an interpreter that used up its memory_bytes may end so)") from None
             raise
+
+
+class _Loader:
+    """How an image takes a source, and what it prepared of those that this worker has seen lately."""
+
+    def __init__(self, engine: Engine, component: wit.Component) -> None:
+        self.load = _export(engine, component, "load")
+        has_both = {"prepare", "load-prepared"} <= component.type.exports(engine.raw).keys()
+        self.prepare = _export(engine, component, "prepare") if has_both else None
+        self.load_prepared = _export(engine, component, "load-prepared") if has_both else None
+        self._prepared: OrderedDict[bytes, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def prepared(self, source: bytes) -> bytes | None:
+        found = self._prepared.get(source)
+        if found is not None:
+            self._prepared.move_to_end(source)
+        return found
+
+    def keep(self, source: bytes, prepared: bytes) -> None:
+        """Remember it unless another invocation was faster; the least recently used go first."""
+        if source in self._prepared:
+            return
+        self._prepared[source] = prepared
+        self._bytes += len(source) + len(prepared)
+        while self._bytes > PREPARED_BYTES_IN_ALL_MAX or len(self._prepared) > PREPARED_MAX:
+            oldest, dropped = self._prepared.popitem(last=False)
+            self._bytes -= len(oldest) + len(dropped)
 
 
 def _is_grantable(name: str) -> bool:
@@ -164,17 +227,17 @@ def _export(engine: Engine, component: wit.Component, name: str) -> wit.ExportIn
         or not isinstance(parameters[0][1], wit.String)
         or not isinstance(result, wit.ResultType)
         or not isinstance(result.err, wit.String)
-        or not isinstance(result.ok, wit.String if name == "process" else type(None))
+        or not isinstance(result.ok, wit.String if name in _RETURNS_TEXT else type(None))
     ):
         raise EngineError(f"expected {name}: func(string) -> result<…, string>, got another type")
     return index
 
 
-def _output(result: "ctypes.Array[c_ubyte]", invocation: Invocation) -> bytes:
+def _output(result: "ctypes.Array[c_ubyte]", invocation: Invocation, limit: int) -> bytes:
     """What the export returned.
 
     Raises:
-        Stopped: it returned its error, or more than ``output_bytes``.
+        Stopped: it returned its error, or more than ``limit`` bytes.
     """
     address = ctypes.addressof(result)
     is_ok, payload = values.read_result(address)
@@ -182,7 +245,7 @@ def _output(result: "ctypes.Array[c_ubyte]", invocation: Invocation) -> bytes:
         raise _guest_error(values.read_string_start(payload, ERROR_BYTES_MAX), invocation)
     if not payload:
         return b""
-    limit, length = invocation.limits.output_bytes, values.string_length(payload)
+    length = values.string_length(payload)
     if length > limit:
         raise Stopped(FailureKind.OUTPUT, f"expected at most {limit} bytes of output, got {length}")
     return values.read_string(payload, limit)

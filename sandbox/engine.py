@@ -274,7 +274,7 @@ def pointer_address(pointer: object) -> int:
 class Store:
     """Everything one invocation owns inside the engine. Made fresh, closed once, never used again."""
 
-    __slots__ = ("_engine", "_fuel", "_ptr", "context")
+    __slots__ = ("_engine", "_fuel", "_limits", "_ptr", "context")
 
     def __init__(
         self,
@@ -287,13 +287,21 @@ class Store:
         tables: int,
         memories: int,
     ) -> None:
-        self._engine = engine
-        self._ptr = _store_new(engine.address, None, None)
+        self._engine, self._fuel = engine, fuel
+        self._limits = (memory_bytes, table_elements, instances, tables, memories)
+        self._open()
+
+    def _open(self) -> None:
+        self._ptr = _store_new(self._engine.address, None, None)
         self.context = _store_context(self._ptr)
-        self._fuel = fuel
-        _store_limiter(self._ptr, memory_bytes, table_elements, instances, tables, memories)
-        check(_set_fuel(self.context, fuel))
+        _store_limiter(self._ptr, *self._limits)
+        check(_set_fuel(self.context, self._fuel))
         check(_yield_interval(self.context, FUEL_PER_SLICE))
+
+    def renew(self) -> None:
+        """Discard everything in it and begin again with all the fuel. No call may be in progress."""
+        self.close()
+        self._open()
 
     @property
     def raw_context(self) -> "ctypes._Pointer[c_api.wasmtime_context_t]":

@@ -9,6 +9,7 @@ import gc
 import importlib
 import json
 import linecache
+import marshal
 import os
 import random
 import sys
@@ -118,8 +119,24 @@ class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
     def load(self, source: str) -> None:
         """Execute the author's source in a fresh module."""
         try:
-            random.seed(os.urandom(32))  # without an argument it would ask for 2,500 bytes, in ten calls
-            execute(source)
+            Agent.source = source
+            execute(compiled(source))
+        except BaseException as failure:
+            raise Err(report(failure)) from None
+
+    def prepare(self, source: str) -> str:
+        """The source and its byte code as text: every byte one character."""
+        try:
+            Agent.source = source
+            return marshal.dumps((source, compiled(source))).decode("latin-1")
+        except BaseException as failure:
+            raise Err(report(failure)) from None
+
+    def load_prepared(self, prepared: str) -> None:
+        """``load`` without the compilation, which is most of the time that a long source takes."""
+        try:
+            Agent.source, code = marshal.loads(prepared.encode("latin-1"))  # noqa: S302 - our own, and this is the sandbox
+            execute(code)
         except BaseException as failure:
             raise Err(report(failure)) from None
 
@@ -133,13 +150,17 @@ class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
         return output
 
 
-def execute(source: str) -> None:
+def compiled(source: str) -> types.CodeType:
+    return compile(source, FILE, "exec", dont_inherit=True)
+
+
+def execute(code: types.CodeType) -> None:
     """Run the author's module and find its ``process``."""
+    random.seed(os.urandom(32))  # without an argument it would ask for 2,500 bytes, in ten calls
     module = types.ModuleType("agent")
     module.__file__ = FILE
     sys.modules["agent"] = module
-    Agent.source = source
-    exec(compile(source, FILE, "exec", dont_inherit=True), module.__dict__)
+    exec(code, module.__dict__)
     process = module.__dict__.get("process")
     if not callable(process):
         raise TypeError(f"expected {FILE} to define process(text), got {type(process).__name__}")
