@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -181,3 +182,11 @@ def test_a_source_has_a_module_of_its_own() -> None:
         from_source("seen = []\ndef process(text):\n    seen.append(text)\n    return str(len(seen))") for _ in range(2)
     )
     assert (first.process("a"), first.process("b"), second.process("c")) == ("1", "2", "1")
+
+
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path(agentfactory_sdk.__file__).parent.parent / "README.md"
+    agent, test = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "agent.py").write_text(agent, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(test, "README.md", "exec"), {})
