@@ -165,9 +165,7 @@ def renew_lease(accepted: Accepted, timestamp: bytes, *, installation: Installat
     mark = accepted.belief.mark
     if mark is None:
         raise MetadataMissingError("expected a generation that was believed, got none", role="snapshot")
-    root = trusted_root(accepted.belief.root)
-    check_not_expired(root, role="root", now=now)
-    role = role_of(root, "timestamp")
+    role = role_of(trusted_root(accepted.belief.root), "timestamp")
     signed = verify(role, load(Timestamp, timestamp, role="timestamp"))
     if signed.version < accepted.lease.version:
         raise MetadataRollbackError(role="timestamp", trusted=accepted.lease.version, offered=signed.version)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from templates.bundle import Bundle
 from templates.canonical import canonical_bytes
@@ -126,6 +126,14 @@ def _root_without_a_key() -> bytes:
     return metadata.to_bytes(COMPACT)
 
 
+def _renumbered_snapshot(bundle: Bundle) -> Bundle:
+    def change(signed: Timestamp) -> None:
+        signed.snapshot_meta.version = 2
+
+    files = {path.replace("1.snapshot.json", "2.snapshot.json"): data for path, data in bundle.files.items()}
+    return forged(Bundle(files=files), "timestamp", change)
+
+
 def _renumbered_plan(bundle: Bundle) -> Bundle:
     def change(signed: Snapshot) -> None:
         signed.meta["plan.json"].version = 2
@@ -194,6 +202,10 @@ REFUSALS: dict[str, tuple[Reason, Offer]] = {
         Reason.METADATA_INVALID,
         _forge("timestamp", raw=lambda data: first_replaced(data, b'"signed_at"', b'"half":0.5,"signed_at"')),
     ),
+    "a timestamp that names nothing": (
+        Reason.METADATA_INVALID,
+        _forge("timestamp", raw=lambda data: first_replaced(data, b'"meta"', b'"atem"')),
+    ),
     "no timestamp": (Reason.METADATA_MISSING, _edit(lambda bundle: without(bundle, "timestamp"))),
     "a timestamp signed by a stranger": (Reason.METADATA_UNDER_THRESHOLD, _forge("timestamp", by=("mallory",))),
     "a timestamp signed by the snapshot key": (Reason.METADATA_UNDER_THRESHOLD, _forge("timestamp", by=("snapshot",))),
@@ -230,6 +242,7 @@ REFUSALS: dict[str, tuple[Reason, Offer]] = {
         Reason.METADATA_INVALID,
         _forge("timestamp", lambda signed: setattr(signed.snapshot_meta, "length", None)),
     ),
+    "a snapshot of another version than the timestamp says": (Reason.METADATA_MISMATCH, _edit(_renumbered_snapshot)),
     "a snapshot of another version": (
         Reason.METADATA_MISSING,
         _forge("timestamp", lambda signed: setattr(signed.snapshot_meta, "version", 2)),

@@ -124,6 +124,12 @@ def test_root_and_charter_are_of_one_mode(of_root: Mode, of_charter: Mode) -> No
     refused(Reason.METADATA_MISMATCH, world.publish().bundle(), pinned(world), installation=lenient)
 
 
+def test_a_charter_of_another_environment_is_refused_whatever_the_plan_says() -> None:
+    world = World(charter=charter(environment="staging"))
+    error = refused(Reason.WRONG_ENVIRONMENT, world.publish().bundle(), pinned(world))
+    assert error.metadata["role"] == "charter"
+
+
 # The traitor: every online key, and no reviewer
 
 

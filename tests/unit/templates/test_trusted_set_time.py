@@ -18,7 +18,7 @@ from templates.trusted_set import (
     renew_lease,
     withdrawn_since,
 )
-from tests.trust_forgery import HOUR, LEASE, TOO_LONG, accepted_at, offer, refused
+from tests.trust_forgery import HOUR, LEASE, TOO_LONG, accepted_at, forged, offer, refused
 from tests.trust_world import (
     AGENT_REF,
     HARDWARE_REF,
@@ -31,6 +31,7 @@ from tests.trust_world import (
     hardware,
     pinned,
     ready_world,
+    root,
     signer,
 )
 
@@ -86,6 +87,14 @@ def _of_another_generation(world: World) -> bytes:
     return world.publish().metadata["timestamp.json"]
 
 
+def _of_another_state(world: World) -> bytes:
+    def change(signed: Any) -> None:
+        signed.snapshot_meta.hashes = {"sha256": "0" * 64}
+
+    bundle = Bundle.of(metadata=world.metadata or {}, targets={})
+    return forged(bundle, "timestamp", change).metadata["timestamp.json"]
+
+
 LEASES: dict[str, tuple[Reason, Callable[[World], bytes]]] = {
     "signed by a stranger": (
         Reason.METADATA_UNDER_THRESHOLD,
@@ -95,6 +104,7 @@ LEASES: dict[str, tuple[Reason, Callable[[World], bytes]]] = {
     "run out": (Reason.METADATA_EXPIRED, lambda world: _renewed(world, NOW - LEASE)),
     "from the future": (Reason.CLOCK_BEHIND, lambda world: _renewed(world, NOW + HOUR)),
     "not JSON": (Reason.METADATA_INVALID, lambda _: b"{"),
+    "of another state of this generation": (Reason.METADATA_MISMATCH, _of_another_state),
     "of another generation": (Reason.METADATA_MISMATCH, _of_another_generation),
 }
 
@@ -107,6 +117,21 @@ def test_a_lease_that_is_not_in_order_is_refused(name: str) -> None:
     with pytest.raises(AgentFactoryError, match="expected") as refusal:
         renew_lease(believed, build(world), installation=NODE, now=NOW)
     assert refusal.value.reason is reason
+
+
+def test_the_same_lease_may_be_offered_again() -> None:
+    world = ready_world()
+    believed = accepted_at(world)
+    assert world.metadata is not None
+    assert renew_lease(believed, world.metadata["timestamp.json"], installation=NODE, now=NOW) == believed
+
+
+def test_a_lease_does_not_prolong_a_root_that_has_run_out() -> None:
+    world = World(roots=[root(expires=NOW + HOUR)])
+    believed = accepted_at(world)
+    with pytest.raises(AgentFactoryError, match="root") as refusal:
+        renew_lease(believed, _renewed(world, NOW + HOUR), installation=NODE, now=NOW + HOUR)
+    assert refusal.value.reason is Reason.METADATA_EXPIRED
 
 
 def test_an_older_lease_does_not_replace_a_newer_one() -> None:
