@@ -49,9 +49,8 @@ def main() -> None:
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     missed = [row["name"] for row in rows if not row["ok"]]
-    print(
-        f"{len(rows)} figures in {time.monotonic() - started:.0f} s, {len(missed)} bars missed; written to {OUTPUT.name}"
-    )
+    took = time.monotonic() - started
+    print(f"{len(rows)} figures in {took:.0f} s, {len(missed)} bars missed; written to {OUTPUT.name}")
     sys.exit(1 if missed else 0)
 
 
