@@ -1,8 +1,8 @@
 """Values of components in C: read after kind and size were checked, written without a detour.
 
 A value is 32 bytes in C: its kind, then a union that may point to memory of the engine's allocator. ``sandbox`` reads
-and writes these bytes itself, without wasmtime-py's types: those parse the type again for every value, convert before
-anybody could look at a size, and take one Python object per byte of a ``list<u8>`` (sandbox notes, engine facts 10, 15).
+and writes these bytes itself: wasmtime-py's types parse the type again for every value, convert before anybody could
+look at a size, and take one Python object per byte of a ``list<u8>`` (sandbox notes, engine facts 10, 15).
 
 Readers take the address of a value that stays the engine's, and raise ``WrongKindError`` when a component declared
 another type for an import than ours has. Writers return the 32 bytes of a value; what they point to belongs to whoever
@@ -56,10 +56,6 @@ class TooLargeError(Exception):
 
 
 # --- reading
-
-
-def kind_of(address: int) -> int:
-    return _string_at(address, 1)[0]
 
 
 def _words(address: int, kind: int) -> tuple[int, int, int]:
@@ -169,10 +165,6 @@ def read_handle(address: int, context: int, resource: int) -> int:
 def put(address: int, value: bytes) -> None:
     """Hand ``value`` over: the slot at ``address`` owns from now on what it points to."""
     _memmove(address, value, VALUE_BYTES)
-
-
-def number(kind: int, value: int) -> bytes:
-    return _SCALAR.pack(kind, value)
 
 
 def u32(value: int) -> bytes:

@@ -214,3 +214,27 @@ def test_configuration_is_the_invocations(world: World, image: ComponentProgram)
     )
     ended = run(world, image, source, config=b'{"a": "\xc3\xa9"}')
     assert json.loads(ended.output or b"")[0] == "é"
+
+
+def test_the_virtual_machine_has_no_input_no_terminal_no_files_and_no_network(
+    world: World, image: ComponentProgram
+) -> None:
+    source = """
+        import os, socket, sys, time
+        def attempt(call, *arguments):
+            try:
+                return repr(call(*arguments))
+            except OSError as error:
+                return type(error).__name__
+        def process(text):
+            print("out", flush=True)
+            print("err", file=sys.stderr, flush=True)
+            time.sleep(0.01)
+            return [sys.stdin.read(), sys.stdout.isatty(), sys.stdin.isatty(), dict(os.environ), sys.argv,
+                    attempt(open, "/etc/passwd"), attempt(socket.socket), attempt(socket.getaddrinfo, "localhost", 80)]
+        """
+    ended = run(world, image, source)
+    assert json.loads(ended.output or b"") == [
+        "", False, False, {}, [], "FileNotFoundError", "PermissionError", "PermissionError",
+    ]  # fmt: skip
+    assert ended.said == [("info", "out"), ("warning", "err")]
