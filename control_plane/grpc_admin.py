@@ -15,7 +15,7 @@ from control_plane import review
 from control_plane.file_blobs import FileBlobs
 from control_plane.intake import Intake
 from control_plane.library import Approved, Library
-from control_plane.paging import page_size, position_of, token_of
+from control_plane.paging import fitting, page_size, position_of, token_of
 from control_plane.publisher import Publisher, Reviewed
 from control_plane.review import Change, ChangeState
 from control_plane.sqlite_store import SqliteStore
@@ -105,10 +105,9 @@ class TemplateService(rpc.TemplateServiceServicer):
             key=lambda each: each.ref,
         )
         start, size = position_of(request.page_token) or 0, page_size(request.page_size)
-        page = await asyncio.to_thread(lambda: [self._template(each) for each in wanted[start : start + size]])
-        return pb.ListTemplatesResponse(
-            templates=page, next_page_token=token_of(start + size) if start + size < len(wanted) else ""
-        )
+        page = await asyncio.to_thread(lambda: fitting(map(self._template, wanted[start : start + size])))
+        end = start + len(page)
+        return pb.ListTemplatesResponse(templates=page, next_page_token=token_of(end) if end < len(wanted) else "")
 
     def _template(self, approved: Approved) -> pb.Template:
         present = self._publisher.present
@@ -149,10 +148,10 @@ class ChangeService(rpc.ChangeServiceServicer):
             before=position_of(request.page_token),
             limit=size + 1,
         )
-        page = changes[:size]
+        page = fitting(change_to_proto(each, self._publisher) for each in changes[:size])
+        more = len(changes) > len(page)
         return pb.ListChangesResponse(
-            changes=[change_to_proto(each, self._publisher) for each in page],
-            next_page_token=token_of(page[-1].number) if len(changes) > size else "",
+            changes=page, next_page_token=token_of(changes[len(page) - 1].number) if more else ""
         )
 
     async def FetchChange(

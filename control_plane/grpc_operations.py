@@ -15,8 +15,7 @@ from control_plane.authorisation import require_reviewer
 from control_plane.fan_out import FanOut
 from control_plane.fleet import NodeView
 from control_plane.grpc_admin import InvalidRequestError, TemplateUnknownError
-from control_plane.paging import page_size, position_of, token_of
-from control_plane.publication import encode
+from control_plane.paging import fitting, page_size, position_of, token_of
 from control_plane.publisher import Publisher
 from control_plane.roles import expiry_warnings, roles_of
 from control_plane.sqlite_store import GenerationRecord, SqliteStore
@@ -48,10 +47,10 @@ class RolloutService(rpc.RolloutServiceServicer):
         records = await asyncio.to_thread(
             self._store.generations, before=position_of(request.page_token), limit=size + 1
         )
-        page = records[:size]
+        page = fitting(self._generation(each) for each in records[:size])
+        more = len(records) > len(page)
         return pb.ListGenerationsResponse(
-            generations=[self._generation(each) for each in page],
-            next_page_token=token_of(page[-1].number) if len(records) > size else "",
+            generations=page, next_page_token=token_of(page[-1].generation) if more else ""
         )
 
     async def Revoke(self, request: pb.RevokeRequest, context: Context) -> pb.Generation:
@@ -150,11 +149,9 @@ class KeyService(rpc.KeyServiceServicer):
         return pb.UpdateTrustResponse(generation=record.number)
 
     async def GetTrust(self, request: pb.GetTrustRequest, context: Context) -> pb.GetTrustResponse:
-        present = self._publisher.present
-        update = await asyncio.to_thread(encode, present)
-        trust = present.material.trust
+        trust = self._publisher.present.material.trust
         return pb.GetTrustResponse(
-            roots=trust.roots, targets=trust.targets, charter=trust.charter, bundle_zstd=update.frame
+            roots=trust.roots, targets=trust.targets, charter=trust.charter, bundle_zstd=self._publisher.update.frame
         )
 
 

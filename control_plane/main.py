@@ -199,8 +199,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
         await stack.enter_async_context(server)
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
-        renewal_s = settings.lease_renewal_s or terms.validity(publisher.present.charter).lease_s / 3
-        tasks.start(publisher.keep_fresh(every_s=renewal_s), name="keep-fresh")
+        tasks.start(publisher.keep_fresh(every_s=settings.lease_renewal_s), name="keep-fresh")
         tasks.start(_save_nodes(fan_out, store), name="save-nodes")
         tasks.start(_warn(publisher), name="warn-of-expiry")
         ready.set()

@@ -1,9 +1,35 @@
 """Page tokens of list methods (AIP-158): opaque to callers, and nothing but a number inside."""
 
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
 from templates.reasons import AgentFactoryError, Reason
 
 PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_MAX = 200
+PAGE_BYTES_MAX = 2 * 1024 * 1024
+
+
+class Message(Protocol):
+    """What a protobuf message can say about itself."""
+
+    def ByteSize(self) -> int:  # noqa: N802 - protobuf's name
+        ...
+
+
+M = TypeVar("M", bound=Message)
+
+
+def fitting(messages: Iterable[M]) -> list[M]:
+    """Return as many of ``messages`` as fit into one answer, at least one; the rest is for the next page."""
+    page: list[M] = []
+    left = PAGE_BYTES_MAX
+    for message in messages:
+        left -= message.ByteSize()
+        if page and left < 0:
+            break
+        page.append(message)
+    return page
 
 
 class PageTokenError(AgentFactoryError):

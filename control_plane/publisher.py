@@ -114,6 +114,8 @@ class Publisher:
         self._clock = clock
         self._turns = turns
         self._present: Published | None = None
+        self._update: Update | None = None
+        self._leased = asyncio.Event()
         self._states: Mapping[TemplateRef, ChangeState] = {}
 
     @property
@@ -122,6 +124,13 @@ class Publisher:
         if self._present is None:
             raise RuntimeError("Publisher.start has not been awaited")
         return self._present
+
+    @property
+    def update(self) -> Update:
+        """The newest generation as it travels, under its newest lease."""
+        if self._update is None:
+            raise RuntimeError("Publisher.start has not been awaited")
+        return self._update
 
     def now(self) -> datetime:
         return self._clock()
@@ -288,14 +297,26 @@ class Publisher:
         await asyncio.to_thread(
             self._store.save_lease, renewed.metadata["timestamp.json"], renewed.accepted.belief.to_bytes()
         )
-        self._believe(renewed)
+        self._believe(renewed, update)
         self._audience.lease_renewed(renewed, update)
         log.debug(Event.LEASE_RENEWED, generation=renewed.number, lease_version=update.lease_version)
 
-    async def keep_fresh(self, *, every_s: float) -> None:
-        """Renew the lease, and the other online roles when half of their life has passed, until cancelled."""
+    async def keep_fresh(self, *, every_s: float | None = None) -> None:
+        """Renew the lease, and the other online roles when half of their life has passed, until cancelled.
+
+        Args:
+            every_s: how long after the last lease; never longer than half of the lease's life, by default a third.
+                A charter may shorten leases at any time, which is noticed with its publication.
+        """
         while True:
-            await asyncio.sleep(every_s)
+            lease_s = self._terms.validity(self.present.charter).lease_s
+            self._leased.clear()
+            try:
+                async with asyncio.timeout(lease_s / 3 if every_s is None else min(every_s, lease_s / 2)):
+                    await self._leased.wait()
+                continue
+            except TimeoutError:
+                pass
             try:
                 if is_refresh_due(self.present, terms=self._terms, now=self._clock()):
                     await self.refresh()
@@ -350,7 +371,7 @@ class Publisher:
             )
         renewed = self._present is not None and self._present.number == published.number
         self._states = states
-        self._believe(published)
+        self._believe(published, update)
         if renewed:  # nothing but the lease was new
             self._audience.lease_renewed(published, update)
         else:
@@ -368,8 +389,9 @@ class Publisher:
         )
         return record
 
-    def _believe(self, published: Published) -> None:
-        self._present = published
+    def _believe(self, published: Published, update: Update) -> None:
+        self._present, self._update = published, update
+        self._leased.set()
         self._telemetry.gauge(GENERATION, published.number)
         for role, expires in published.accepted.expires.items():
             self._telemetry.gauge(METADATA_EXPIRES, expires.timestamp(), role)
@@ -395,7 +417,7 @@ class Publisher:
             await self._republish(material, ground, author="", cause="rebuilt from records")
             return
         update = await asyncio.to_thread(encode, restored)
-        self._believe(restored)
+        self._believe(restored, update)
         self._audience.published(restored, update, urgent=False)
         log.info(Event.STATE_RESTORED, generation=restored.number, templates=len(material.library.approved))
         if is_refresh_due(restored, terms=self._terms, now=self._clock()):

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from control_plane.authorisation import SERVICE_NAMES, authorise, require_review
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.file_blobs import BlobMissingError, FileBlobs
 from control_plane.fleet import NodeView, Refusal
-from control_plane.paging import PAGE_SIZE_MAX, PageTokenError, page_size, position_of, token_of
+from control_plane.paging import (
+    PAGE_BYTES_MAX,
+    PAGE_SIZE_MAX,
+    PageTokenError,
+    fitting,
+    page_size,
+    position_of,
+    token_of,
+)
 from control_plane.push import Stage
 from control_plane.review import ChangeUnknownError, change_number
 from control_plane.roles import Role, expiry_warnings, roles_of
@@ -27,6 +36,14 @@ from tests.installation import LocalInstallation, write_trust
 from tests.unit.control_plane.world import SOURCE, World, source_document
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Sized:
+    size: int
+
+    def ByteSize(self) -> int:  # noqa: N802 - protobuf's name
+        return self.size
 
 
 class TestNames:
@@ -50,6 +67,15 @@ class TestPages:
     def test_other_texts_are_refused(self, token: str) -> None:
         with pytest.raises(PageTokenError):
             position_of(token)
+
+    @given(sizes=st.lists(st.integers(min_value=0, max_value=PAGE_BYTES_MAX * 2), max_size=20))
+    def test_what_does_not_fit_into_an_answer_is_for_the_next_page(self, sizes: list[int]) -> None:
+        page = fitting(Sized(size) for size in sizes)
+        assert [each.size for each in page] == sizes[: len(page)]
+        assert bool(page) == bool(sizes)
+        assert len(page) <= 1 or sum(each.size for each in page) <= PAGE_BYTES_MAX
+        if len(page) < len(sizes):
+            assert sum(sizes[: len(page) + 1]) > PAGE_BYTES_MAX
 
     def test_sizes(self) -> None:
         assert (page_size(0), page_size(3), page_size(10**6)) == (50, 3, PAGE_SIZE_MAX)

@@ -516,6 +516,19 @@ class TestLease:
         await asyncio.gather(keeping, return_exceptions=True)
         assert ("published", 2, 2) in world.listener.heard
 
+    async def test_is_renewed_in_time_after_a_charter_has_shortened_it(
+        self, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        installation = make_installation(tmp_path_factory.mktemp("short") / "installation", lease_s_max=3600)
+        world = await World(installation, installation.directory / "state").start()
+        keeping = asyncio.ensure_future(world.publisher.keep_fresh())
+        await asyncio.sleep(0)
+        await world.publisher.update_trust(installation.amended_charter(lease_s_max=1), author="alice")
+        await world.listener.hears("lease", 2)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        world.store.close()
+
     async def test_keep_fresh_outlives_an_expired_root(self, world: World) -> None:
         await world.start()
         world.clock.advance(days=400)
