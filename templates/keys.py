@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
@@ -98,7 +98,8 @@ def verify_signature(key: SSlibKey, signature: Signature, message: bytes) -> Non
     of securesystemslib takes any salt, none included.
     """
     refusal = SignatureInvalidError(keyid=key.keyid, scheme=key.scheme)
-    if signature.keyid != key.keyid or not _HEX.fullmatch(signature.signature):
+    text: object = signature.signature  # python-tuf takes whatever stands there, of any JSON type
+    if signature.keyid != key.keyid or not isinstance(text, str) or not _HEX.fullmatch(text):
         raise refusal
     public = _load(key.keytype, key.keyval["public"])
     try:
@@ -114,7 +115,7 @@ def verify_signature(key: SSlibKey, signature: Signature, message: bytes) -> Non
 def _canonical_key(keytype: str, public: str) -> SSlibKey:
     try:
         loaded = _load(keytype, public)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise KeyRefusedError(f"expected a {keytype} public key, got {error}") from None
     if isinstance(loaded, RSAPublicKey):
         if not RSA_BITS_MIN <= loaded.key_size <= RSA_BITS_MAX:
