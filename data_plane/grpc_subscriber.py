@@ -20,7 +20,7 @@ from google.protobuf.duration_pb2 import Duration
 from data_plane.activation.update import Phase, SendAck, SendNack, Stage
 from data_plane.generation_files import BLOB_BYTES_MAX, BlobError
 from service.logs import get_logger
-from service.telemetry import Field
+from service.telemetry import Field, received_trace_context, trace_metadata
 from templates.bundle import WINDOW_LOG_MAX
 
 PROTOCOL_VERSIONS: Final = (1,)
@@ -81,7 +81,7 @@ class Figures:
 class Listener(Protocol):
     """Takes what the control plane says; `data_plane.updater.Updater`."""
 
-    def offer(self, generation: int, frame: bytes, sha256: bytes) -> None: ...
+    def offer(self, generation: int, frame: bytes, sha256: bytes, *, traceparent: str) -> None: ...
 
     async def renew_lease(self, generation: int, timestamp: bytes) -> None: ...
 
@@ -175,7 +175,8 @@ class GrpcSubscriber:
                     some = digests[start : start + BLOBS_PER_REQUEST]
                     request = pb.FetchBlobsRequest(sha256=[bytes.fromhex(each) for each in some])
                     left = {each: wanted[each] for each in some}
-                    async for sha256, data in received_blobs(stub.FetchBlobs(request), left):
+                    pieces = stub.FetchBlobs(request, metadata=trace_metadata())
+                    async for sha256, data in received_blobs(pieces, left):
                         await keep(sha256, data)
         except TimeoutError:
             raise BlobError(f"expected blobs within {self._fetch_timeout_s:g} s", metadata={}) from None
@@ -236,15 +237,21 @@ class GrpcSubscriber:
     async def _take(self, message: pb.SubscribeResponse) -> None:
         match message.WhichOneof("message"):
             case "snapshot_full":
-                full = message.snapshot_full
-                self._listener.offer(full.generation, full.bundle_zstd, full.bundle_sha256)
+                self._offer(message.snapshot_full)
             case "revocation":
-                revocation = message.revocation
-                self._listener.offer(revocation.generation, revocation.bundle_zstd, revocation.bundle_sha256)
+                self._offer(message.revocation)
             case "lease":
                 await self._listener.renew_lease(message.lease.generation, message.lease.timestamp)
             case _:  # a patch against what the node holds, or something newer than this node
                 self.resync("expected a full snapshot, a revocation or a lease")
+
+    def _offer(self, update: pb.SnapshotFull | pb.Revocation) -> None:
+        self._listener.offer(
+            update.generation,
+            update.bundle_zstd,
+            update.bundle_sha256,
+            traceparent=received_trace_context(update.traceparent),
+        )
 
     async def _report(self) -> None:
         while True:

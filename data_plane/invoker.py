@@ -40,6 +40,7 @@ from service.telemetry import (
     INVOCATIONS,
     INVOCATIONS_IN_FLIGHT,
     Field,
+    ReportedSpan,
     SpanName,
     Telemetry,
     current_trace_context,
@@ -164,6 +165,7 @@ class Invoker:
         self._active: ActiveGeneration | None = None
         self._lease = LeaseClock(0.0, 0.0)
         self._running: set[Running] = set()
+        self._own_digits = secrets.token_hex(7)
         self._sequence = 0
         self._last_ms = 0
         self._idle = asyncio.Event()
@@ -338,21 +340,26 @@ class Invoker:
     async def _in_worker(self, running: Running, data: bytes, limits: SandboxLimits) -> Outcome:
         call, template = running.call, running.call.template
         scope = AgentScope(tenant=call.tenant, template=template.name, agent_id=call.agent_id)
-        request = InvocationRequest(
-            code_id=template.module_sha256,
-            abi=template.abi,
-            source=template.source,
-            input=data,
-            config=call.config,
-            limits=limits,
-            granted=template.granted,
-            invocation_id=running.invocation_id,
-            trace_context=current_trace_context(),
-        )
         pooled = self._pool.ready(call.tenant, template.module_sha256)
         if pooled is None:
             pooled = await self._pool.obtain(call.tenant, template.module_sha256)
-        return await self._pool.invoke(pooled, template.sha256, request, self._host_calls(running, scope))
+        with self._telemetry.reported_span(SpanName.SANDBOX) as span:
+            handed_over = self._monotonic()
+            request = InvocationRequest(
+                code_id=template.module_sha256,
+                abi=template.abi,
+                source=template.source,
+                input=data,
+                config=call.config,
+                limits=limits,
+                granted=template.granted,
+                invocation_id=running.invocation_id,
+                trace_context=current_trace_context(),
+            )
+            outcome = await self._pool.invoke(pooled, template.sha256, request, self._host_calls(running, scope))
+            if self._telemetry.tracing:
+                _describe(span, outcome, elapsed_s=self._monotonic() - handed_over, host_call_s=running.host_call_s)
+            return outcome
 
     def _require_input(
         self, call: Call, data: bytes, limits: SandboxLimits, invocation_id: str, started_at: float
@@ -464,12 +471,30 @@ class Invoker:
             log.warning("template_quarantined", **{Field.TENANT: tenant, Field.DIGEST: digest})
 
     def _new_id(self, now: float) -> str:
-        """Return an id that sorts by time: milliseconds, a count within them, randomness."""
+        """Return an id that sorts by time: milliseconds, a count within them, this process's own randomness.
+
+        It is a name, not a secret: who may see an invocation is decided by tenant.
+        """
         ms = int(now * 1000)
         if ms > self._last_ms:
             self._last_ms, self._sequence = ms, 0
         self._sequence += 1
-        return f"{self._last_ms:012x}{self._sequence:06x}{secrets.token_hex(7)}"
+        return f"{self._last_ms:012x}{self._sequence:06x}{self._own_digits}"
+
+
+def _describe(span: ReportedSpan, outcome: Outcome, *, elapsed_s: float, host_call_s: float) -> None:
+    """Tell the trace what the worker reported; a worker that died reported nothing, and the span is what we waited."""
+    usage = outcome.usage
+    guest_s = usage.guest_us / 1e6
+    if usage.wall_us:
+        span.took(usage.wall_us / 1e6)
+    span.set(Field.GUEST_S, guest_s)
+    span.set(Field.HOST_CALL_S, host_call_s)
+    span.set(Field.QUEUED_S, max(0.0, elapsed_s - guest_s - host_call_s))
+    span.set(Field.FUEL, usage.fuel)
+    span.set(Field.HOST_CALLS, usage.host_calls)
+    if outcome.failure is not None:
+        span.fail(outcome.failure.kind)
 
 
 def _narrowed(call: Call) -> SandboxLimits:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import fcntl
+import gc
 import importlib.metadata
 import json
 import os
@@ -320,11 +321,23 @@ async def serve(settings: NodeSettings) -> int:
             environment=installation.environment,
             mode=str(settings.mode),
         )
+        _spare_the_collector()
         failed = await _until_stopped(stop, tasks)
         invoker.draining = True
         await server.drain(settings.drain_s)
         log.info(Event.STOPPED, node=node_id, invocations=invoker.counts.invocations)
         return 1 if failed else 0
+
+
+def _spare_the_collector() -> None:
+    """Let the cycle collector look at what calls leave behind, rarely, and never again at what was built at start.
+
+    With its defaults it walks every object of a thousand calls in flight again and again, which costs a third of the
+    rate; almost everything that a call makes is freed by reference counts.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _arguments() -> argparse.Namespace:

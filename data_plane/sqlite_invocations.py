@@ -10,7 +10,6 @@ import json
 import sqlite3
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -26,13 +25,15 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INSERT: Final = "INSERT OR REPLACE INTO invocations VALUES (?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS: Final = "tenant, invocation_id, agent_id, template, started_us, facts"
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
 log = get_logger("invocations")
 
 
 class SqliteInvocations:
     """`InvocationLog` over one database. ``kept_max`` counts all tenants' records together."""
 
-    def __init__(self, writer: SqliteWriter, *, kept_max: int, kept_s: float, period_s: float = 0.25) -> None:
+    def __init__(self, writer: SqliteWriter, *, kept_max: int, kept_s: float, period_s: float = 0.5) -> None:
         self._writer = writer
         self._kept_max = kept_max
         self._kept = timedelta(seconds=kept_s)
@@ -112,55 +113,84 @@ class SqliteInvocations:
         return await self._writer.read(work)
 
     def _trim(self, connection: sqlite3.Connection, now: datetime) -> None:
-        connection.execute("DELETE FROM invocations WHERE started_us < ?", (_to_us(now - self._kept),))
+        """Rows are in the order of their writing, so that age and number need no index of their own."""
+        first_young = "(SELECT rowid FROM invocations WHERE started_us >= ? ORDER BY rowid LIMIT 1)"
+        young_from = _to_us(now - self._kept)
+        connection.execute(f"DELETE FROM invocations WHERE rowid < {first_young}", (young_from,))  # noqa: S608
         connection.execute(
-            "DELETE FROM invocations WHERE rowid IN"
-            " (SELECT rowid FROM invocations ORDER BY started_us DESC LIMIT -1 OFFSET ?)",
-            (self._kept_max,),
+            "DELETE FROM invocations WHERE rowid <= (SELECT max(rowid) FROM invocations) - ?", (self._kept_max,)
         )
 
 
 def _row(record: InvocationRecord) -> tuple[str, str, str, str, int, str, str]:
     usage = record.usage
-    facts = {
-        "caller": record.caller,
-        "version": record.version,
-        "generation": record.generation,
-        "template_sha256": record.template_sha256,
-        "code_sha256": record.code_sha256,
-        "image_sha256": record.image_sha256,
-        "config_sha256": record.config_sha256,
-        "outcome": record.outcome,
-        "message": record.message,
-        "usage": asdict(usage),
-        "logs_cut": record.logs_cut,
-        "parent_invocation_id": record.parent_invocation_id,
-    }
-    logs = [[each.level, each.message, each.at_us] for each in record.logs]
+    facts = (
+        record.caller,
+        record.version,
+        record.generation,
+        record.template_sha256,
+        record.code_sha256,
+        record.image_sha256,
+        record.config_sha256,
+        record.outcome,
+        record.message,
+        record.logs_cut,
+        record.parent_invocation_id,
+        usage.fuel,
+        usage.wall_us,
+        usage.guest_us,
+        usage.host_calls,
+        usage.wasi_calls,
+        usage.input_bytes,
+        usage.output_bytes,
+        usage.log_bytes,
+        usage.child_invocations,
+    )
+    logs = [(each.level, each.message, each.at_us) for each in record.logs]
     return (
         record.tenant,
         record.invocation_id,
         record.agent_id,
         record.template,
         _to_us(record.started_at),
-        json.dumps(facts),
-        json.dumps(logs) if logs else "[]",
+        _encode(facts),
+        _encode(logs) if logs else "[]",
     )
 
 
 def _record(row: tuple[str, str, str, str, int, str, str]) -> InvocationRecord:
     tenant, invocation_id, agent_id, template, started_us, facts_text, logs_text = row
-    facts: dict[str, Any] = json.loads(facts_text)
-    usage = UsageRecord(**facts.pop("usage"))
+    facts: list[Any] = json.loads(facts_text)
+    fuel, wall_us, guest_us, host_calls, wasi_calls, input_bytes, output_bytes, log_bytes, children = facts[11:]
     return InvocationRecord(
         tenant=tenant,
         invocation_id=invocation_id,
         agent_id=agent_id,
         template=template,
         started_at=_EPOCH + timedelta(microseconds=started_us),
-        usage=usage,
+        caller=facts[0],
+        version=facts[1],
+        generation=facts[2],
+        template_sha256=facts[3],
+        code_sha256=facts[4],
+        image_sha256=facts[5],
+        config_sha256=facts[6],
+        outcome=facts[7],
+        message=facts[8],
+        logs_cut=facts[9],
+        parent_invocation_id=facts[10],
+        usage=UsageRecord(
+            fuel=fuel,
+            wall_us=wall_us,
+            guest_us=guest_us,
+            host_calls=host_calls,
+            wasi_calls=wasi_calls,
+            input_bytes=input_bytes,
+            output_bytes=output_bytes,
+            log_bytes=log_bytes,
+            child_invocations=children,
+        ),
         logs=tuple(LogRecord(*each) for each in json.loads(logs_text)),
-        **facts,
     )
 
 
