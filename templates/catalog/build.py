@@ -9,7 +9,6 @@ compiler changed; the images' modules are taken from where ``python -m sandbox.i
 import argparse
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -82,7 +81,7 @@ def place(module: Path, target: Path) -> bool:
     if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
         return False
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as scratch:
-        shutil.copyfileobj(module.open("rb"), scratch)
+        scratch.write(data)
     Path(scratch.name).chmod(0o644)
     os.replace(scratch.name, target)  # noqa: PTH105 - one rename, so that nobody reads half a module
     return True

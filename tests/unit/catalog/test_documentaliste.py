@@ -54,7 +54,7 @@ LINES = st.sampled_from(
         "", "", "", "plain words here", "more words", "# One", "## Two ##", "### ", "#", "#no", "   # Three",
         "    # four", "===", "---", "- - -", "***", "  ===  ", "=", "-", "> quoted", "> # inside", ">", "- item",
         "- # inside", "  more", "    code", "```", "````", "~~~", "```py", "* star", "1. one", "2. two", "1) one",
-        "| a | b |", "|---|---|", "<!-- comment -->", "<!--", "-->", "<div>", "</div>", "[ref]: /url", "Title\\",
+        "| a | b |", "|---|---|", "<!-- comment -->", "<!--", "-->", "<div>", "</div>", "Title\\",
         "####### seven", "\tcode", "a | b", "--- x",
     ]
 )  # fmt: skip
@@ -68,6 +68,7 @@ LINES = st.sampled_from(
 @example(["```", "# One", "````", "# One"])
 @example(["> ```", "plain words here", "==="])
 @example(["[ref]: /url", "==="])
+@example(["[ref]: /url", "Title", "==="])
 def test_headings_of_any_lines_are_those_of_commonmark(lines: list[str]) -> None:
     text = "\n".join(lines) + "\n"
     if text.startswith(("---\n", "+++\n")):

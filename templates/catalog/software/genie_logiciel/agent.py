@@ -76,13 +76,11 @@ class Findings:
 
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines
-        self.found: dict[tuple[str, int, int], dict[str, object]] = {}
+        self.found: dict[tuple[int, int, str, str], dict[str, object]] = {}
 
     def add(self, code: str, line: int, column: int, message: str, symbol: str | None = None) -> None:
         severity, alias = RULES[code]
-        if (code, line, column) in self.found:
-            return
-        self.found[code, line, column] = {
+        self.found[line, column, code, symbol or ""] = {
             "code": code,
             "severity": severity,
             "line": line,
@@ -101,7 +99,7 @@ class Findings:
         return not codes or (alias != "" and any(code.startswith(alias) or alias == code for code in codes))
 
     def sorted(self) -> list[dict[str, object]]:
-        ordered = [self.found[key] for key in sorted(self.found, key=lambda key: (key[1], key[2], key[0]))]
+        ordered = [self.found[key] for key in sorted(self.found)]
         if len(ordered) > FINDINGS_MAX:
             more = len(ordered) - FINDINGS_MAX
             severity = RULES["findings-cut"][0]
@@ -1021,6 +1019,7 @@ CONTROL_WORDS = word_set(
 NO_FUNCTION = CONTROL_WORDS | word_set("return new throw sizeof typeof await case default")
 BEFORE_REGEX = word_set("( , = : [ ! & | ? { } ; + - * % ^ ~ < > => && || return typeof case in of delete void throw")
 AFTER_PARAMETERS = word_set("const noexcept override final throws -> : & && where volatile try ( [")
+SCOPES_ONLY = word_set("namespace impl mod")
 DIRECTIVE = re.compile(r"[ \t]*(\w*)(?:[^\n\\]|\\(?s:.))*")
 OPEN, CLOSE = {"(": ")", "[": "]", "{": "}"}, frozenset(")]}")
 
@@ -1214,13 +1213,14 @@ class BraceFile:
                 top.arms += 1
                 top.start = index + 1
             else:
-                if (
-                    token.text == ":"
-                    and top.bracket == "{"
-                    and tokens[top.start].text in {"case", "default", "public", "private", "protected"}
-                ):
+                if token.text == ":" and top.bracket == "{" and self._is_label(top.start, index):
                     top.start = index + 1
                 self._counted(index, top)
+
+    def _is_label(self, start: int, colon: int) -> bool:
+        """``case …:`` and ``default:``, and the ``public:`` of C++; not the colon of a type."""
+        first = self.tokens[start].text
+        return first in {"case", "default"} or (first in {"public", "private", "protected"} and colon == start + 1)
 
     def _pairs(self) -> dict[int, int]:
         pairs: dict[int, int] = {}
@@ -1315,14 +1315,23 @@ class BraceFile:
             name, place = named
             qualified = ".".join([*(block.name for block in blocks if block.kind == "type"), name])
             end = self.tokens[self.pairs[index]].place if index in self.pairs else len(self.text)
-            self.types.append((name, qualified, place, end))
+            if SCOPES_ONLY.isdisjoint(words):
+                self.types.append((name, qualified, place, end))
             return Block("{", "type", name, index + 1, None, 0)
+        if words[-1:] == ["("] and "new" in words[-4:-2]:  # the body of an anonymous class
+            return Block("{", "type", "(anonymous)", index + 1, None, 0)
+        kind = self._plain_kind(words)
+        block = Block("{", kind, "", index + 1, top.function, top.control)
+        return self._control(block) if kind in {"match", "control"} else block
+
+    def _plain_kind(self, words: list[str]) -> str:
+        """What a brace is that opens neither a function nor a type."""
         if "match" in words and self.language.name == "rust":
-            return self._control(Block("{", "match", "", index + 1, top.function, top.control))
+            return "match"
         if words[-1:] == ["else"] or not CONTROL_WORDS.isdisjoint(words[:4]):
-            return self._control(Block("{", "control", "", index + 1, top.function, top.control))
+            return "control"
         plain = not words or words[-1] in {"unsafe", "do", "loop", "static", "async", "=>", "->"}
-        return Block("{", "block" if plain else "value", "", index + 1, top.function, top.control)
+        return "block" if plain else "value"
 
     @staticmethod
     def _control(block: Block) -> Block:
@@ -1393,6 +1402,9 @@ class BraceFile:
 
     def _plain(self, header: list[int], words: list[str], blocks: list[Block], order: int) -> Routine | None:
         """A function that no keyword announces: C, C++, C#, Java, and methods of scripts."""
+        last = self.tokens[header[-1]]
+        if self.language.name == "cpp" and ":" in words[order:] and last.kind == "word":
+            return None  # not the body: ": member{value}"
         if "operator" in words[max(0, order - 3) : order]:
             start = order - 1 - words[:order][::-1].index("operator")
             return self._make("".join(words[start:order]), header[start], header[order], blocks, words)
@@ -1462,6 +1474,9 @@ class BraceFile:
         kind = {"type": "method", "function": "nested_function"}[kinds[-1]] if kinds else "function"
         if receiver or "::" in name:
             kind = "method"
+        around = next((block.function for block in reversed(blocks) if block.kind == "function"), None)
+        if around is not None and kinds[-1] == "function":
+            outer = [around.qualified]
         qualified = ".".join([*outer, *([receiver] if receiver else []), name])
         return Routine(
             name, qualified, kind, self.tokens[place].place, self._parameters(group), asynchronous="async" in words
