@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Final
 from urllib.parse import urlsplit
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics.export import (
@@ -23,13 +24,15 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import Span as RecordingSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
+    SpanKind,
     StatusCode,
     TraceFlags,
     set_span_in_context,
@@ -39,7 +42,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as PrometheusFamily
 from prometheus_client.samples import Sample
 
-from service.telemetry import Attribute
+from service.telemetry import Attribute, SpanName
 from templates.reasons import AgentFactoryError, Reason
 
 EXPORT_TIMEOUT_S: Final = 5
@@ -47,6 +50,13 @@ METRICS_PERIOD_S: Final = 15.0
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _SCOPE: Final = InstrumentationScope("agentfactory")
+_KINDS: Final[Mapping[str, SpanKind]] = {
+    SpanName.COMMAND: SpanKind.CLIENT,
+    SpanName.RPC_SERVER: SpanKind.SERVER,
+    SpanName.PUSH: SpanKind.PRODUCER,
+    SpanName.UPDATE: SpanKind.CONSUMER,
+}
+"""From these a collector draws which service talks to which; every other span is internal."""
 
 _LabelKey = tuple[tuple[str, str], ...]
 
@@ -81,6 +91,7 @@ class OtlpTracing:
         instance: str,
         endpoint: str,
         trace_ratio: float,
+        with_metrics: bool = True,
         span_exporter: SpanExporter | None = None,
         metric_exporter: MetricExporter | None = None,
     ) -> None:
@@ -89,34 +100,41 @@ class OtlpTracing:
         self._provider = TracerProvider(
             resource=self._resource, sampler=ParentBased(TraceIdRatioBased(trace_ratio)), shutdown_on_exit=False
         )
-        self._provider.add_span_processor(
-            BatchSpanProcessor(
-                span_exporter or OTLPSpanExporter(endpoint=endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_S)
-            )
+        self._processor = BatchSpanProcessor(
+            span_exporter or OTLPSpanExporter(endpoint=endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_S)
         )
+        self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("agentfactory")
-        self._metric_exporter = metric_exporter or OTLPMetricExporter(
-            endpoint=endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_S
-        )
+        self._metric_exporter: MetricExporter | None = None
+        if with_metrics:
+            self._metric_exporter = metric_exporter or OTLPMetricExporter(
+                endpoint=endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_S
+            )
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, name: str, attributes: Mapping[str, Attribute], *, parent: str) -> tuple["OtlpSpan", str]:
         """See `service.telemetry.Tracing`."""
-        context = set_span_in_context(NonRecordingSpan(_span_context(parent))) if parent else None
-        span = self._tracer.start_span(name, context=context, attributes=attributes, record_exception=False)
+        context = Context()  # never that of a program which uses OpenTelemetry itself
+        if parent:
+            context = set_span_in_context(NonRecordingSpan(_span_context(parent)), context)
+        kind = _KINDS.get(name, SpanKind.INTERNAL)
+        span = self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, record_exception=False)
         own = span.get_span_context()
-        return OtlpSpan(span), f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+        return OtlpSpan(span, self._processor), f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
 
     def export_metrics(self, registry: CollectorRegistry) -> None:
         """See `service.telemetry.Tracing`: a thread sends ``registry`` every ``METRICS_PERIOD_S``."""
+        exporter = self._metric_exporter
+        if exporter is None:
+            return
 
         def work() -> None:
             last = False
             while not last:
                 last = self._stop.wait(METRICS_PERIOD_S)
                 data = metrics_data(registry.collect(), resource=self._resource, now_ns=time.time_ns())
-                self._metric_exporter.export(data, timeout_millis=EXPORT_TIMEOUT_S * 1000)
+                exporter.export(data, timeout_millis=EXPORT_TIMEOUT_S * 1000)
 
         self._thread = threading.Thread(target=work, name="otlp-metrics", daemon=True)
         self._thread.start()
@@ -126,17 +144,20 @@ class OtlpTracing:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=2 * EXPORT_TIMEOUT_S)
-        self._metric_exporter.shutdown(timeout_millis=EXPORT_TIMEOUT_S * 1000)
+        if self._metric_exporter is not None:
+            self._metric_exporter.shutdown(timeout_millis=EXPORT_TIMEOUT_S * 1000)
         self._provider.shutdown()
 
 
 class OtlpSpan:
-    """Implements `service.telemetry.Span`."""
+    """Implements `service.telemetry.ReportedSpan`."""
 
-    __slots__ = ("_span",)
+    __slots__ = ("_processor", "_span", "_took_s")
 
-    def __init__(self, span: OtelSpan) -> None:
+    def __init__(self, span: OtelSpan, processor: SpanProcessor) -> None:
         self._span = span
+        self._processor = processor
+        self._took_s: float | None = None
 
     def set(self, field: str, value: Attribute) -> None:
         self._span.set_attribute(field, value)
@@ -144,8 +165,31 @@ class OtlpSpan:
     def fail(self, reason: str) -> None:
         self._span.set_status(StatusCode.ERROR, reason)
 
+    def took(self, seconds: float) -> None:
+        self._took_s = seconds
+
     def end(self) -> None:
-        self._span.end()
+        if self._took_s is None or not isinstance(self._span, RecordingSpan):
+            self._span.end()
+        else:
+            self._processor.on_end(_lasting(self._span, self._took_s, now_ns=time.time_ns()))
+
+
+def _lasting(span: RecordingSpan, took_s: float, *, now_ns: int) -> ReadableSpan:
+    """Return ``span`` as it is exported, ended now and begun ``took_s`` ago, but not before it was started here."""
+    begun_ns = now_ns - int(took_s * 1e9)
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=span.attributes,
+        kind=span.kind,
+        instrumentation_scope=span.instrumentation_scope,
+        status=span.status,
+        start_time=begun_ns if span.start_time is None else min(now_ns, max(span.start_time, begun_ns)),
+        end_time=now_ns,
+    )
 
 
 def _span_context(traceparent: str) -> SpanContext:

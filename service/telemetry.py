@@ -5,13 +5,14 @@ Names are documented in docs/observability.md, which a test compares with this f
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from templates.reasons import AgentFactoryError
 
@@ -24,15 +25,26 @@ Attribute = str | int | float | bool
 
 
 @unique
+class ServiceName(StrEnum):
+    """Which program reports: ``service.name`` at the collector."""
+
+    CONTROL_PLANE = "agentfactory-control-plane"
+    NODE = "agentfactory-node"
+    AGENTCTL = "agentctl"
+
+
+@unique
 class SpanName(StrEnum):
     """Every span that a process of ours makes, from submission to sandbox."""
 
+    COMMAND = "agentfactory.command"
     RPC_SERVER = "agentfactory.rpc.server"
     CHANGE_SUBMIT = "agentfactory.change.submit"
     MODULE_INSPECT = "agentfactory.module.inspect"
     CHANGE_APPROVE = "agentfactory.change.approve"
     PUBLISH = "agentfactory.publish"
     PUSH = "agentfactory.push"
+    UPDATE = "agentfactory.update"
     UPDATE_VERIFY = "agentfactory.update.verify"
     UPDATE_STAGE = "agentfactory.update.stage"
     UPDATE_ACTIVATE = "agentfactory.update.activate"
@@ -48,13 +60,17 @@ class Field(StrEnum):
 
     AGENT = "agent"
     CODE = "code"
+    COMMAND = "command"
     COMPONENT = "component"
     DIGEST = "digest"
     ERROR = "error"
+    EXIT_CODE = "exit_code"
     FAILURE = "failure"
     FUEL = "fuel"
     GENERATION = "generation"
+    GUEST_S = "guest_s"
     HOST_CALL = "host_call"
+    HOST_CALL_S = "host_call_s"
     HOST_CALLS = "host_calls"
     INVOCATION = "invocation"
     METHOD = "method"
@@ -62,6 +78,7 @@ class Field(StrEnum):
     PEER = "peer"
     PID = "pid"
     PORT = "port"
+    QUEUED_S = "queued_s"
     REASON = "reason"
     ROLE = "role"
     STAGE = "stage"
@@ -76,81 +93,128 @@ class Field(StrEnum):
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 
 
+_BOTH: Final = frozenset({ServiceName.CONTROL_PLANE, ServiceName.NODE})
+_CONTROL_PLANE: Final = frozenset({ServiceName.CONTROL_PLANE})
+_NODE: Final = frozenset({ServiceName.NODE})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricName:
-    """One metric: its Prometheus name (unit included), what it says, its labels, and for histograms their buckets."""
+    """One metric: its Prometheus name (unit included), what it says, its labels, and for histograms their buckets.
+
+    ``services`` have it from their start on, whether or not there was anything to count yet. The name says what it is:
+    ``_total`` is a counter; with ``buckets`` it is a histogram, and a gauge otherwise.
+    """
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    services: frozenset[ServiceName]
 
 
 RPC_SERVER_CALLS: Final = MetricName(
     name="agentfactory_rpc_server_calls_total",
     help="Calls answered, by method and gRPC code.",
     labels=("method", "code"),
+    services=_BOTH,
 )
 RPC_SERVER_SECONDS: Final = MetricName(
-    name="agentfactory_rpc_server_seconds", help="Time from call to answer.", labels=("method",), buckets=_SECONDS
+    name="agentfactory_rpc_server_seconds",
+    help="Time from call to answer.",
+    labels=("method",),
+    buckets=_SECONDS,
+    services=_BOTH,
 )
 RPC_SERVER_IN_FLIGHT: Final = MetricName(
-    name="agentfactory_rpc_server_in_flight", help="Calls in progress, streams included."
+    name="agentfactory_rpc_server_in_flight", help="Calls in progress, streams included.", services=_BOTH
 )
 CERTIFICATE_EXPIRES: Final = MetricName(
-    name="agentfactory_certificate_expires_timestamp_seconds", help="When this process's own certificate runs out."
+    name="agentfactory_certificate_expires_timestamp_seconds",
+    help="When this process's own certificate runs out.",
+    services=_BOTH,
 )
 METADATA_EXPIRES: Final = MetricName(
-    name="agentfactory_metadata_expires_timestamp_seconds", help="When a role's metadata runs out.", labels=("role",)
+    name="agentfactory_metadata_expires_timestamp_seconds",
+    help="When a role's metadata runs out.",
+    labels=("role",),
+    services=_BOTH,
 )
 GENERATION: Final = MetricName(
-    name="agentfactory_generation", help="Generation that is published (control plane) or active (node)."
+    name="agentfactory_generation",
+    help="Generation that is published (control plane) or active (node).",
+    services=_BOTH,
 )
 CHANGES: Final = MetricName(
-    name="agentfactory_changes_total", help="Changes that reached a final state.", labels=("state",)
+    name="agentfactory_changes_total",
+    help="Changes that reached a final state.",
+    labels=("state",),
+    services=_CONTROL_PLANE,
 )
-PUBLICATIONS: Final = MetricName(name="agentfactory_publications_total", help="Generations that were published.")
-SUBSCRIBERS: Final = MetricName(name="agentfactory_subscribers", help="Nodes with an open Subscribe stream.")
+PUBLICATIONS: Final = MetricName(
+    name="agentfactory_publications_total", help="Generations that were published.", services=_CONTROL_PLANE
+)
+SUBSCRIBERS: Final = MetricName(
+    name="agentfactory_subscribers", help="Nodes with an open Subscribe stream.", services=_CONTROL_PLANE
+)
 PUSHES: Final = MetricName(
-    name="agentfactory_pushes_total", help="Updates that nodes answered, by stage or refusal.", labels=("stage",)
+    name="agentfactory_pushes_total",
+    help="Updates that nodes answered, by stage or refusal.",
+    labels=("stage",),
+    services=_CONTROL_PLANE,
 )
 PUSH_SECONDS: Final = MetricName(
-    name="agentfactory_push_seconds", help="Time from sending an update to a node's ACTIVE.", buckets=_SECONDS
+    name="agentfactory_push_seconds",
+    help="Time from sending an update to a node's ACTIVE.",
+    buckets=_SECONDS,
+    services=_CONTROL_PLANE,
 )
 UPDATES: Final = MetricName(
     name="agentfactory_updates_total",
     help="Updates that this node took or refused, by stage.",
     labels=("stage", "reason"),
+    services=_NODE,
 )
 INVOCATIONS: Final = MetricName(
     name="agentfactory_invocations_total",
     help="Invocations that ended, by template and kind of failure (empty: none).",
     labels=("template", "failure"),
+    services=_NODE,
 )
 INVOCATION_SECONDS: Final = MetricName(
     name="agentfactory_invocation_seconds",
     help="Time from admission to outcome.",
     labels=("template",),
     buckets=_SECONDS,
+    services=_NODE,
 )
 INVOCATION_FUEL: Final = MetricName(
-    name="agentfactory_invocation_fuel_total", help="Fuel that guests burned.", labels=("template",)
+    name="agentfactory_invocation_fuel_total", help="Fuel that guests burned.", labels=("template",), services=_NODE
 )
 INVOCATIONS_IN_FLIGHT: Final = MetricName(
-    name="agentfactory_invocations_in_flight", help="Invocations admitted and not yet ended."
+    name="agentfactory_invocations_in_flight", help="Invocations admitted and not yet ended.", services=_NODE
 )
 HOST_CALLS: Final = MetricName(
-    name="agentfactory_host_calls_total", help="Host calls by interface and result.", labels=("interface", "result")
+    name="agentfactory_host_calls_total",
+    help="Host calls by interface and result.",
+    labels=("interface", "result"),
+    services=_NODE,
 )
-WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.")
+WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.", services=_NODE)
 WORKER_EXITS: Final = MetricName(
-    name="agentfactory_worker_exits_total", help="Worker processes that ended, by cause.", labels=("cause",)
+    name="agentfactory_worker_exits_total",
+    help="Worker processes that ended, by cause.",
+    labels=("cause",),
+    services=_NODE,
 )
 COMPILATIONS: Final = MetricName(
-    name="agentfactory_compilations_total", help="Modules asked of the compile cache.", labels=("result",)
+    name="agentfactory_compilations_total",
+    help="Modules asked of the compile cache.",
+    labels=("result",),
+    services=_NODE,
 )
 TASK_FAILURES: Final = MetricName(
-    name="agentfactory_task_failures_total", help="Background tasks that failed.", labels=("task",)
+    name="agentfactory_task_failures_total", help="Background tasks that failed.", labels=("task",), services=_BOTH
 )
 
 METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, MetricName))
@@ -160,7 +224,7 @@ _current: ContextVar[str] = ContextVar("trace_context", default="")
 
 
 def current_trace_context() -> str:
-    """Return the W3C traceparent of the running unit of work, or "": what goes into worker frames."""
+    """Return the W3C traceparent of the running unit of work, or "": what goes into frames and messages."""
     return _current.get()
 
 
@@ -170,9 +234,21 @@ def current_trace_id() -> str:
 
 
 def trace_metadata() -> Sequence[tuple[str, str]]:
-    """Return gRPC metadata that carries the current trace context; empty when there is none."""
-    traceparent = _current.get()
+    """Return gRPC metadata that carries the current trace context; empty when there is none.
+
+    In a program that uses OpenTelemetry itself, the client library continues the span that the program is in.
+    """
+    traceparent = _current.get() or _application_context()
     return ((TRACEPARENT_KEY, traceparent),) if traceparent else ()
+
+
+def _application_context() -> str:
+    """Return the context of the application's current span; nothing is imported to find out that there is none."""
+    api: Any = sys.modules.get("opentelemetry.trace")
+    if api is None:
+        return ""
+    span = api.get_current_span().get_span_context()
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}" if span.is_valid else ""
 
 
 def received_trace_context(traceparent: str | bytes | None) -> str:
@@ -194,14 +270,29 @@ class Span(Protocol):
         ...
 
     def end(self) -> None:
-        """Called by the ``with`` block."""
+        """Called by the ``with`` block; by the owner of work that was begun with `Telemetry.begin`."""
         ...
+
+
+class ReportedSpan(Span, Protocol):
+    """Work that another process does and times."""
+
+    def took(self, seconds: float) -> None:
+        """Say how long it took, by that process's account. It ends with the block, and begins so much earlier."""
+        ...
+
+
+class Begun(NamedTuple):
+    """Work that does not end where it begins."""
+
+    span: Span
+    traceparent: str
 
 
 class Tracing(Protocol):
     """Where spans go: OpenTelemetry, or a list in a test."""
 
-    def start(self, name: str, attributes: Mapping[str, Attribute], *, parent: str) -> tuple[Span, str]:
+    def start(self, name: str, attributes: Mapping[str, Attribute], *, parent: str) -> tuple[ReportedSpan, str]:
         """Start a span below ``parent`` (a traceparent or ""); return it and its own traceparent."""
         ...
 
@@ -223,7 +314,7 @@ class _NoSpan:
         self._parent = parent
         self._token: Token[str] | None = None
 
-    def __enter__(self) -> Span:
+    def __enter__(self) -> ReportedSpan:
         if self._parent:
             self._token = _current.set(self._parent)
         return self
@@ -242,6 +333,9 @@ class _NoSpan:
     def end(self) -> None:
         pass
 
+    def took(self, seconds: float) -> None:
+        pass
+
 
 _NO_SPAN: Final = _NoSpan("")
 
@@ -249,12 +343,12 @@ _NO_SPAN: Final = _NoSpan("")
 class _TracedSpan:
     __slots__ = ("_span", "_token", "_traceparent")
 
-    def __init__(self, span: Span, traceparent: str) -> None:
+    def __init__(self, span: ReportedSpan, traceparent: str) -> None:
         self._span = span
         self._traceparent = traceparent
         self._token: Token[str] | None = None
 
-    def __enter__(self) -> Span:
+    def __enter__(self) -> ReportedSpan:
         self._token = _current.set(self._traceparent)
         return self._span
 
@@ -273,16 +367,20 @@ class _TracedSpan:
 class Telemetry:
     """Spans and metrics of one process. Build one in main, pass it down, close it last."""
 
-    def __init__(self, *, tracing: Tracing | None = None) -> None:
+    def __init__(self, *, tracing: Tracing | None = None, service: ServiceName | None = None) -> None:
+        """``service`` chooses the metrics that are there from the start; others appear when they are first used."""
         from prometheus_client import CollectorRegistry, ProcessCollector
 
         self.registry: CollectorRegistry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._tracing = tracing
+        self._families: dict[str, Counter | Gauge | Histogram] = {}
         self._counters: dict[tuple[str, ...], Counter] = {}
         self._gauges: dict[tuple[str, ...], Gauge] = {}
         self._histograms: dict[tuple[str, ...], Histogram] = {}
-        self._families: dict[str, Counter | Gauge | Histogram] = {}
+        for metric in METRICS:
+            if service in metric.services:
+                self._family(metric)
         if tracing is not None:
             tracing.export_metrics(self.registry)
 
@@ -308,19 +406,27 @@ class Telemetry:
         )
         return _TracedSpan(span, traceparent)
 
+    def begin(self, name: SpanName, attributes: Mapping[str, Attribute] | None = None, *, parent: str = "") -> Begun:
+        """Begin work that ends elsewhere, in another callback or task; whoever learns of its end calls ``span.end()``.
+
+        It does not become the running work; hand its ``traceparent`` on to what belongs to it.
+        """
+        if self._tracing is None:
+            return Begun(_NO_SPAN, parent)
+        return Begun(*self._tracing.start(name, attributes or {}, parent=parent))
+
+    def reported_span(self, name: SpanName) -> AbstractContextManager[ReportedSpan]:
+        """Measure work that another process does while this one waits in the ``with`` block."""
+        if self._tracing is None:
+            return _NO_SPAN
+        return _TracedSpan(*self._tracing.start(name, {}, parent=_current.get()))
+
     def count(self, metric: MetricName, *labels: str, amount: float = 1.0) -> None:
         """Add to a counter; ``labels`` in the order of ``metric.labels``."""
         key = (metric.name, *labels)
         child = self._counters.get(key)
         if child is None:
-            from prometheus_client import Counter
-
-            family = self._families.get(metric.name)
-            if not isinstance(family, Counter):
-                family = self._families[metric.name] = Counter(
-                    metric.name, metric.help, metric.labels, registry=self.registry
-                )
-            child = self._counters[key] = family.labels(*labels) if labels else family
+            child = self._counters[key] = self._child(metric, labels)
         child.inc(amount)
 
     def observe(self, metric: MetricName, value: float, *labels: str) -> None:
@@ -328,14 +434,7 @@ class Telemetry:
         key = (metric.name, *labels)
         child = self._histograms.get(key)
         if child is None:
-            from prometheus_client import Histogram
-
-            family = self._families.get(metric.name)
-            if not isinstance(family, Histogram):
-                family = self._families[metric.name] = Histogram(
-                    metric.name, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets
-                )
-            child = self._histograms[key] = family.labels(*labels) if labels else family
+            child = self._histograms[key] = self._child(metric, labels)
         child.observe(value)
 
     def gauge(self, metric: MetricName, value: float, *labels: str) -> None:
@@ -343,24 +442,31 @@ class Telemetry:
         key = (metric.name, *labels)
         child = self._gauges.get(key)
         if child is None:
-            from prometheus_client import Gauge
-
-            family = self._families.get(metric.name)
-            if not isinstance(family, Gauge):
-                family = self._families[metric.name] = Gauge(
-                    metric.name, metric.help, metric.labels, registry=self.registry
-                )
-            child = self._gauges[key] = family.labels(*labels) if labels else family
+            child = self._gauges[key] = self._child(metric, labels)
         child.set(value)
 
     def measure(self, metric: MetricName, read: Callable[[], float]) -> None:
         """Register a gauge without labels whose value is read when somebody looks; a later one takes its place."""
-        from prometheus_client import Gauge
+        self._child(metric, ()).set_function(read)
+
+    def _child(self, metric: MetricName, labels: tuple[str, ...]) -> Any:
+        family = self._family(metric)
+        return family.labels(*labels) if labels else family
+
+    def _family(self, metric: MetricName) -> "Counter | Gauge | Histogram":
+        from prometheus_client import Counter, Gauge, Histogram
 
         family = self._families.get(metric.name)
-        if not isinstance(family, Gauge):
-            family = self._families[metric.name] = Gauge(metric.name, metric.help, registry=self.registry)
-        family.set_function(read)
+        if family is None:
+            named = (metric.name, metric.help, metric.labels)
+            if metric.buckets:
+                family = Histogram(*named, registry=self.registry, buckets=metric.buckets)
+            elif metric.name.endswith("_total"):
+                family = Counter(*named, registry=self.registry)
+            else:
+                family = Gauge(*named, registry=self.registry)
+            self._families[metric.name] = family
+        return family
 
     def prometheus_text(self) -> bytes:
         """Return all metrics of this process in Prometheus text, for /metrics."""
@@ -375,22 +481,34 @@ class Telemetry:
 
 
 def start_telemetry(
-    *, service_name: str, instance: str, otlp_endpoint: str | None = None, trace_ratio: float = 1.0
+    *,
+    service_name: ServiceName,
+    instance: str,
+    otlp_endpoint: str | None = None,
+    trace_ratio: float = 1.0,
+    export_metrics: bool = True,
 ) -> Telemetry:
     """Return the telemetry of this process, exporting over OTLP/gRPC if there is a collector.
 
     Args:
-        service_name: "agentfactory-node" or "agentfactory-control-plane".
+        service_name: which program this is.
         instance: which of them: the last part of its identity.
         otlp_endpoint: "https://host:4317", or "http://" on loopback.
         trace_ratio: share of traces begun here that are recorded; a caller's decision is followed.
+        export_metrics: False for a program that ends too soon to have any.
+
+    Raises:
+        AgentFactoryError: ``otlp_endpoint`` is no such address.
     """
     if otlp_endpoint is None:
-        return Telemetry()
+        return Telemetry(service=service_name)
     from service.otlp_export import OtlpTracing
 
-    return Telemetry(
-        tracing=OtlpTracing(
-            service_name=service_name, instance=instance, endpoint=otlp_endpoint, trace_ratio=trace_ratio
-        )
+    tracing = OtlpTracing(
+        service_name=service_name,
+        instance=instance,
+        endpoint=otlp_endpoint,
+        trace_ratio=trace_ratio,
+        with_metrics=export_metrics,
     )
+    return Telemetry(tracing=tracing, service=service_name)

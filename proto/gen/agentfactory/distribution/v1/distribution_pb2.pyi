@@ -310,21 +310,25 @@ class SnapshotFull(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     BUNDLE_ZSTD_FIELD_NUMBER: _builtins.int
     BUNDLE_SHA256_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     bundle_zstd: _builtins.bytes
     """A zstd frame that holds a bundle: templates/bundle.py."""
     bundle_sha256: _builtins.bytes
     """sha256 of the bundle, 32 bytes: finds transport faults early; trust comes from signatures only."""
+    traceparent: _builtins.str
+    """W3C trace context of this push, for telemetry only: whatever is not one, or longer, is ignored. May be empty."""
     def __init__(
         self,
         *,
         generation: _builtins.int = ...,
         bundle_zstd: _builtins.bytes = ...,
         bundle_sha256: _builtins.bytes = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "bundle_zstd", b"bundle_zstd", "generation", b"generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "bundle_zstd", b"bundle_zstd", "generation", b"generation", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,19 +397,23 @@ class Revocation(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     BUNDLE_ZSTD_FIELD_NUMBER: _builtins.int
     BUNDLE_SHA256_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     bundle_zstd: _builtins.bytes
     bundle_sha256: _builtins.bytes
+    traceparent: _builtins.str
+    """As in SnapshotFull."""
     def __init__(
         self,
         *,
         generation: _builtins.int = ...,
         bundle_zstd: _builtins.bytes = ...,
         bundle_sha256: _builtins.bytes = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "bundle_zstd", b"bundle_zstd", "generation", b"generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "bundle_zstd", b"bundle_zstd", "generation", b"generation", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
