@@ -29,6 +29,8 @@ FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 MESSAGES_WAITING_MAX: Final = 256
 FRAME_SLACK_BYTES: Final = 4096
 CONNECT_TIMEOUT_S: Final = 30.0
+RECONNECT_S_MAX: Final = 300.0
+"""A node that was sent away comes back by then: nobody can put it off until its lease has run out."""
 
 _STAGES: Final = {
     Stage.VERIFIED: pb.STAGE_VERIFIED,
@@ -51,6 +53,7 @@ class Event(StrEnum):
     CONNECTED = "control_plane_connected"
     DISCONNECTED = "control_plane_disconnected"
     SENT_AWAY = "control_plane_sent_away"
+    FAULTED = "control_plane_conversation_faulted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +199,8 @@ class GrpcSubscriber:
                 log.warning(Event.DISCONNECTED, **{Field.CODE: error.code().name, Field.ERROR: error.details() or ""})
             except TimeoutError:
                 log.warning(Event.DISCONNECTED, **{Field.CODE: "UNAVAILABLE", Field.ERROR: "no connection in time"})
+            except Exception:  # the edge: nothing that a control plane says may end the node, which serves without it
+                log.exception(Event.FAULTED)
             await asyncio.sleep(self._backoff.pause_s() if pause_s is None else pause_s)
 
     async def _converse(self) -> float | None:
@@ -224,8 +229,7 @@ class GrpcSubscriber:
                     self._backoff.reset()
                     if message.WhichOneof("message") == "go_away":
                         log.info(Event.SENT_AWAY, **{Field.REASON: message.go_away.reason})
-                        after = message.go_away.reconnect_after
-                        return float(after.ToTimedelta().total_seconds()) if after.ToNanoseconds() > 0 else None
+                        return reconnect_pause_s(message.go_away.reconnect_after)
                     await self._take(message)
                 return None
             finally:
@@ -275,6 +279,12 @@ class GrpcSubscriber:
         """Queue a message; without a connection, or when the stream is stuck, it is lost, and Hello says it anew."""
         if self._outgoing is not None and not self._outgoing.full():
             self._outgoing.put_nowait(message)
+
+
+def reconnect_pause_s(after: Duration) -> float | None:
+    """Return when to come back, None for "as usual". Duration's own conversion fails on numbers out of its range."""
+    asked_s = after.seconds + after.nanos / 1e9
+    return min(asked_s, RECONNECT_S_MAX) if asked_s > 0 else None
 
 
 async def received_blobs(

@@ -45,6 +45,7 @@ from service.telemetry import (
     Telemetry,
     current_trace_context,
 )
+from templates.acceptance import effective_revocations
 from templates.document import LeaseExpiry
 from templates.reasons import AgentFactoryError, Reason
 from templates.revocations import Revocations
@@ -190,7 +191,7 @@ class Invoker:
         """Run ``active`` from now on. Invocations in flight finish on what they started with, unless it was revoked."""
         self._active = active
         self._lease = LeaseClock.of(active.accepted)
-        self._stop_revoked(active.accepted.belief.revocations)
+        self._stop_revoked(effective_revocations(active.accepted.charter, active.accepted.belief.revocations))
 
     def renew(self, active: ActiveGeneration) -> None:
         """Take the same generation with a newer lease."""

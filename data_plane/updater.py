@@ -177,14 +177,18 @@ class Updater:
         boot = await asyncio.to_thread(self._choose)
         self._belief, self._generation_min, self.damage = boot.belief, boot.generation_min, boot.damage
         if boot.accepted is not None:
-            try:
-                staged = await self._stager.stage(boot.accepted, rehearse=False)
-            except AgentFactoryError as error:
-                self.damage = f"generation {boot.accepted.generation}: {error.message}"
-            else:
-                self._become(boot.accepted, staged, took_s=self._monotonic() - started)
+            await self.begin_with(boot.accepted, started=started)
         if self.damage:
             log.error(Event.STORE_DAMAGED, **{Field.ERROR: self.damage})
+
+    async def begin_with(self, accepted: Accepted, *, started: float) -> None:
+        """Serve a stored generation, or say in ``damage`` why that cannot be."""
+        try:
+            staged = await self._stager.stage(accepted, rehearse=False)
+        except (AgentFactoryError, StageError) as error:
+            self.damage = f"generation {accepted.generation}: {error}"
+        else:
+            self._become(accepted, staged, took_s=self._monotonic() - started)
 
     def _choose(self) -> Boot:
         belief: Belief | AgentFactoryError | None
@@ -204,13 +208,19 @@ class Updater:
             now=self._clock(),
         )
 
+    @property
+    def offers_held(self) -> int:
+        """How many frames wait to be looked at."""
+        return len(self._offers)
+
     # Facts from outside
 
     def offer(self, generation: int, frame: bytes, sha256: bytes) -> None:
         """Take a pushed generation: a zstd frame, and the digest of what is in it."""
-        self._offers = {number: offer for number, offer in self._offers.items() if number > generation}
         self._offers[generation] = sha256 + frame
         self._receive(Offered(generation=generation))
+        awaited = {self._update.generation, self._update.next}  # no other will ever be asked for
+        self._offers = {number: offer for number, offer in self._offers.items() if number in awaited}
 
     async def renew_lease(self, generation: int, timestamp: bytes) -> None:
         """Take a newer lease of the active generation; a lease of another one asks for the full state."""
