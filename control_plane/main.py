@@ -32,6 +32,7 @@ from control_plane.settings import ControlPlaneSettings
 from control_plane.sqlite_store import SqliteStore
 from control_plane.trust_directory import read_trust_directory
 from control_plane.turns import Turns
+from service.identity import identity_of_certificate
 from service.interceptors import ServerGuard
 from service.keystore import passphrase_from, read_key
 from service.logs import configure_logs, get_logger
@@ -39,8 +40,8 @@ from service.observation import ObservationServer, Readiness
 from service.server import ServerLimits, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
-from service.telemetry import start_telemetry
-from service.tls import server_credentials
+from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, start_telemetry
+from service.tls import certificate_of, server_credentials
 from templates.bundle import FRAME_BYTES_MAX
 from templates.charter import Charter, read_charter
 from templates.reasons import AgentFactoryError, Reason
@@ -108,13 +109,15 @@ async def serve(settings: ControlPlaneSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
+        certificate = certificate_of(settings.tls_files)
         telemetry = start_telemetry(
-            service_name="agentfactory-control-plane",
-            instance=settings.tls_certificate_file.parent.name,
+            service_name=ServiceName.CONTROL_PLANE,
+            instance=identity_of_certificate(certificate).name,
             otlp_endpoint=settings.otlp_endpoint,
             trace_ratio=settings.otlp_trace_ratio,
         )
         stack.callback(telemetry.close)
+        telemetry.gauge(CERTIFICATE_EXPIRES, certificate.not_valid_after_utc.timestamp())
         credentials = server_credentials(settings.tls_files)
         trust = read_trust_directory(settings.trust_dir)
         charter = read_charter(trust.charter)

@@ -53,8 +53,8 @@ from service.observation import ObservationServer, Readiness
 from service.server import ServerLimits, ServiceServer, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
-from service.telemetry import start_telemetry
-from service.tls import channel_credentials, server_credentials
+from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, start_telemetry
+from service.tls import certificate_of, channel_credentials, server_credentials
 from templates.reasons import AgentFactoryError
 from templates.trusted_set import Installation
 
@@ -113,13 +113,15 @@ async def serve(settings: NodeSettings) -> int:
     )
     async with AsyncExitStack() as stack:
         telemetry = start_telemetry(
-            service_name="agentfactory-node",
+            service_name=ServiceName.NODE,
             instance=node_id,
             otlp_endpoint=settings.otlp_endpoint,
             trace_ratio=settings.otlp_trace_ratio,
         )
         stack.callback(telemetry.close)
         credentials = server_credentials(settings.tls_files)
+        certificate = certificate_of(settings.tls_files)
+        telemetry.gauge(CERTIFICATE_EXPIRES, certificate.not_valid_after_utc.timestamp())
 
         # The store
         files = GenerationFiles(settings.store_directory)

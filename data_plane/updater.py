@@ -26,6 +26,7 @@ from data_plane.activation.update import (
     Refusal,
     SendAck,
     SendNack,
+    Stage,
     StageCode,
     Staged,
     Update,
@@ -36,7 +37,7 @@ from data_plane.generation_files import GenerationFiles, StoredGeneration
 from data_plane.staging import StagedTemplates, StageError
 from service.logs import get_logger
 from service.tasks import TaskSupervisor
-from service.telemetry import GENERATION, METADATA_EXPIRES, UPDATES, Field, SpanName, Telemetry
+from service.telemetry import GENERATION, METADATA_EXPIRES, UPDATES, Begun, Field, SpanName, Telemetry
 from templates.bundle import Bundle, decompress, read_bundle
 from templates.reasons import AgentFactoryError, Reason
 from templates.trusted_set import Accepted, Belief, Installation, accept, renew_lease, verify_roots
@@ -94,6 +95,15 @@ class Stager(Protocol):
     async def stage(self, accepted: Accepted, *, rehearse: bool) -> StagedTemplates: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A pushed generation as it came; ``traceparent`` is that of the push."""
+
+    frame: bytes
+    sha256: bytes
+    traceparent: str
+
+
 @dataclass(slots=True)
 class _Work:
     """What is known of the update under way."""
@@ -101,6 +111,8 @@ class _Work:
     ticket: int
     generation: int
     started: float
+    offer: _Offer
+    trace: Begun
     bundle: Bundle | None = None
     accepted: Accepted | None = None
     staged: StagedTemplates | None = None
@@ -150,7 +162,7 @@ class Updater:
         self._generations_kept = generations_kept
         self._update = Update()
         self._work: _Work | None = None
-        self._offers: dict[int, bytes] = {}
+        self._offers: dict[int, _Offer] = {}
         self._writing = asyncio.Lock()
         self._belief = Belief(root=pinned_root)
         self._generation_min = 0
@@ -215,9 +227,9 @@ class Updater:
 
     # Facts from outside
 
-    def offer(self, generation: int, frame: bytes, sha256: bytes) -> None:
+    def offer(self, generation: int, frame: bytes, sha256: bytes, *, traceparent: str = "") -> None:
         """Take a pushed generation: a zstd frame, and the digest of what is in it."""
-        self._offers[generation] = sha256 + frame
+        self._offers[generation] = _Offer(frame, sha256, traceparent)
         self._receive(Offered(generation=generation))
         awaited = {self._update.generation, self._update.next}  # no other will ever be asked for
         self._offers = {number: offer for number, offer in self._offers.items() if number in awaited}
@@ -260,7 +272,11 @@ class Updater:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Verify(generation=generation, ticket=ticket):
-                self._work = _Work(ticket, generation, self._monotonic())
+                offer = self._offers.pop(generation)
+                trace = self._telemetry.begin(
+                    SpanName.UPDATE, {Field.GENERATION: generation}, parent=offer.traceparent
+                )
+                self._work = _Work(ticket, generation, self._monotonic(), offer, trace)
                 self._begin(self._work, self._verify(self._work), Phase.VERIFY)
             case StageCode(ticket=ticket) if self._work is not None and self._work.ticket == ticket:
                 self._begin(self._work, self._stage(self._work), Phase.STAGE)
@@ -269,13 +285,20 @@ class Updater:
             case Abandon(ticket=ticket):
                 if self._work is not None and self._work.ticket == ticket and self._work.task is not None:
                     self._work.task.cancel()
+                    self._work.trace.span.fail("OVERTAKEN")
+                    self._work.trace.span.end()
             case SendAck(stage=stage):
                 took_s = 0.0 if self._work is None else self._monotonic() - self._work.started
                 self._telemetry.count(UPDATES, str(stage), "")
+                if stage is Stage.ACTIVE and self._work is not None:
+                    self._work.trace.span.end()
                 self.answers.ack(effect, took_s=took_s)
             case SendNack(refusal=refusal):
                 self._note(refusal)
                 self._telemetry.count(UPDATES, str(refusal.phase), str(refusal.reason))
+                if self._work is not None and self._work.generation == refusal.generation:
+                    self._work.trace.span.fail(str(refusal.reason))
+                    self._work.trace.span.end()
                 facts = {Field.GENERATION: refusal.generation, Field.REASON: str(refusal.reason)}
                 log.warning(Event.UPDATE_REFUSED, **facts, phase=str(refusal.phase), error=refusal.message)
                 self.answers.nack(effect)
@@ -312,11 +335,10 @@ class Updater:
         return Failed(ticket=work.ticket, refusal=refusal)
 
     async def _verify(self, work: _Work) -> Fact:
-        offer = self._offers.pop(work.generation)
-        with self._telemetry.span(SpanName.UPDATE_VERIFY) as span:
+        with self._telemetry.span(SpanName.UPDATE_VERIFY, parent=work.trace.traceparent) as span:
             span.set(Field.GENERATION, work.generation)
             belief = self._belief
-            bundle, root, accepted = await asyncio.to_thread(self._verified, work.generation, offer, belief)
+            bundle, root, accepted = await asyncio.to_thread(self._verified, work.generation, work.offer, belief)
             if isinstance(accepted, AgentFactoryError):
                 if root != belief.root:
                     await self._keep_root(root)
@@ -325,12 +347,11 @@ class Updater:
         return Verified(ticket=work.ticket)
 
     def _verified(
-        self, generation: int, offer: bytes, belief: Belief
+        self, generation: int, offer: _Offer, belief: Belief
     ) -> tuple[Bundle, bytes, Accepted | AgentFactoryError]:
         """Return the bundle, the newest root that it proves, and what came of the rest. Blocks: run it on a thread."""
-        sha256, frame = offer[:32], offer[32:]
-        data = decompress(frame, bytes_max=self._bundle_bytes_max)
-        if hashlib.sha256(data).digest() != sha256:
+        data = decompress(offer.frame, bytes_max=self._bundle_bytes_max)
+        if hashlib.sha256(data).digest() != offer.sha256:
             raise BundleMismatchError("expected the announced digest, got another: the frame was damaged on its way")
         bundle = read_bundle(data)
         root = verify_roots(belief.root, bundle)
@@ -357,7 +378,7 @@ class Updater:
     async def _stage(self, work: _Work) -> Fact:
         if work.accepted is None:
             raise RuntimeError("expected a verified generation")
-        with self._telemetry.span(SpanName.UPDATE_STAGE) as span:
+        with self._telemetry.span(SpanName.UPDATE_STAGE, parent=work.trace.traceparent) as span:
             span.set(Field.GENERATION, work.generation)
             work.staged = await self._stager.stage(work.accepted, rehearse=True)
         return Staged(ticket=work.ticket)
@@ -366,7 +387,7 @@ class Updater:
         bundle, accepted, staged = work.bundle, work.accepted, work.staged
         if bundle is None or accepted is None or staged is None:
             raise RuntimeError("expected a staged generation")
-        with self._telemetry.span(SpanName.UPDATE_ACTIVATE) as span:
+        with self._telemetry.span(SpanName.UPDATE_ACTIVATE, parent=work.trace.traceparent) as span:
             span.set(Field.GENERATION, work.generation)
             async with self._writing:
                 await asyncio.to_thread(self._files.keep, accepted.generation, bundle, accepted.code)
