@@ -9,11 +9,17 @@ from typing import Any, Final
 from templates.canonical import JsonValue
 from templates.schemas import VALUE_DEPTH_MAX
 
+CONTAINERS_MAX: Final = 100_000
+"""Building an array costs far more than reading it; brackets inside texts count too, which nobody notices."""
+
 _DEPTH_MESSAGE: Final = f"expected JSON of at most {VALUE_DEPTH_MAX} levels"
 
 
 def parse_json(text: str | bytes) -> JsonValue:
     """Return the value; raise `ValueError` with the sentence that says what is wrong."""
+    brackets: tuple[Any, Any] = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    if sum(map(text.count, brackets)) > CONTAINERS_MAX:
+        raise ValueError(f"expected JSON of at most {CONTAINERS_MAX} arrays and objects")
     try:
         value: JsonValue = json.loads(text, object_pairs_hook=_members, parse_constant=_refuse_constant)
     except RecursionError:
@@ -36,8 +42,8 @@ def parse_json(text: str | bytes) -> JsonValue:
 def _members(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise ValueError(f"expected each key once, got {twice[:80]!r} twice")
     return members
 

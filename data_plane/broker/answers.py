@@ -1,6 +1,7 @@
 """The JSON that crosses between a guest and the broker, read as what an attacker wrote."""
 
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum, unique
 from typing import Self
@@ -8,7 +9,14 @@ from typing import Self
 from templates.canonical import JsonValue
 
 ARGUMENT_BYTES_MAX = 17 * 1024 * 1024
+MEMBERS_MAX = 8
 _COUNT_MAX = 2**53 - 1
+_TEXT = r'"(?:[^"\\]++|\\.)*+"'
+_FLAT = re.compile(
+    rf'\s*+\{{(?:\s*+{_TEXT}\s*+:\s*+(?:{_TEXT}|[^\s"\[\]{{}},]{{1,32}}+)\s*+,?+){{0,{MEMBERS_MAX}}}+\s*+\}}\s*+'.encode(),
+    re.DOTALL,
+)
+"""What every request is, and cheap to tell: a megabyte of nested arrays would hold the node up while it is built."""
 
 
 @unique
@@ -43,6 +51,8 @@ class Members:
     def parse(cls, argument: bytes) -> Self:
         if len(argument) > ARGUMENT_BYTES_MAX:
             raise HostRefusal(ErrorKind.INVALID, f"expected at most {ARGUMENT_BYTES_MAX} bytes, got {len(argument)}")
+        if argument and not _FLAT.fullmatch(argument):
+            raise HostRefusal(ErrorKind.INVALID, f"expected a JSON object of at most {MEMBERS_MAX} texts and numbers")
         try:
             values = json.loads(argument) if argument else {}
         except (ValueError, RecursionError):
@@ -82,4 +92,8 @@ def answer_error(refusal: HostRefusal) -> bytes:
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text) if not text.isascii() else True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
