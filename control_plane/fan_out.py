@@ -17,7 +17,7 @@ from control_plane.library import Library
 from control_plane.publication import Published, Update
 from control_plane.push import Parting, State, Subscriber
 from service.logs import get_logger
-from service.telemetry import PUSH_SECONDS, PUSHES, SUBSCRIBERS, Telemetry
+from service.telemetry import PUSH_SECONDS, PUSHES, SUBSCRIBERS, Field, Span, SpanName, Telemetry
 from templates.plan import Plan
 from templates.revocations import Revocations
 
@@ -47,8 +47,11 @@ class PushTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullMessage:
+    """``traceparent`` is that of this one push."""
+
     update: Update
     urgent: bool
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,7 @@ class Stream:
         self.subscriber = subscriber
         self.sent_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
+        self.push: Span | None = None
         self._update: FullMessage | None = None
         self._lease: LeaseMessage | None = None
         self._parting: PartingMessage | None = None
@@ -213,10 +217,13 @@ class FanOut:
         if known and stream.subscriber.state is not State.GREETING:
             self._note(self._view(stream.node).acked(now=self._clock(), generation=fact.generation, stage=fact.stage))
             self._telemetry.count(PUSHES, fact.stage.lower())
+            if stream.push is not None and fact.generation == stream.subscriber.sent:
+                stream.push.set(Field.STAGE, str(fact.stage))
             if fact.stage is push.Stage.ACTIVE and fact.generation == stream.subscriber.sent:
                 took_s = time.perf_counter() - stream.sent_at
                 self._telemetry.observe(PUSH_SECONDS, took_s)
                 log.info(Event.NODE_REACHED, node=stream.node, generation=fact.generation, took_s=round(took_s, 4))
+                _end_push(stream)
         self.deliver(stream, fact)
 
     def nacked(self, stream: Stream, refusal: Refusal) -> None:
@@ -227,6 +234,8 @@ class FanOut:
             self._note(view)
             self._telemetry.count(PUSHES, "refused")
             if view.refusal is not None:
+                if refusal.generation == stream.subscriber.sent:
+                    _end_push(stream, failure=view.refusal.reason)
                 log.warning(
                     Event.NODE_REFUSED,
                     node=stream.node,
@@ -265,6 +274,7 @@ class FanOut:
     def left(self, stream: Stream) -> None:
         """Forget a stream that ended, however it ended."""
         self.deliver(stream, push.Disconnected())
+        _end_push(stream, failure="DISCONNECTED")
         if stream.timer is not None:
             stream.timer.cancel()
         stream.close()
@@ -287,8 +297,15 @@ class FanOut:
         update = self._announced
         match effect:
             case push.SendFull() | push.SendRevocation() if update is not None:
+                _end_push(stream, failure="OVERTAKEN")
                 stream.sent_at = time.perf_counter()
-                stream.put(FullMessage(update=update, urgent=isinstance(effect, push.SendRevocation)))
+                stream.push, traceparent = self._telemetry.begin(
+                    SpanName.PUSH,
+                    {Field.NODE: stream.node, Field.GENERATION: update.generation},
+                    parent=update.traceparent,
+                )
+                urgent = isinstance(effect, push.SendRevocation)
+                stream.put(FullMessage(update=update, urgent=urgent, traceparent=traceparent))
             case push.SendLease(generation=generation) if update is not None:
                 stream.put(LeaseMessage(generation=generation, timestamp=update.timestamp))
             case push.GoAway(reason=reason):
@@ -342,3 +359,13 @@ class FanOut:
     def _note(self, view: NodeView) -> None:
         self._views[view.id] = view
         self._changed.add(view.id)
+
+
+def _end_push(stream: Stream, *, failure: str = "") -> None:
+    """End the span of the update that is under way on ``stream``, if there is one."""
+    if stream.push is None:
+        return
+    if failure:
+        stream.push.fail(failure)
+    stream.push.end()
+    stream.push = None

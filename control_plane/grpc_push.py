@@ -169,13 +169,19 @@ def _to_proto(message: Message) -> pb.SubscribeResponse:
         case FullMessage(update=update, urgent=False):
             return pb.SubscribeResponse(
                 snapshot_full=pb.SnapshotFull(
-                    generation=update.generation, bundle_zstd=update.frame, bundle_sha256=update.bundle_sha256
+                    generation=update.generation,
+                    bundle_zstd=update.frame,
+                    bundle_sha256=update.bundle_sha256,
+                    traceparent=message.traceparent,
                 )
             )
         case FullMessage(update=update):
             return pb.SubscribeResponse(
                 revocation=pb.Revocation(
-                    generation=update.generation, bundle_zstd=update.frame, bundle_sha256=update.bundle_sha256
+                    generation=update.generation,
+                    bundle_zstd=update.frame,
+                    bundle_sha256=update.bundle_sha256,
+                    traceparent=message.traceparent,
                 )
             )
         case LeaseMessage(generation=generation, timestamp=timestamp):

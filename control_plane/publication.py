@@ -74,13 +74,14 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """A generation as it travels, encoded once for the whole fleet."""
+    """A generation as it travels, encoded once for the whole fleet. ``traceparent``: of its publication, or empty."""
 
     generation: int
     lease_version: int
     frame: bytes
     bundle_sha256: bytes
     timestamp: bytes
+    traceparent: str = ""
 
 
 def build(

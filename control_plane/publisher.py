@@ -31,7 +31,16 @@ from control_plane.sqlite_store import GenerationRecord, SignedState, SqliteStor
 from control_plane.trust_directory import newer_trust, trust_files, trust_of
 from control_plane.turns import Turns
 from service.logs import get_logger
-from service.telemetry import CHANGES, GENERATION, METADATA_EXPIRES, PUBLICATIONS, Field, SpanName, Telemetry
+from service.telemetry import (
+    CHANGES,
+    GENERATION,
+    METADATA_EXPIRES,
+    PUBLICATIONS,
+    Field,
+    SpanName,
+    Telemetry,
+    current_trace_context,
+)
 from templates.acceptance import Tally, effective_revocations
 from templates.bundle import read_bundle
 from templates.charter import Charter, read_charter
@@ -352,7 +361,7 @@ class Publisher:
                 added=added,
             )
             span.set(Field.GENERATION, published.number)
-            update = await asyncio.to_thread(encode, published)
+            update = replace(await asyncio.to_thread(encode, published), traceparent=current_trace_context())
             record = GenerationRecord(
                 number=published.number,
                 created_at=now.replace(microsecond=0),

@@ -273,9 +273,7 @@ class Updater:
         match effect:
             case Verify(generation=generation, ticket=ticket):
                 offer = self._offers.pop(generation)
-                trace = self._telemetry.begin(
-                    SpanName.UPDATE, {Field.GENERATION: generation}, parent=offer.traceparent
-                )
+                trace = self._telemetry.begin(SpanName.UPDATE, {Field.GENERATION: generation}, parent=offer.traceparent)
                 self._work = _Work(ticket, generation, self._monotonic(), offer, trace)
                 self._begin(self._work, self._verify(self._work), Phase.VERIFY)
             case StageCode(ticket=ticket) if self._work is not None and self._work.ticket == ticket:
