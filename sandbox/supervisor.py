@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
 from sandbox import process
+from sandbox.claims import believed
 from sandbox.frames import (
     FrameError,
     Op,
@@ -321,7 +322,7 @@ class Worker:
             flight = self._flights.get(number)
             if flight is None:
                 raise FrameError(f"expected the end of an invocation in flight, got number {number}")
-            outcome = read_done(payload, flight.limits)
+            outcome = believed(read_done(payload, flight.limits), flight.limits)
             del self._flights[number]
             flight.deliver(outcome)
         elif op == Op.CALL:
