@@ -5,6 +5,8 @@ from typing import Final
 
 from service.identity import Identity, IdentityKind
 from service.status import PermissionDeniedError
+from templates.acceptance import effective_revocations
+from templates.trusted_set import Accepted
 
 AGENT_SERVICE: Final = "agentfactory.agent.v1.AgentService"
 NODE_SERVICE: Final = "agentfactory.node.v1.NodeService"
@@ -29,3 +31,16 @@ def authorise(identity: Identity, method: str) -> None:
                 return
             break
     raise PermissionDeniedError(f"expected an identity that may call {method}, got a {identity.kind}: {identity}")
+
+
+def require_operator(identity: Identity, accepted: Accepted | None) -> None:
+    """Raise `PermissionDeniedError` unless the charter names this person and nothing revokes them.
+
+    The installation's authority certifies authors too, and whoever drains every node stops the service. A node that
+    has accepted no charter yet serves nobody, and may be drained by any person.
+    """
+    if accepted is None:
+        return
+    revoked = effective_revocations(accepted.charter, accepted.belief.revocations).reviewers
+    if identity.name not in accepted.charter.persons or identity.name in revoked:
+        raise PermissionDeniedError(f"expected a person of the charter in good standing, got {identity}")

@@ -258,12 +258,20 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
     def _template(self, tenant: str, text: str) -> tuple[ActiveGeneration, ActiveTemplate]:
         """Return an active template that ``tenant`` may use; another one, or another version, does not exist for it."""
         name, _, version = text.partition("@")
-        active, template = self._invoker.template(name)
+        try:
+            active, template = self._invoker.template(name)
+        except UnknownTemplateError:  # which names templates of other tenants as the nearest
+            raise self._unknown(tenant, text) from None
         if not self._access.permits(tenant, template.name):
-            raise UnknownTemplateError(text, known=[each.name_text for each in self._visible(tenant, active)])
+            raise self._unknown(tenant, text)
         if version and version != template.version_text:
             raise UnknownTemplateError(text, known=[template.ref_text])
         return active, template
+
+    def _unknown(self, tenant: str, text: str) -> UnknownTemplateError:
+        active = self._invoker.active
+        visible = [] if active is None else self._visible(tenant, active)
+        return UnknownTemplateError(text, known=[each.name_text for each in visible])
 
     def _visible(self, tenant: str, active: ActiveGeneration) -> list[ActiveTemplate]:
         return sorted(

@@ -11,9 +11,11 @@ from agentfactory.node.v1 import node_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from data_plane.authorisation import require_operator
 from data_plane.invoker import Invoker
 from data_plane.node_state import NodeState, Snapshot, State
 from data_plane.worker_pool import PooledWorker, WorkerPool
+from service.peer import peer_identity
 
 DRAIN_S: Final = 30.0
 """How long Drain waits when its caller sets no deadline."""
@@ -96,6 +98,8 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
         return status
 
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:  # noqa: ARG002, N802
+        active = self._state.look().active
+        require_operator(peer_identity(context), None if active is None else active.accepted)
         remaining_s = cast("float | None", context.time_remaining())
         wait_s = DRAIN_S if remaining_s is None else max(0.0, remaining_s - _MARGIN_S)
         return pb.DrainResponse(unfinished=await self._invoker.drain(wait_s))

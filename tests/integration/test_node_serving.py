@@ -526,6 +526,7 @@ def test_drain_refuses_new_work_finishes_what_runs_and_the_process_ends(world: N
         agent = create(stub, "docs/echo", "kept")
         running = threads.submit(failed, stub, "docs/sleeper")
         node.until("an invocation in flight", lambda status: status.in_flight == 1)
+        assert refused(node.operator("mallory").Drain, node_pb2.DrainRequest()).reason is Reason.PERMISSION_DENIED
         drained = node.operator().Drain(node_pb2.DrainRequest(), timeout=0.5)
         assert drained.unfinished == 1
         assert node.status().state == node_pb2.NODE_STATE_DRAINING
@@ -563,6 +564,10 @@ def test_tenants_use_only_what_the_operator_gave_them(world: NodeWorld) -> None:
         error = refused(acme.InvokeTemplate, pb.InvokeTemplateRequest(template="docs/logger"))
         assert error.reason is Reason.UNKNOWN_TEMPLATE
         assert "docs/logger" not in error.metadata["nearest"]
+        misspelled = refused(acme.InvokeTemplate, pb.InvokeTemplateRequest(template="docs/logge"))
+        assert "docs/logger" not in misspelled.message + misspelled.metadata["nearest"]
+        missing = refused(rival.CreateAgent, pb.CreateAgentRequest(template="docs/echos"))
+        assert missing.metadata["nearest"] == ""
         assert refused(rival.InvokeTemplate, pb.InvokeTemplateRequest(template="docs/echo")).reason is (
             Reason.UNKNOWN_TEMPLATE
         )
