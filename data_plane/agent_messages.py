@@ -25,7 +25,8 @@ def duration(us: int) -> Duration:
 
 
 def receipt(record: InvocationRecord, node_id: str) -> pb.Receipt:
-    return pb.Receipt(
+    """Built field by field: nested messages given to a constructor are copied."""
+    made = pb.Receipt(
         invocation_id=record.invocation_id,
         node=node_id,
         generation=record.generation,
@@ -35,22 +36,22 @@ def receipt(record: InvocationRecord, node_id: str) -> pb.Receipt:
         code_sha256=record.code_sha256,
         image_sha256=record.image_sha256,
         config_sha256=record.config_sha256,
-        usage=usage(record.usage),
     )
+    _fill_usage(made.usage, record.usage)
+    return made
 
 
-def usage(used: UsageRecord) -> pb.Usage:
-    return pb.Usage(
-        fuel=used.fuel,
-        wall=duration(used.wall_us),
-        guest=duration(used.guest_us),
-        host_calls=used.host_calls,
-        wasi_calls=used.wasi_calls,
-        input_bytes=used.input_bytes,
-        output_bytes=used.output_bytes,
-        log_bytes=used.log_bytes,
-        child_invocations=used.child_invocations,
-    )
+def _fill_usage(made: pb.Usage, used: UsageRecord) -> None:
+    made.fuel = used.fuel
+    wall, guest = made.wall, made.guest
+    wall.seconds, wall.nanos = used.wall_us // 1_000_000, used.wall_us % 1_000_000 * 1_000
+    guest.seconds, guest.nanos = used.guest_us // 1_000_000, used.guest_us % 1_000_000 * 1_000
+    made.input_bytes, made.output_bytes = used.input_bytes, used.output_bytes
+    made.wasi_calls = used.wasi_calls
+    if used.host_calls:
+        made.host_calls, made.child_invocations = used.host_calls, used.child_invocations
+    if used.log_bytes:
+        made.log_bytes = used.log_bytes
 
 
 def log_line(line: LogLine) -> pb.LogLine:

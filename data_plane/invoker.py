@@ -72,7 +72,7 @@ class InvocationFailedError(AgentFactoryError):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # never changed; not frozen because that triples what making one costs
 class Call:
     """One wish to run a template. ``config`` is canonical JSON; ``received`` is monotonic, in seconds.
 
@@ -151,10 +151,8 @@ class Invoker:
         telemetry: Telemetry,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        process_time: Callable[[], float],
     ) -> None:
-        """``clock`` gives seconds since the epoch, ``process_time`` this process's processor time."""
-        self._process_time = process_time
+        """``clock`` gives seconds since the epoch."""
         self._pool = pool
         self._host_calls = host_calls
         self._invocations = invocations
@@ -249,7 +247,6 @@ class Invoker:
                 guest_s=cost.guest_s,
                 duration_s=now - call.received,
                 now=now,
-                cpu_s=self._process_time(),
             )
 
     async def run_child(self, call: Call, budget: Budget) -> Answer:

@@ -94,7 +94,7 @@ def main() -> None:
         sys.exit(EXIT_REFUSED)
 
 
-async def serve(settings: NodeSettings) -> int:
+async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one function that says how a node is made
     """Build everything, boot from disk, serve, and drain; return the exit status.
 
     Raises:
@@ -179,12 +179,13 @@ async def serve(settings: NodeSettings) -> int:
             pool=pool,
             host_calls=host_calls,
             invocations=invocations,
-            limit=ConcurrencyLimit(ConcurrencySettings(limit_max=settings.concurrency_max)),
+            limit=ConcurrencyLimit(
+                ConcurrencySettings(limit_max=settings.concurrency_max), process_time=time.process_time
+            ),
             quarantine=Quarantine(QuarantineSettings()),
             telemetry=telemetry,
             clock=time.time,
             monotonic=time.monotonic,
-            process_time=time.process_time,
         )
         registry = AgentRegistry(store, node_id=node_id, clock=_now)
 

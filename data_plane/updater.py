@@ -37,7 +37,7 @@ from data_plane.generation_files import GenerationFiles, StoredGeneration
 from data_plane.staging import StagedTemplates, StageError
 from service.logs import get_logger
 from service.tasks import TaskSupervisor
-from service.telemetry import GENERATION, METADATA_EXPIRES, UPDATES, Begun, Field, SpanName, Telemetry
+from service.telemetry import GENERATION, METADATA_EXPIRES, UPDATES, Begun, Field, SpanName, Telemetry, continued
 from templates.bundle import Bundle, decompress, read_bundle
 from templates.reasons import AgentFactoryError, Reason
 from templates.trusted_set import Accepted, Belief, Installation, accept, renew_lease, verify_roots
@@ -305,6 +305,10 @@ class Updater:
 
     def _begin(self, work: _Work, step: Awaitable[Fact], phase: Phase) -> None:
         async def run() -> None:
+            with continued(work.trace.traceparent):
+                await report()
+
+        async def report() -> None:
             try:
                 fact = await step
             except StageError as error:
@@ -333,7 +337,7 @@ class Updater:
         return Failed(ticket=work.ticket, refusal=refusal)
 
     async def _verify(self, work: _Work) -> Fact:
-        with self._telemetry.span(SpanName.UPDATE_VERIFY, parent=work.trace.traceparent) as span:
+        with self._telemetry.span(SpanName.UPDATE_VERIFY) as span:
             span.set(Field.GENERATION, work.generation)
             belief = self._belief
             bundle, root, accepted = await asyncio.to_thread(self._verified, work.generation, work.offer, belief)
@@ -376,7 +380,7 @@ class Updater:
     async def _stage(self, work: _Work) -> Fact:
         if work.accepted is None:
             raise RuntimeError("expected a verified generation")
-        with self._telemetry.span(SpanName.UPDATE_STAGE, parent=work.trace.traceparent) as span:
+        with self._telemetry.span(SpanName.UPDATE_STAGE) as span:
             span.set(Field.GENERATION, work.generation)
             work.staged = await self._stager.stage(work.accepted, rehearse=True)
         return Staged(ticket=work.ticket)
@@ -385,7 +389,7 @@ class Updater:
         bundle, accepted, staged = work.bundle, work.accepted, work.staged
         if bundle is None or accepted is None or staged is None:
             raise RuntimeError("expected a staged generation")
-        with self._telemetry.span(SpanName.UPDATE_ACTIVATE, parent=work.trace.traceparent) as span:
+        with self._telemetry.span(SpanName.UPDATE_ACTIVATE) as span:
             span.set(Field.GENERATION, work.generation)
             async with self._writing:
                 await asyncio.to_thread(self._files.keep, accepted.generation, bundle, accepted.code)

@@ -7,6 +7,7 @@ the limit is in use, the limit grows (the idea of CoDel, RFC 8289, with the cut 
 is a guest that sleeps, which costs nothing. An idle node keeps its limit.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -32,8 +33,10 @@ class ConcurrencySettings:
 class ConcurrencyLimit:
     """Call `admit` before an invocation and `finish` after it, exactly once each."""
 
-    def __init__(self, settings: ConcurrencySettings) -> None:
+    def __init__(self, settings: ConcurrencySettings, *, process_time: Callable[[], float]) -> None:
+        """``process_time`` gives the processor time of this process so far, in seconds."""
         self._settings = settings
+        self._process_time = process_time
         self.limit = max(settings.limit_min, min(settings.limit_first, settings.limit_max))
         self.in_flight = 0
         self._began = -inf
@@ -51,7 +54,7 @@ class ConcurrencyLimit:
         self._in_flight_max = max(self._in_flight_max, self.in_flight)
         return None
 
-    def finish(self, *, delay_s: float, guest_s: float, duration_s: float, now: float, cpu_s: float) -> None:
+    def finish(self, *, delay_s: float, guest_s: float, duration_s: float, now: float) -> None:
         """Count one less in flight.
 
         Args:
@@ -59,7 +62,6 @@ class ConcurrencyLimit:
             guest_s: for which its guest ran.
             duration_s: from arrival to answer.
             now: monotonic seconds.
-            cpu_s: processor time of this process so far.
         """
         self.in_flight -= 1
         self._duration_s += (duration_s - self._duration_s) / 16
@@ -68,6 +70,7 @@ class ConcurrencyLimit:
         length_s = now - self._began
         if length_s < self._settings.interval_s:
             return
+        cpu_s = self._process_time()
         if length_s < 2 * self._settings.interval_s:
             self._adapt(busy_s=max(self._guest_s, cpu_s - self._began_cpu_s), length_s=length_s)
         self._began, self._began_cpu_s = now, cpu_s

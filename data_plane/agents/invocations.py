@@ -1,4 +1,8 @@
-"""What is kept of an invocation: cheap to make while it runs, written in batches afterwards."""
+"""What is kept of an invocation: cheap to make while it runs, written in batches afterwards.
+
+Nobody changes a record. Those made for every invocation are not frozen all the same: that triples the cost of making
+one.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +19,7 @@ class LogRecord:
     at_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class UsageRecord:
     fuel: int = 0
     wall_us: int = 0
@@ -28,7 +32,7 @@ class UsageRecord:
     child_invocations: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class InvocationRecord:
     """One finished invocation, without input and output. ``outcome`` is OK or a failure kind."""
 
