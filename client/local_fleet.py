@@ -55,10 +55,11 @@ def ensure_installation(
 class LocalFleet:
     """The processes of one installation on this machine."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, *, collector: str | None = None) -> None:
+        """``collector``: address of an OTLP collector for all of them."""
         self.profile = profile
-        self.control_plane = _control_plane(profile)
-        self.nodes = {name: _node(profile, name) for name in profile.nodes}
+        self.control_plane = _control_plane(profile, collector)
+        self.nodes = {name: _node(profile, name, collector) for name in profile.nodes}
 
     @property
     def processes(self) -> Sequence[ServerProcess]:
@@ -83,7 +84,7 @@ class LocalFleet:
             node.wait_ready()
 
 
-def _common(profile: Profile, prefix: str, name: str, address: str) -> dict[str, str]:
+def _common(profile: Profile, prefix: str, name: str, address: str, collector: str | None) -> dict[str, str]:
     host, _, port = address.rpartition(":")
     observation_host, _, observation_port = profile.observation[name].rpartition(":")
     identity = profile.identities[name]
@@ -96,14 +97,15 @@ def _common(profile: Profile, prefix: str, name: str, address: str) -> dict[str,
         "TLS_AUTHORITIES_FILE": str(identity / "ca.pem"),
         "OBSERVATION_HOST": observation_host,
         "OBSERVATION_PORT": observation_port,
+        **({"OTLP_ENDPOINT": collector} if collector else {}),
     }
     return {f"{prefix}{key}": value for key, value in values.items()}
 
 
-def _control_plane(profile: Profile) -> ServerProcess:
+def _control_plane(profile: Profile, collector: str | None) -> ServerProcess:
     base = profile.directory / "control-plane"
     prefix = "AGENTFACTORY_CP_"
-    environment = _common(profile, prefix, CONTROL_PLANE, profile.control_plane) | {
+    environment = _common(profile, prefix, CONTROL_PLANE, profile.control_plane, collector) | {
         f"{prefix}STATE_DIR": str(base),
         f"{prefix}TRUST_DIR": str(profile.trust_directory),
         f"{prefix}KEYS_DIR": str(base / "keys"),
@@ -118,9 +120,9 @@ def _control_plane(profile: Profile) -> ServerProcess:
     )
 
 
-def _node(profile: Profile, name: str) -> ServerProcess:
+def _node(profile: Profile, name: str, collector: str | None) -> ServerProcess:
     prefix = "AGENTFACTORY_NODE_"
-    environment = _common(profile, prefix, name, profile.nodes[name]) | {
+    environment = _common(profile, prefix, name, profile.nodes[name], collector) | {
         f"{prefix}STORE_DIRECTORY": str(profile.directory / "nodes" / name),
         f"{prefix}ROOT_FILE": str(profile.trust_directory / "root.json"),
         f"{prefix}MODE": "development",

@@ -46,6 +46,7 @@ class ServerProcess:
         """Start the process; `wait_ready` says when it serves."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        kept["GRPC_VERBOSITY"] = os.environ.get("GRPC_VERBOSITY", "ERROR")  # the log expects nothing but JSON
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", self._module],

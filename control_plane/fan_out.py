@@ -17,7 +17,7 @@ from control_plane.library import Library
 from control_plane.publication import Published, Update
 from control_plane.push import Parting, State, Subscriber
 from service.logs import get_logger
-from service.telemetry import PUSH_SECONDS, PUSHES, SUBSCRIBERS, Field, Span, SpanName, Telemetry
+from service.telemetry import NOT_BEGUN, PUSH_SECONDS, PUSHES, SUBSCRIBERS, Field, SpanName, Telemetry, continued
 from templates.plan import Plan
 from templates.revocations import Revocations
 
@@ -79,7 +79,7 @@ class Stream:
         self.subscriber = subscriber
         self.sent_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
-        self.push: Span | None = None
+        self.push = NOT_BEGUN
         self._update: FullMessage | None = None
         self._lease: LeaseMessage | None = None
         self._parting: PartingMessage | None = None
@@ -217,12 +217,13 @@ class FanOut:
         if known and stream.subscriber.state is not State.GREETING:
             self._note(self._view(stream.node).acked(now=self._clock(), generation=fact.generation, stage=fact.stage))
             self._telemetry.count(PUSHES, fact.stage.lower())
-            if stream.push is not None and fact.generation == stream.subscriber.sent:
-                stream.push.set(Field.STAGE, str(fact.stage))
+            if fact.generation == stream.subscriber.sent:
+                stream.push.span.set(Field.STAGE, str(fact.stage))
             if fact.stage is push.Stage.ACTIVE and fact.generation == stream.subscriber.sent:
                 took_s = time.perf_counter() - stream.sent_at
                 self._telemetry.observe(PUSH_SECONDS, took_s)
-                log.info(Event.NODE_REACHED, node=stream.node, generation=fact.generation, took_s=round(took_s, 4))
+                with continued(stream.push.traceparent):
+                    log.info(Event.NODE_REACHED, node=stream.node, generation=fact.generation, took_s=round(took_s, 4))
                 _end_push(stream)
         self.deliver(stream, fact)
 
@@ -233,18 +234,20 @@ class FanOut:
             view = self._view(stream.node).nacked(now=self._clock(), refusal=refusal)
             self._note(view)
             self._telemetry.count(PUSHES, "refused")
+            of_push = refusal.generation == stream.subscriber.sent
             if view.refusal is not None:
-                if refusal.generation == stream.subscriber.sent:
+                with continued(stream.push.traceparent if of_push else ""):
+                    log.warning(
+                        Event.NODE_REFUSED,
+                        node=stream.node,
+                        generation=refusal.generation,
+                        phase=view.refusal.phase,
+                        template=view.refusal.template,
+                        reason=view.refusal.reason,
+                        error=view.refusal.message,
+                    )
+                if of_push:
                     _end_push(stream, failure=view.refusal.reason)
-                log.warning(
-                    Event.NODE_REFUSED,
-                    node=stream.node,
-                    generation=refusal.generation,
-                    phase=view.refusal.phase,
-                    template=view.refusal.template,
-                    reason=view.refusal.reason,
-                    error=view.refusal.message,
-                )
         self.deliver(stream, fact)
 
     def reported(
@@ -299,13 +302,13 @@ class FanOut:
             case push.SendFull() | push.SendRevocation() if update is not None:
                 _end_push(stream, failure="OVERTAKEN")
                 stream.sent_at = time.perf_counter()
-                stream.push, traceparent = self._telemetry.begin(
+                stream.push = self._telemetry.begin(
                     SpanName.PUSH,
                     {Field.NODE: stream.node, Field.GENERATION: update.generation},
                     parent=update.traceparent,
                 )
                 urgent = isinstance(effect, push.SendRevocation)
-                stream.put(FullMessage(update=update, urgent=urgent, traceparent=traceparent))
+                stream.put(FullMessage(update=update, urgent=urgent, traceparent=stream.push.traceparent))
             case push.SendLease(generation=generation) if update is not None:
                 stream.put(LeaseMessage(generation=generation, timestamp=update.timestamp))
             case push.GoAway(reason=reason):
@@ -363,9 +366,7 @@ class FanOut:
 
 def _end_push(stream: Stream, *, failure: str = "") -> None:
     """End the span of the update that is under way on ``stream``, if there is one."""
-    if stream.push is None:
-        return
     if failure:
-        stream.push.fail(failure)
-    stream.push.end()
-    stream.push = None
+        stream.push.span.fail(failure)
+    stream.push.span.end()
+    stream.push = NOT_BEGUN

@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from service.telemetry import Field
+from service.telemetry import Field, current_trace_id
 
 SCRUBBED: Final = "[scrubbed]"
 VALUE_CHARACTERS_MAX: Final = 2048
@@ -63,6 +63,7 @@ def configure_logs(
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             _stamp(),
+            _add_trace,
             _exception_without_locals,
             scrub,
             _render_console if console else _render_json,
@@ -127,6 +128,13 @@ def _stamp() -> structlog.typing.Processor:
         return line
 
     return stamp
+
+
+def _add_trace(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Join the line to the trace that it belongs to, if it belongs to one."""
+    if trace_id := current_trace_id():
+        line.setdefault(Field.TRACE_ID, trace_id)
+    return line
 
 
 def _exception_without_locals(

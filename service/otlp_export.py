@@ -78,7 +78,7 @@ def checked_endpoint(endpoint: str) -> str:
         return endpoint
     if parts.scheme == "http" and parts.hostname in _LOOPBACK:
         return endpoint
-    raise OtlpEndpointError(f"expected https://host:port, or http:// on loopback, got {endpoint!r}")
+    raise OtlpEndpointError(f"expected a collector at https://host:port, or http:// on loopback, got {endpoint!r}")
 
 
 class OtlpTracing:

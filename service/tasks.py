@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from service.logs import get_logger
-from service.telemetry import TASK_FAILURES, Field, Telemetry
+from service.telemetry import TASK_FAILURES, Field, Telemetry, outside_of_traces
 from templates.reasons import AgentFactoryError
 
 
@@ -40,7 +40,7 @@ class TaskSupervisor:
         if self._closing:
             work.close()
             raise RuntimeError(f"expected a supervisor that is open, got one that closes: {name}")
-        task = asyncio.get_running_loop().create_task(work, name=name)
+        task = asyncio.get_running_loop().create_task(work, name=name, context=outside_of_traces())
         self._tasks.add(task)
         if essential:
             self._essential.add(task)

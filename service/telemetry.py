@@ -6,9 +6,9 @@ Names are documented in docs/observability.md, which a test compares with this f
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import Context, ContextVar, Token, copy_context
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from types import TracebackType
@@ -233,6 +233,23 @@ def current_trace_id() -> str:
     return _current.get()[3:35]
 
 
+def outside_of_traces() -> Context:
+    """Return the present context without its trace: for tasks that outlive the work which happened to start them."""
+    context = copy_context()
+    context.run(_current.set, "")
+    return context
+
+
+@contextmanager
+def continued(traceparent: str) -> Iterator[None]:
+    """Let the work in the ``with`` block belong to this trace context ("": to none), without a span of its own."""
+    token = _current.set(traceparent)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def trace_metadata() -> Sequence[tuple[str, str]]:
     """Return gRPC metadata that carries the current trace context; empty when there is none.
 
@@ -338,6 +355,8 @@ class _NoSpan:
 
 
 _NO_SPAN: Final = _NoSpan("")
+NOT_BEGUN: Final = Begun(_NO_SPAN, "")
+"""Stands where no work is under way; it may be ended."""
 
 
 class _TracedSpan:

@@ -4,12 +4,13 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from client.agentctl.exit_codes import ExitCode
 from client.agentctl.output import fail_line
+from client.agentctl.tracing import traced
 
 _COMMANDS: Final = {
     "agent": "agent:agent",
@@ -25,6 +26,9 @@ _COMMANDS: Final = {
     "template": "template:template",
     "up": "up:up",
 }
+_COMMAND_KEY: Final = "agentctl.command"
+
+_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 120, "show_default": True}
 
 
 class LazyGroup(click.Group):
@@ -40,8 +44,20 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"client.agentctl.commands.{module}"), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        verb = rest[0] if isinstance(command, click.Group) and rest and rest[0] in command.commands else ""
+        ctx.meta[_COMMAND_KEY] = f"{name} {verb}".strip()
+        return name, command, rest
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+    def invoke(self, ctx: click.Context) -> Any:
+        with traced(os.environ, lambda: ctx.meta.get(_COMMAND_KEY, "")):
+            return super().invoke(ctx)
+
+
+@click.group(cls=LazyGroup, context_settings=_CONTEXT)
 @click.option(
     "--dir",
     "directory",
@@ -76,13 +92,21 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         fail_line("interrupted")
         status = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        status = ExitCode.OK
+    except (BrokenPipeError, SystemExit):  # click turns the former into the latter; nothing else here exits so
+        status = _reader_gone()
     except Exception as error:
         status = _failed(error)
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = _reader_gone()
     sys.exit(status if isinstance(status, int) else ExitCode.OK)
+
+
+def _reader_gone() -> ExitCode:
+    """``agentctl … | head``: whoever read the output has enough; what is still buffered goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return ExitCode.OK
 
 
 def _failed(error: Exception) -> ExitCode:

@@ -1,5 +1,6 @@
 """agentctl up: a control plane and nodes on this machine, with a development charter; one command, stops cleanly."""
 
+import os
 import signal
 import time
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ import click
 from client.agentctl import connections
 from client.agentctl.exit_codes import ExitCode
 from client.agentctl.output import fail_line, note
+from client.agentctl.tracing import collector_of
 
 
 @click.command()
@@ -23,7 +25,10 @@ from client.agentctl.output import fail_line, note
     "--key-kind", type=click.Choice(["rsa", "ed25519", "ml-dsa-65"]), default="rsa", help="Kind of new signing keys."
 )
 def up(node_count: int, port: int, threshold: int, key_kind: str) -> None:
-    """Start a control plane and nodes; make a development installation in --dir first when there is none."""
+    """Start a control plane and nodes; make a development installation in --dir first when there is none.
+
+    With OTEL_EXPORTER_OTLP_ENDPOINT set they send spans and metrics to that collector.
+    """
     from client.local_fleet import LocalFleet, ensure_installation
     from client.processes import running
     from service.keystore import KeyKind
@@ -37,7 +42,7 @@ def up(node_count: int, port: int, threshold: int, key_kind: str) -> None:
         now=datetime.now(UTC),
         tell=note,
     )
-    fleet = LocalFleet(profile)
+    fleet = LocalFleet(profile, collector=collector_of(os.environ, tell=lambda _why: None))
     fleet.refuse_taken_ports()
     stop_requested: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
