@@ -66,6 +66,7 @@ def work_until_killed(plane: ControlPlaneProcess, installation: LocalInstallatio
                 memory.note(alice.approve(change, installation, "carol"))
         except grpc.RpcError as error:
             if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
+                error.add_note(str([line for line in plane.lines if line.get("level") in {"warning", "error"}]))
                 raise
 
 
