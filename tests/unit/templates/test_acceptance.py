@@ -359,6 +359,7 @@ def test_exactly_a_threshold_of_distinct_unrevoked_reviewers_other_than_the_auth
         _approved(*sorted(by)),
         charter=charter(persons=persons(alice=["alice", "alice-2"])),
         revocations=Revocations(reviewers=frozenset(revoked)),
+        image=Material(resolved=image().to_bytes(), approval=approval(image(), "alice", "bob", "carol")),
     )
     count = {name.removesuffix("-2") for name in by} - {"dave", "mallory"} - revoked
     if len(count) >= 2:
