@@ -9,8 +9,9 @@ from templates.signed_document import time_text
 class TrustError(AgentFactoryError):
     """A rule of the workflow refused; ``role`` is the TUF role, or empty."""
 
-    def __init__(self, message: str, *, role: str = "") -> None:
-        super().__init__(f"{role}: {message}" if role else message, metadata={"role": role} if role else {})
+    def __init__(self, message: str, *, role: str = "", metadata: dict[str, str] | None = None) -> None:
+        facts = {**(metadata or {}), **({"role": role} if role else {})}
+        super().__init__(f"{role}: {message}" if role else message, metadata=facts)
         self.role = role
 
 

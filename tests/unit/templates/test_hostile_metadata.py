@@ -12,7 +12,8 @@ from templates.keys import KeyRefusedError, read_key
 from templates.problems import InvalidDocumentError
 from templates.reasons import AgentFactoryError, Reason
 from templates.strict_json import DOCUMENT_BYTES_MAX, loads
-from templates.trusted_set import accept, renew_lease
+from templates.trusted_set import accept, read_belief, renew_lease
+from templates.trusted_set_errors import StateInvalidError
 from tests.trust_world import NODE, NOW, pinned, ready_world
 
 EMOJI = b'"\\ud83d\\ude00"'
@@ -93,3 +94,10 @@ def test_a_key_of_an_algorithm_that_nobody_knows_is_refused() -> None:
     public = f"-----BEGIN PUBLIC KEY-----\n{unknown}\n-----END PUBLIC KEY-----\n"
     with pytest.raises(KeyRefusedError):
         read_key("0" * 64, {"keytype": "rsa", "scheme": "rsassa-pss-sha256", "keyval": {"public": public}})
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"a": 1}', b"[]", b'{"a":1,"a":1}', b"\xff"])
+def test_a_belief_that_is_not_one_is_a_damaged_store(data: bytes) -> None:
+    """The seal holds and the content does not: another version of this program wrote it."""
+    with pytest.raises(StateInvalidError):
+        read_belief(data)
