@@ -68,8 +68,8 @@ _CODE_SWITCHES: Final[dict[str, bool]] = {
     "wasm_component_model_accessors": False,
 }
 _CODE_SIZES: Final[dict[str, int]] = {"memory_reservation": 4 << 30, "memory_guard_size": 32 * MIB}
-WASM_STACK_BYTES: Final = 512 << 10
-FIBER_STACK_BYTES: Final = 1 * MIB  # must exceed the guest's part: host functions run on the rest
+WASM_STACK_BYTES: Final = 2 * MIB  # CPython parses 200 nested brackets, its own limit
+FIBER_STACK_BYTES: Final = 3 * MIB  # must exceed the guest's part: host functions run on the rest
 FUEL_PER_SLICE: Final = 200_000
 
 _SYMBOLS: Final = (
