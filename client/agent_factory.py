@@ -173,17 +173,19 @@ class AgentFactory:
         return answer_of(self._stub(self._fleet.next_address()).InvokeTemplate(message, timeout=timeout_s))
 
     def stream(
-        self, target: str, text: str, *, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self, target: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
     ) -> Iterator[LogLine | Answer]:
         """Run an agent or a template once; yields its log lines while it runs, the answer last."""
-        message, address = requests.stream_invoke(self._fleet, target, text)
+        named = target if target.startswith("nodes/") else self._qualified(target)
+        message, address = requests.stream_invoke(self._fleet, named, text, limits)
         for event in self._stub(address).StreamInvoke(message, timeout=timeout_s):
             yield log_line_of(event.log) if event.HasField("log") else answer_of(event.result)
 
     def list_templates(self) -> Sequence[TemplateSummary]:
         """Return the templates that are active on a node."""
+        stub = self._stub(self._fleet.next_address())  # one node: a page token is of no use to another
         return requests.all_pages(
-            lambda token: self._stub(self._fleet.next_address()).ListTemplates(
+            lambda token: stub.ListTemplates(
                 pb.ListTemplatesRequest(page_size=200, page_token=token), timeout=requests.READ_TIMEOUT_S
             ),
             lambda page: [template_of(one) for one in page.templates],

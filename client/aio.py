@@ -169,10 +169,11 @@ class AsyncAgentFactory:
         return answer_of(await self._stub(self._fleet.next_address()).InvokeTemplate(message, timeout=timeout_s))
 
     async def stream(
-        self, target: str, text: str, *, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self, target: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
     ) -> AsyncIterator[LogLine | Answer]:
         """Run an agent or a template once; yields its log lines while it runs, the answer last."""
-        message, address = requests.stream_invoke(self._fleet, target, text)
+        named = target if target.startswith("nodes/") else await self._qualified(target)
+        message, address = requests.stream_invoke(self._fleet, named, text, limits)
         async for event in self._stub(address).StreamInvoke(message, timeout=timeout_s):
             yield log_line_of(event.log) if event.HasField("log") else answer_of(event.result)
 

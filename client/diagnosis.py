@@ -6,17 +6,16 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from client.local_run import IMAGES_DIRECTORY
 from client.processes import http_status
-from client.profile import Profile, ProfileError, read_profile
+from client.profile import PROFILE_FILE, Profile, ProfileError, read_profile
 
 Severity = Literal["ok", "warning", "problem"]
 
-CERTIFICATE_WARN: Final = timedelta(days=14)
 DISK_FREE_BYTES_MIN: Final = 1 << 30
 MAP_COUNT_MIN: Final = 65_530
 OPEN_FILES_MIN: Final = 1_024
@@ -41,8 +40,14 @@ def diagnose(directory: Path, *, now: datetime) -> Iterator[Finding]:
     try:
         profile = read_profile(directory)
     except ProfileError as error:
+        damaged = (directory / PROFILE_FILE).exists()
         yield Finding(
-            severity="problem", subject="profile", text=error.message, remedy=f"agentctl --dir {directory} up"
+            severity="problem",
+            subject="profile",
+            text=error.message,
+            remedy="restore it from a backup, or make a new installation with another --dir"
+            if damaged
+            else f"agentctl --dir {directory} up",
         )
         return
     yield Finding(severity="ok", subject="profile", text=str(profile.directory))
@@ -109,8 +114,8 @@ def _secrets(profile: Profile) -> Iterator[Finding]:
         path
         for path in profile.directory.rglob("*")
         if (path.name in {"key.pem", "ca.key", "passphrase"} or path.parent.name in {"keys", "offline"})
-        and path.is_file()
-        and stat.S_IMODE(path.stat().st_mode) & 0o077
+        or path in profile.signing_keys.values()
+        if path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077
     ]
     for path in exposed:
         yield Finding(
@@ -129,33 +134,26 @@ def _secrets(profile: Profile) -> Iterator[Finding]:
 
 
 def _certificates(profile: Profile, now: datetime) -> Iterator[Finding]:
-    from cryptography import x509
+    from client.renewal import RENEW_BEFORE, ends
 
+    renewal = (
+        f"agentctl --dir {profile.directory} up renews it when it starts"
+        if (profile.directory / "ca").exists()
+        else "let the keeper of the certificate authority issue it again"
+    )
     for name, directory in sorted(profile.identities.items()):
+        subject = f"certificate {name}"
         try:
-            ends = x509.load_pem_x509_certificate((directory / "cert.pem").read_bytes()).not_valid_after_utc
+            end = ends(directory)
         except (OSError, ValueError) as error:
             yield Finding(
-                severity="problem",
-                subject=f"certificate {name}",
-                text=str(error),
-                remedy="issue it again with agentctl init",
+                severity="problem", subject=subject, text=str(error), remedy=f"restore {directory} from a backup"
             )
             continue
-        if ends <= now:
-            yield Finding(
-                severity="problem",
-                subject=f"certificate {name}",
-                text=f"expired {ends:%Y-%m-%d}",
-                remedy="issue it again",
-            )
-        elif ends - now < CERTIFICATE_WARN:
-            yield Finding(
-                severity="warning",
-                subject=f"certificate {name}",
-                text=f"expires {ends:%Y-%m-%d}",
-                remedy="renew it soon",
-            )
+        if end <= now:
+            yield Finding(severity="problem", subject=subject, text=f"expired {end:%Y-%m-%d}", remedy=renewal)
+        elif end - now < RENEW_BEFORE:
+            yield Finding(severity="warning", subject=subject, text=f"expires {end:%Y-%m-%d}", remedy=renewal)
 
 
 def _servers(profile: Profile) -> Iterator[Finding]:

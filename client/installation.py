@@ -5,7 +5,9 @@ Keys that must never meet lie in separate places: ``offline/`` and ``reviewers/`
 
 import ipaddress
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Final
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from client.profile import PROFILE_FILE, Profile
-from service.identity import Identity
+from service.identity import Identity, InvalidIdentityError
 from service.keystore import KeyKind, create_key
 from service.local_ca import LocalCa
 from templates.charter import Charter, Domain, Mode
@@ -25,12 +27,19 @@ ONLINE_ROLES: Final = ("snapshot", "timestamp", "plan", "library")
 CATALOG_DOMAINS: Final = ("documentation", "software", "infrastructure", "orchestration", "images")
 ROOT_VALID: Final = timedelta(days=365)
 TARGETS_VALID: Final = timedelta(days=365)
+_PARTS: Final = ("ca", "identities", "offline", "reviewers", "control-plane", "trust")
 
 
 class InstallationExistsError(AgentFactoryError):
     """The directory holds an installation already; nothing is overwritten."""
 
     reason = Reason.INSTALLATION_EXISTS
+
+
+class InvalidInstallationError(AgentFactoryError):
+    """An installation cannot be made as it was asked for: a name, an address or a threshold is none."""
+
+    reason = Reason.INVALID_INSTALLATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +84,45 @@ def create_installation(
         now: aware, UTC.
         tell: called with a line for each step; keys take a while.
 
+    Whatever stops it, an interrupt included, leaves nothing behind that a second attempt would trip over.
+
     Raises:
-        InstallationExistsError: there is a profile already.
+        InstallationExistsError: there is a profile already, or part of an installation.
+        InvalidInstallationError: the specification cannot be carried out; nothing was made.
     """
     base = spec.directory.absolute()
-    if (base / PROFILE_FILE).exists():
-        raise InstallationExistsError(f"expected no installation in {base}, got one; remove it or choose another --dir")
+    clients, servers = _identities(spec)
+    found = next((name for name in (PROFILE_FILE, *_PARTS) if (base / name).exists()), None)
+    if found:
+        raise InstallationExistsError(
+            f"expected no installation in {base}, got {found}; remove it or choose another --dir"
+        )
     base.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _whole_or_nothing(base):
+        return _create(spec, base, clients, servers, now=now, tell=tell)
+
+
+@contextmanager
+def _whole_or_nothing(base: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for name in _PARTS:
+            shutil.rmtree(base / name, ignore_errors=True)
+        raise
+
+
+def _create(
+    spec: InstallationSpec,
+    base: Path,
+    clients: Mapping[str, Identity],
+    servers: Mapping[str, tuple[Identity, str]],
+    *,
+    now: datetime,
+    tell: Callable[[str], None],
+) -> Profile:
     tell("certificate authority and identities")
-    identities = _issue_identities(spec, base, now)
+    identities = _issue_identities(spec, base, clients, servers, now)
     tell(f"offline keys ({spec.key_kind}): root and charter, in {base / 'offline'}")
     offline = _create_keys(base / "offline", ("root", "charter"), spec.key_kind)
     tell(f"reviewers' keys: {', '.join(spec.reviewers)}, in {base / 'reviewers'}")
@@ -107,15 +146,44 @@ def create_installation(
     return profile
 
 
-def _issue_identities(spec: InstallationSpec, base: Path, now: datetime) -> dict[str, Path]:
-    authority = LocalCa.create(base / "ca", trust_domain=spec.trust_domain, now=now)
+def _identities(spec: InstallationSpec) -> tuple[dict[str, Identity], dict[str, tuple[Identity, str]]]:
+    """Return persons and services, and servers with their addresses, each by the name of its directory."""
+    try:
+        return _parsed_identities(spec)
+    except InvalidIdentityError as error:
+        raise InvalidInstallationError(error.message) from error
+
+
+def _parsed_identities(spec: InstallationSpec) -> tuple[dict[str, Identity], dict[str, tuple[Identity, str]]]:
     domain = spec.trust_domain
     clients = {name: Identity.person(domain, name) for name in spec.persons}
+    servers: dict[str, tuple[Identity, str]] = {}
     for service in spec.services:
-        tenant, _, name = service.partition("/")
+        tenant, slash, name = service.partition("/")
+        if not slash:
+            raise InvalidInstallationError(f"expected a service as TENANT/NAME, got {service!r}")
+        if name in clients:
+            raise InvalidInstallationError(f"expected every person and service under its own name, got two {name!r}")
         clients[name] = Identity.service(domain, tenant, name)
-    servers = {name: (Identity.node(domain, name), address) for name, address in spec.nodes.items()}
-    servers["control-plane"] = (Identity.control_plane(domain, "control-plane"), spec.control_plane)
+    serving = [(Identity.node(domain, name), address) for name, address in spec.nodes.items()]
+    for identity, address in (*serving, (Identity.control_plane(domain, "control-plane"), spec.control_plane)):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+            raise InvalidInstallationError(f"expected host:port for {identity.name}, got {address!r}")
+        if identity.name in clients or identity.name in servers:
+            raise InvalidInstallationError(f"expected one identity called {identity.name!r}, got two")
+        servers[identity.name] = (identity, address)
+    return clients, servers
+
+
+def _issue_identities(
+    spec: InstallationSpec,
+    base: Path,
+    clients: Mapping[str, Identity],
+    servers: Mapping[str, tuple[Identity, str]],
+    now: datetime,
+) -> dict[str, Path]:
+    authority = LocalCa.create(base / "ca", trust_domain=spec.trust_domain, now=now)
     places: dict[str, Path] = {}
     for name, identity in clients.items():
         places[name] = base / "identities" / name

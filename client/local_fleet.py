@@ -7,7 +7,8 @@ from typing import Final
 
 from client.installation import create_installation
 from client.processes import ServerProcess, free_ports, is_free
-from client.profile import PROFILE_FILE, Profile, read_profile
+from client.profile import PROFILE_FILE, Profile, ProfileError, read_profile
+from client.renewal import renew_certificates
 from client.standard import development_spec
 from service.keystore import KeyKind
 from templates.reasons import AgentFactoryError, Reason
@@ -33,12 +34,28 @@ def ensure_installation(
 ) -> Profile:
     """Return the installation in ``directory``; make a development one with ``node_count`` nodes when there is none.
 
-    Ports count up from ``port``; 0 takes free ones.
+    Ports count up from ``port``; 0 takes free ones. Certificates of an earlier one are renewed before they end.
+
+    Raises:
+        ProfileError: there is a profile, but of an installation whose servers run elsewhere (`agentctl init`).
+        PortTakenError: a new installation's ports are in use; nothing was made.
     """
     if (directory / PROFILE_FILE).exists():
-        return read_profile(directory)
+        profile = read_profile(directory)
+        if set(profile.observation) != {CONTROL_PLANE, *profile.nodes}:
+            raise ProfileError(
+                f"expected an installation that `agentctl up` made in {directory}, got one of `agentctl init`: "
+                "start its servers where they belong (docs/settings.md), or choose another --dir"
+            )
+        renew_certificates(profile, now=now, tell=tell)
+        return profile
     count = 2 * (node_count + 1)
     ports = list(range(port, port + count)) if port else free_ports(count)
+    if taken := [one for one in ports if not is_free(one)]:
+        raise PortTakenError(
+            f"expected the ports {ports[0]} to {ports[-1]} to be free for a new installation, got another listener at "
+            f"{', '.join(map(str, taken))}; choose others with --port (0 takes free ones)"
+        )
     serving, observing = ports[: node_count + 1], ports[node_count + 1 :]
     names = [f"node-{number}" for number in range(1, node_count + 1)]
     spec = development_spec(
@@ -68,7 +85,8 @@ class LocalFleet:
 
     def refuse_taken_ports(self) -> None:
         """Raise `PortTakenError` when a port of the installation is in use."""
-        for name, address in {CONTROL_PLANE: self.profile.control_plane, **self.profile.nodes}.items():
+        serving = {CONTROL_PLANE: self.profile.control_plane, **self.profile.nodes}
+        for name, address in (*serving.items(), *self.profile.observation.items()):
             port = int(address.rpartition(":")[2])
             if not is_free(port):
                 raise PortTakenError(

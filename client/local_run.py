@@ -9,28 +9,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from client.documents import read_file
+from client.inspection_cache import ModuleRefusedError
 from client.local_kv import LocalHost
 from client.publishing import CodeFileError, code_file
 from templates.canonical import JsonObject
-from templates.document import Code, ModuleCode, Template, read_template
+from templates.document import Code, ModuleCode, Template
 from templates.inheritance import merge_config, resolve
 from templates.names import TemplateName, TemplateRef, Version
+from templates.problems import InvalidDocumentError
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import BlobPin, ImagePin, PinnedCode, PinnedModule, PinnedSource, ResolvedTemplate
-from templates.schemas import check
+from templates.schemas import SchemaViolationError, check
+from templates.strict_json import loads
 
 if TYPE_CHECKING:
+    from sandbox.outcome import Outcome
     from sandbox.request import InvocationRequest
 
 IMAGES_DIRECTORY: Final = Path(__file__).parent.parent / "build" / "images"
 LOCAL_AUTHOR: Final = "local"
 _INTERFACE_VERSION: Final = "0.1.0"
+_TEXT_DEPTH_MAX: Final = 64
 
 
 class LocalRunError(AgentFactoryError):
     """The template cannot be run here: it is abstract, its image is not built, or its parent is not found."""
 
     reason = Reason.LOCAL_RUN_IMPOSSIBLE
+
+
+class ConfigMismatchError(AgentFactoryError):
+    """The configuration does not fit the template's ``config_schema``; a node would refuse it too."""
+
+    reason = Reason.CONFIG_MISMATCH
+
+
+class InputMismatchError(AgentFactoryError):
+    """The input does not fit the template's ``input_schema``; a node would refuse it too."""
+
+    reason = Reason.INPUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +94,12 @@ def run_template(
         tell: called with a line where something takes its time.
 
     Raises:
-        InvalidTemplateError: the document, a parent, or the configuration is refused.
+        InvalidTemplateError: the document, or a parent, is refused.
+        ConfigMismatchError, InputMismatchError: a schema of the template refuses what was given.
+        ModuleRefusedError: its code is none that a node would compile.
         LocalRunError, CodeFileError: it cannot be run here.
     """
-    template = read_template(path.read_bytes())
+    template = read_file(path)
     if template.code is None:
         raise LocalRunError(f"expected a template with code, got {template.ref}, which is abstract")
     source, wasm = _code_bytes(template.code, path, image)
@@ -87,11 +107,33 @@ def run_template(
         template, _ancestors(template, path, parents), author=LOCAL_AUTHOR, code=_pinned(template.code, source, wasm)
     )
     effective = merge_config(resolved.default_config, config)
-    if resolved.config_schema is not None:
-        check(resolved.config_schema, effective)
+    if problem := _config_misfit(resolved, effective):
+        raise ConfigMismatchError(problem)
+    if problem := _text_misfit(resolved.input_schema, text, "input"):
+        raise InputMismatchError(problem)
     return asyncio.run(
         _run(resolved, source=source, wasm=wasm, text=text, config=effective, granted=granted, tell=tell)
     )
+
+
+def _config_misfit(resolved: ResolvedTemplate, config: JsonObject) -> str:
+    try:
+        check(resolved.config_schema or {}, config)
+    except SchemaViolationError as error:
+        return f"config: {error.message}"
+    return ""
+
+
+def _text_misfit(schema: JsonObject | None, text: str, what: str) -> str:
+    """Return why ``text`` is not the JSON that ``schema`` waits for; empty when it is, or when nothing waits."""
+    if schema is None:
+        return ""
+    data = text.encode()
+    try:
+        check(schema, loads(data, bytes_max=max(len(data), 1), depth_max=_TEXT_DEPTH_MAX))
+    except (InvalidDocumentError, SchemaViolationError) as error:
+        return f"{what}: {error.message}"
+    return ""
 
 
 def _code_bytes(code: Code, path: Path, image: Path | None) -> tuple[bytes | None, bytes]:
@@ -128,7 +170,7 @@ def _ancestors(template: Template, path: Path, parents: Sequence[Path]) -> tuple
     """Resolve the line of parents, from the files named, else from documents near ``path``."""
     line: list[Template] = []
     wanted = template.parent
-    named = [read_template(one.read_bytes()) for one in parents]
+    named = [read_file(one) for one in parents]
     while wanted is not None and len(line) < len(named) + 8:
         found = next((one for one in named if one.ref.template_name == wanted), None) or _nearby(wanted, path)
         if found is None:
@@ -146,7 +188,7 @@ def _nearby(wanted: TemplateName, path: Path) -> Template | None:
         for candidate in (directory / wanted.name, directory / wanted.domain / wanted.name):
             document = candidate / "template.json"
             if document.exists():
-                return read_template(document.read_bytes())
+                return read_file(document)
     return None
 
 
@@ -183,7 +225,7 @@ async def _run(
     try:
         compiled = await cache.compile(wasm)
     except CompilerError as error:
-        raise LocalRunError(f"{error.code}: {error.message}") from error
+        raise ModuleRefusedError(f"{error.code}: {error.message}") from error
     allowed = granted & resolved.grants.interfaces()
     kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
     worker = await Worker.start(WorkerSettings())
@@ -195,11 +237,19 @@ async def _run(
         )
     finally:
         await worker.stop()
+    return _result(resolved, outcome)
+
+
+def _result(resolved: ResolvedTemplate, outcome: "Outcome") -> LocalRun:
+    output = outcome.output.decode(errors="backslashreplace") if outcome.output is not None else None
+    failure = f"{outcome.failure.kind}: {outcome.failure.message}" if outcome.failure else None
+    if output is not None and (problem := _text_misfit(resolved.output_schema, output, "output")):
+        output, failure = None, f"OUTPUT: {problem}"
     usage = outcome.usage
     return LocalRun(
         template=str(resolved.ref),
-        output=outcome.output.decode(errors="backslashreplace") if outcome.output is not None else None,
-        failure=f"{outcome.failure.kind}: {outcome.failure.message}" if outcome.failure else None,
+        output=output,
+        failure=failure,
         logs=[{"level": line.level, "message": line.message, "at_ms": line.at_us / 1e3} for line in outcome.logs],
         usage={
             "fuel": usage.fuel,

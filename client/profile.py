@@ -92,13 +92,15 @@ def read_profile(directory: Path) -> Profile:
     """
     path = directory / PROFILE_FILE
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
+        document: Any = json.loads(path.read_text())
     except FileNotFoundError:
         raise ProfileError(
-            f"expected a profile at {path}; start an installation with `agentctl up --dir {directory}`"
+            f"expected a profile at {path}; start an installation with `agentctl --dir {directory} up`"
         ) from None
     except (OSError, ValueError) as error:
         raise ProfileError(f"expected a JSON profile at {path}, got {error}") from error
+    if not isinstance(document, dict):
+        raise ProfileError(f"expected a JSON object in {path}, got {type(document).__name__}")
     if document.get("schema") != PROFILE_SCHEMA:
         raise ProfileError(f"expected schema {PROFILE_SCHEMA} in {path}, got {document.get('schema')!r}")
     base = directory.absolute()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from templates.document import ModuleCode, SourceCode, read_template
+from client.documents import parse_file
+from templates.document import ModuleCode, SourceCode
 from templates.reasons import AgentFactoryError, Reason
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ def read_submission(path: Path) -> Submission:
     """Read a template document and, relative to it, its code.
 
     Raises:
-        InvalidTemplateError: with every problem of the document.
+        InvalidFileError: with every problem of the document.
         CodeFileError: the code's file cannot be read.
     """
     document = path.read_bytes()
-    template = read_template(document)
+    template = parse_file(str(path), document)
     blobs: tuple[bytes, ...] = ()
     if template.code is not None:
         file = path.parent / code_file(template.code)

@@ -89,12 +89,12 @@ def invoke_template(template: str, text: str, limits: Limits | None) -> pb.Invok
     return pb.InvokeTemplateRequest(template=template, input=text, limits=limits_to(limits))
 
 
-def stream_invoke(fleet: Fleet, target: str, text: str) -> tuple[pb.StreamInvokeRequest, str]:
+def stream_invoke(fleet: Fleet, target: str, text: str, limits: Limits | None) -> tuple[pb.StreamInvokeRequest, str]:
     """Return the request and the address for an agent's name or a template."""
     if target.startswith("nodes/"):
-        message = pb.StreamInvokeRequest(agent=invoke_agent(target, text, None))
+        message = pb.StreamInvokeRequest(agent=invoke_agent(target, text, limits))
         return message, fleet.addresses_for(target)[0]
-    return pb.StreamInvokeRequest(template=invoke_template(target, text, None)), fleet.next_address()
+    return pb.StreamInvokeRequest(template=invoke_template(target, text, limits)), fleet.next_address()
 
 
 def raise_for_problems(

@@ -1,19 +1,23 @@
 """What a reviewer relies on: a change fetched, checked, derived and compared on the reviewer's own machine.
 
 The control plane's words count for nothing here but one, the approval's expiry date, which is shown and bounded by the
-charter: everything else that is signed is derived again from bytes whose digests were computed on this machine.
+charter and this machine's clock: everything else that is signed is derived again from bytes whose digests were computed
+on this machine. What a change is compared with is a version that the charter's reviewers approved; which of those it
+is, the control plane says.
 """
 
 import difflib
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from client.inspection_cache import InspectionCache
-from templates.approval import Envelope, Statement
+from templates.acceptance import effective_revocations, tally
+from templates.approval import Envelope, Statement, read_envelope
 from templates.approval import sign as sign_payload
 from templates.capabilities import Capabilities, ModuleReport, derive
 from templates.charter import Charter, read_charter
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 
 FETCH_TIMEOUT_S = 300.0
 BLOBS_BYTES_MAX = 256 << 20
+CLOCK_ALLOWANCE = timedelta(days=1)
+_RIGHTS = frozenset({"schema", "version", "code", "grants", "limits", "callers", "on_lease_expiry"})
+"""Members of a template that its capabilities show, or its reference does."""
 
 
 class ReviewMismatchError(AgentFactoryError):
@@ -49,6 +56,7 @@ class Review:
     active: ResolvedTemplate | None
     entries: Sequence[Entry]
     source_diff: str
+    document_diff: str
 
     @property
     def widens(self) -> bool:
@@ -72,6 +80,7 @@ class Review:
             ],
             "widens": self.widens,
             "source_diff": self.source_diff,
+            "document_diff": self.document_diff,
         }
 
     def describe(self) -> str:
@@ -94,6 +103,8 @@ class Review:
             lines.append("  everything above is new")
         elif not changed:
             lines.append("  nothing that it may do")
+        if self.document_diff:
+            lines += ["", "Document, besides its rights:", self.document_diff.rstrip("\n")]
         if self.source_diff:
             lines += ["", "Source:", self.source_diff.rstrip("\n")]
         return "\n".join(lines)
@@ -106,9 +117,12 @@ def _subject(entry: Entry) -> str:
 def _rights(entries: Sequence[Entry]) -> Iterator[str]:
     """One line for each right; what an image imports is fixed and reviewed with it, so that it takes one line."""
     imports = [one.new for one in entries if one.subject.startswith("/imports/") and one.new]
+    interfaces = [one.new for one in entries if one.subject.startswith("/interfaces/") and one.new]
     for one in entries:
-        if one.new and not one.subject.startswith("/imports/"):
+        if one.new and not one.subject.startswith(("/imports/", "/interfaces/")):
             yield f"  {_subject(one):34} {one.new}"
+    for interface in interfaces:
+        yield f"  {'interface':34} {interface}"
     if imports:
         packages = sorted({name.partition("/")[0].partition(".")[0] for name in imports})
         yield f"  {'imports':34} {len(imports)} interfaces of {', '.join(packages)} (-o json lists them)"
@@ -130,17 +144,37 @@ def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: 
     charter = read_charter((trust_directory / "charter.json").read_bytes())
     reports = InspectionCache(cache)
     header, blobs = _fetch(channel, name, held=reports.digests())
+    now = datetime.now(UTC)  # noqa: TID251 - the reviewer's own clock, which nobody else can set
+    return derive_review(name, header, blobs, charter=charter, reports=reports, now=now)
+
+
+def derive_review(
+    name: str,
+    header: "admin_pb2.ChangeHeader",
+    blobs: Mapping[str, bytes],
+    *,
+    charter: Charter,
+    reports: InspectionCache,
+    now: datetime,
+) -> Review:
+    """Derive everything about a change from what the control plane sent; ``blobs`` are by their own digests.
+
+    Raises:
+        ReviewMismatchError: as `review`.
+    """
     resolved = read_resolved(header.resolved)
     _check_resolution(header, resolved)
     image = read_resolved(header.image) if header.image else None
     capabilities = _derive(resolved, image, blobs, reports)
-    statement = _statement(header, resolved, capabilities, charter)
+    statement = _statement(header, resolved, capabilities, charter, now=now)
     payload = statement.to_payload()
     if payload != header.change.statement:
         raise ReviewMismatchError(
             f"expected the statement that this machine derives from {resolved.digest}, got another"
         )
     active = read_resolved(header.active) if header.active else None
+    if active is not None:
+        _require_approved(active, resolved, header.active_approval, charter)
     active_image = read_resolved(header.active_image) if header.active_image else None
     old = _derive(active, active_image, blobs, reports) if active else None
     return Review(
@@ -152,6 +186,7 @@ def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: 
         active=active,
         entries=difference(old, capabilities),
         source_diff=_source_diff(active, resolved, blobs),
+        document_diff=_document_diff(active, resolved),
     )
 
 
@@ -213,6 +248,29 @@ def _check_resolution(header: "admin_pb2.ChangeHeader", resolved: ResolvedTempla
         )
 
 
+def _require_approved(active: ResolvedTemplate, change: ResolvedTemplate, approval: bytes, charter: Charter) -> None:
+    """Refuse to compare with what the charter's reviewers never approved: a forged neighbour makes a change look small.
+
+    Steps A2 to A5 of acceptance, by its own count.
+    """
+    if active.ref.template_name != change.ref.template_name:
+        raise ReviewMismatchError(f"expected a version of {change.ref.template_name} to compare with, got {active.ref}")
+    envelope = read_envelope(approval)
+    said = envelope.statement()
+    count = tally(envelope, charter, effective_revocations(charter))
+    about = (said.environment, said.template, said.sha256, said.author)
+    rights = (said.capabilities.grants.to_json(), said.capabilities.limits)
+    if (
+        about != (charter.environment, active.ref, active.digest, active.author)
+        or rights != (active.grants.to_json(), active.limits)
+        or not count.is_reached
+    ):
+        raise ReviewMismatchError(
+            f"expected {active.ref} ({active.digest}), which is said to be active, to be approved by {count.needed} "
+            f"reviewers of this machine's charter, got {', '.join(sorted(count.counted)) or 'none'}"
+        )
+
+
 def _derive(
     resolved: ResolvedTemplate, image: ResolvedTemplate | None, blobs: Mapping[str, bytes], reports: InspectionCache
 ) -> Capabilities:
@@ -241,12 +299,15 @@ def _blob(blobs: Mapping[str, bytes], digest: str) -> bytes:
 
 
 def _statement(
-    header: "admin_pb2.ChangeHeader", resolved: ResolvedTemplate, capabilities: Capabilities, charter: Charter
+    header: "admin_pb2.ChangeHeader",
+    resolved: ResolvedTemplate,
+    capabilities: Capabilities,
+    charter: Charter,
+    *,
+    now: datetime,
 ) -> Statement:
     offered = Envelope(payload=header.change.statement, signatures={}).statement()
-    latest = header.change.create_time.ToDatetime(tzinfo=offered.expires.tzinfo) + timedelta(
-        days=charter.approval_days_max
-    )
+    latest = now + timedelta(days=charter.approval_days_max) + CLOCK_ALLOWANCE
     if offered.expires > latest:
         raise ReviewMismatchError(
             f"expected an approval that ends by {latest:%Y-%m-%d} (approval_days_max), got {offered.expires:%Y-%m-%d}"
@@ -274,6 +335,26 @@ def _source_diff(old: ResolvedTemplate | None, new: ResolvedTemplate, blobs: Map
             tofile=str(new.ref),
         )
     )
+
+
+def _document_diff(old: ResolvedTemplate | None, new: ResolvedTemplate) -> str:
+    before, after = _document_text(old), _document_text(new)
+    return "\n".join(
+        difflib.unified_diff(
+            before,
+            after,
+            fromfile=str(old.ref) if old else "/dev/null",
+            tofile=str(new.ref),
+            lineterm="",
+        )
+    )
+
+
+def _document_text(template: ResolvedTemplate | None) -> list[str]:
+    if template is None:
+        return []
+    members = {name: member for name, member in template.to_json().items() if name not in _RIGHTS}
+    return json.dumps(members, ensure_ascii=False, indent=2, sort_keys=True).split("\n")
 
 
 def _source_text(template: ResolvedTemplate | None, blobs: Mapping[str, bytes]) -> str | None:

@@ -5,22 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from client.installation import CATALOG_DOMAINS, DomainSpec, InstallationSpec
+from client.installation import CATALOG_DOMAINS, DomainSpec, InstallationSpec, InvalidInstallationError
 from service.keystore import KeyKind
 from templates.charter import Mode
 from templates.names import is_word
-from templates.reasons import AgentFactoryError, Reason
 
 AUTHOR: Final = "alice"
 REVIEWERS: Final = ("bob", "carol")
 SERVICE: Final = "default/cli"
 _DOMAIN: Final = re.compile(r"(?P<name>[^=]+)=(?P<threshold>[0-9]+):(?P<reviewers>.+)")
-
-
-class InvalidInstallationError(AgentFactoryError):
-    """An option does not have the form that it must have, or contradicts another."""
-
-    reason = Reason.INVALID_INSTALLATION
 
 
 def standard_domains(*, threshold: int) -> dict[str, DomainSpec]:
@@ -99,8 +92,10 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
     pairs = {}
     for option in options:
         name, equals, address = option.partition("=")
-        if not (name and equals and ":" in address):
+        if not (name and equals and address):
             raise InvalidInstallationError(f"expected NAME=host:port, got {option!r}")
+        if name in pairs:
+            raise InvalidInstallationError(f"expected each node once, got {name!r} twice")
         pairs[name] = address
     return pairs
 
@@ -109,8 +104,13 @@ def _domains(options: Sequence[str]) -> dict[str, DomainSpec]:
     domains = {}
     for option in options:
         found = _DOMAIN.fullmatch(option)
-        if found is None or not is_word(found["name"]):
+        if found is None:
             raise InvalidInstallationError(f"expected NAME=THRESHOLD:REVIEWER,REVIEWER…, got {option!r}")
+        if not is_word(found["name"]) or found["name"] in domains:
+            raise InvalidInstallationError(
+                "expected each domain once, named by 2 to 41 of a-z 0-9 _ - that begin with a letter, "
+                f"got {found['name']!r}"
+            )
         reviewers = tuple(found["reviewers"].split(","))
         threshold = int(found["threshold"])
         if not 1 <= threshold <= len(set(reviewers)):

@@ -24,18 +24,36 @@ _TRUST_REASONS: Final = frozenset(
         Reason.WRONG_ENVIRONMENT,
     }
 )
+_GUEST_FAILURES: Final = frozenset(
+    {
+        Reason.EGRESS,
+        Reason.FUEL,
+        Reason.GUEST_ERROR,
+        Reason.HOST_CALLS,
+        Reason.MEMORY,
+        Reason.OUTPUT,
+        Reason.POLICY,
+        Reason.TRAP,
+    }
+)
+"""The agent ran and failed, as in `agentctl template run`; sending the same input again would not help."""
+_USAGE_REASONS: Final = frozenset({Reason.INVALID_INSTALLATION, Reason.INVALID_PROFILE})
 
 
 def describe(error: AgentFactoryError) -> list[str]:
     """Return the lines that explain ``error``: its stable code first, then every problem and the server's hints."""
-    reason = getattr(error, "reason_text", "") or str(error.reason)
+    from client.documents import InvalidFileError
+    from service.status import RemoteError
+
+    reason = error.reason_text if isinstance(error, RemoteError) else str(error.reason)
     lines = [f"{reason}: {error.message}"]
     if isinstance(error, InvalidDocumentError) and len(error.problems) > 1:
-        lines = [f"{reason}: {len(error.problems)} problems", *(f"  {problem}" for problem in error.problems)]
-    lines += [
-        f"  {violation.field}: {violation.code}: {violation.description}"
-        for violation in getattr(error, "violations", ())
-    ]
+        file = f"{error.file}:" if isinstance(error, InvalidFileError) else ""
+        lines = [f"{reason}: {len(error.problems)} problems", *(f"  {file}{problem}" for problem in error.problems)]
+    if isinstance(error, RemoteError):
+        lines += [f"  {one.field}: {one.code}: {one.description}" for one in error.violations]
+        if invocation := error.metadata.get("invocation"):
+            lines.append(f"  receipt and log: agentctl invocation show {invocation}")
     return lines
 
 
@@ -46,6 +64,10 @@ def exit_code_of(error: AgentFactoryError) -> ExitCode:
     code = error.code if isinstance(error, RemoteError) else STATUS[error.reason]
     if is_about_trust(error):
         return ExitCode.TRUST
+    if error.reason in _GUEST_FAILURES:
+        return ExitCode.FINDINGS
+    if error.reason in _USAGE_REASONS:
+        return ExitCode.USAGE
     return _by_status(code)
 
 

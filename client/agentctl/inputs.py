@@ -1,11 +1,13 @@
 """Input from an argument, a file (``@file``) or standard input (``-``)."""
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
+
+OBJECT_BYTES_MAX: Final = 1 << 20
+OBJECT_DEPTH_MAX: Final = 64
 
 
 def read_input(text: str) -> str:
@@ -46,12 +48,15 @@ def read_object(text: str, *, option: str) -> dict[str, Any]:
     """Return the JSON object that ``text`` (an argument, ``@file`` or ``-``) holds.
 
     Raises:
-        click.BadParameter: not JSON, or another value.
+        click.BadParameter: not JSON as strict as a node reads it (a key given twice, NaN), or another value.
     """
+    from templates.problems import InvalidDocumentError
+    from templates.strict_json import loads
+
     try:
-        value = json.loads(read_input(text))
-    except ValueError as error:
-        raise click.BadParameter(f"expected a JSON object, got {error}", param_hint=option) from error
+        value = loads(read_input(text).encode(), bytes_max=OBJECT_BYTES_MAX, depth_max=OBJECT_DEPTH_MAX)
+    except InvalidDocumentError as error:
+        raise click.BadParameter(f"expected a JSON object: {error.message}", param_hint=option) from error
     if not isinstance(value, dict):
         raise click.BadParameter(f"expected a JSON object, got {type(value).__name__}", param_hint=option)
     return value

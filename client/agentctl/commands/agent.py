@@ -28,6 +28,10 @@ def create(template: str, suffix: str, config: str, node: str) -> None:
     """Create an agent of TEMPLATE (domain/name, or a bare name)."""
     value = read_object(config, option="--config")
     found = connections.profile()
+    if node and node not in found.nodes:
+        raise click.BadParameter(
+            f"expected one of the profile's nodes ({', '.join(sorted(found.nodes))}), got {node!r}", param_hint="--node"
+        )
     with connections.agent_factory(found) as factory:
         made = factory.create_agent(template, suffix, value, address=found.nodes[node] if node else None)
     emit(made.record.to_json(), text=made.name)
@@ -36,9 +40,15 @@ def create(template: str, suffix: str, config: str, node: str) -> None:
 @agent.command()
 @click.argument("target")
 @click.argument("text", metavar="INPUT")
-@click.option("--timeout", "timeout_s", type=float, default=60.0, help="Seconds until the call is given up.")
-@click.option("--fuel", type=int, default=0, help="Narrow the fuel further.")
-@click.option("--wall-ms", type=int, default=0, help="Narrow the time further.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    help="Seconds until the call is given up.",
+)
+@click.option("--fuel", type=click.IntRange(0, 2**63 - 1), default=0, help="Narrow the fuel further; 0 does not.")
+@click.option("--wall-ms", type=click.IntRange(0, 2**31 - 1), default=0, help="Narrow the time further; 0 does not.")
 @click.option("--stream", is_flag=True, help="Show log lines while the agent runs.")
 def invoke(target: str, text: str, timeout_s: float, fuel: int, wall_ms: int, stream: bool) -> None:  # noqa: FBT001
     """Run TARGET once on INPUT (text, @file or -).
@@ -51,7 +61,7 @@ def invoke(target: str, text: str, timeout_s: float, fuel: int, wall_ms: int, st
     with connections.agent_factory(connections.profile()) as factory:
         if stream:
             answer = None
-            for event in factory.stream(target, read_input(text), timeout_s=timeout_s):
+            for event in factory.stream(target, read_input(text), limits=limits, timeout_s=timeout_s):
                 if isinstance(event, Answer):
                     answer = event
                 else:

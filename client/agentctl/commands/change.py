@@ -119,7 +119,8 @@ def approve(name: str, yes: bool) -> None:  # noqa: FBT001
     values = change_values(after)
     emit(
         values,
-        text=f"{after.name} {values['state']}: approved by {', '.join(after.approvers)} of {after.threshold} needed",
+        text=f"{after.name} {values['state']}: approved by {', '.join(after.approvers)} "
+        f"({len(after.approvers)} of {after.threshold} needed)",
     )
     if len(after.approvers) < after.threshold:
         note("waiting for further approvals")

@@ -66,17 +66,30 @@ def problem_values(file: str, problem: "Problem") -> dict[str, Any]:
 )
 def import_document(file: str, domain: str, out: Path | None) -> None:
     """Convert FILE, a document of the earlier system, and say what was dropped and assumed."""
+    from client.documents import InvalidFileError
     from templates.convert import convert
+    from templates.names import is_word
+    from templates.problems import InvalidDocumentError
 
-    _name, data = read_file_argument(file)
-    converted = convert(data, domain=domain or None)
+    if domain and not is_word(domain):
+        raise click.BadParameter(
+            f"expected 2 to 41 of a-z 0-9 _ - that begin with a letter, got {domain!r}", param_hint="--domain"
+        )
+    name, data = read_file_argument(file)
+    try:
+        converted = convert(data, domain=domain or None)
+    except InvalidDocumentError as error:
+        raise InvalidFileError(name, error.problems) from error
     for one in converted.dropped:
         note(f"dropped: {one.pointer}: {one.message}")
     for one in converted.assumed:
         note(f"assumed: {one.pointer}: {one.message}")
     text = converted.to_bytes().decode()
     if out:
-        out.write_text(text)
+        try:
+            out.write_text(text)
+        except OSError as error:
+            raise click.BadParameter(f"cannot write {out}: {error.strerror}", param_hint="--out") from error
         note(f"written to {out}")
     else:
         click.echo(text, nl=False)
