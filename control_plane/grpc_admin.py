@@ -177,6 +177,7 @@ class ChangeService(rpc.ChangeServiceServicer):
                 active=active.resolved_bytes if active else b"",
                 blobs=[pb.BlobHeader(sha256=bytes.fromhex(pin.sha256), length=pin.length) for pin in blobs],
                 active_image=active_image.resolved_bytes if active_image else b"",
+                active_approval=active.envelope if active else b"",
             )
         )
         for pin in blobs:

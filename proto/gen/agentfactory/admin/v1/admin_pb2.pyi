@@ -323,6 +323,7 @@ class ChangeHeader(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     BLOBS_FIELD_NUMBER: _builtins.int
     ACTIVE_IMAGE_FIELD_NUMBER: _builtins.int
+    ACTIVE_APPROVAL_FIELD_NUMBER: _builtins.int
     document: _builtins.bytes
     """The author's document as submitted."""
     resolved: _builtins.bytes
@@ -330,9 +331,11 @@ class ChangeHeader(_message.Message):
     image: _builtins.bytes
     """Resolved bytes of the image's template; empty without one."""
     active: _builtins.bytes
-    """Resolved bytes of the version that is active now; empty without one."""
+    """Resolved bytes of the version that is active now; empty without one. Reviewers believe it by `active_approval`."""
     active_image: _builtins.bytes
     """Resolved bytes of the active version's image; empty without one."""
+    active_approval: _builtins.bytes
+    """DSSE envelope by which the active version was approved; empty without one."""
     @_builtins.property
     def change(self) -> Global___Change: ...
     @_builtins.property
@@ -354,10 +357,11 @@ class ChangeHeader(_message.Message):
         active: _builtins.bytes = ...,
         blobs: _abc.Iterable[Global___BlobHeader] | None = ...,
         active_image: _builtins.bytes = ...,
+        active_approval: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_image", b"active_image", "blobs", b"blobs", "change", b"change", "document", b"document", "image", b"image", "parents", b"parents", "resolved", b"resolved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_approval", b"active_approval", "active_image", b"active_image", "blobs", b"blobs", "change", b"change", "document", b"document", "image", b"image", "parents", b"parents", "resolved", b"resolved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
