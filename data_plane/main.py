@@ -57,6 +57,7 @@ from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, start_telemetry
 from service.tls import certificate_of, channel_credentials, server_credentials
 from templates.reasons import AgentFactoryError
 from templates.trusted_set import Installation
+from templates.trusted_set_errors import DevelopmentModeError
 
 EXIT_REFUSED = 2
 HOUSEKEEPING_S = 1.0
@@ -377,18 +378,20 @@ def _installation(settings: NodeSettings) -> Installation:
     identity = identity_of_certificate(x509.load_pem_x509_certificate(settings.tls_certificate_file.read_bytes()))
     if identity.kind is not IdentityKind.NODE:
         raise InvalidIdentityError(f"expected the certificate of a node, got {identity}")
-    environment = settings.environment
-    if environment is None:
-        environment = _pinned_environment(settings.root_file)
-    return Installation(node_id=identity.name, environment=environment, production=settings.mode is Mode.PRODUCTION)
+    environment, mode = _pinned(settings.root_file)
+    production = settings.mode is Mode.PRODUCTION
+    if production and mode != settings.mode:
+        raise DevelopmentModeError(f"expected a root of mode production, got {mode}", role="root")
+    return Installation(node_id=identity.name, environment=settings.environment or environment, production=production)
 
 
-def _pinned_environment(root_file: Path) -> str:
-    """Return what the root says that was pinned when this node was installed; its signatures are checked later."""
+def _pinned(root_file: Path) -> tuple[str, str]:
+    """Return environment and mode of the root that was pinned at installation; its signatures are checked later."""
     try:
-        return str(json.loads(root_file.read_bytes())["signed"]["environment"])
+        signed = json.loads(root_file.read_bytes())["signed"]
+        return str(signed["environment"]), str(signed["mode"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreDamagedError(root_file, f"a TUF root that names its environment, got {error!r}") from error
+        raise StoreDamagedError(root_file, f"a TUF root that names environment and mode, got {error!r}") from error
 
 
 @contextmanager
