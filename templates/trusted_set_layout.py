@@ -52,7 +52,7 @@ def check_delegations(targets: Targets, charter: Charter) -> None:
     roles = targets.delegations.roles if targets.delegations else None
     got = {name: role.paths for name, role in (roles or {}).items()}
     if got != expected:
-        wrong = sorted(name for name in got.keys() | expected.keys() if got.get(name) != expected.get(name))
+        wrong = sorted(str(name) for name in got.keys() | expected.keys() if got.get(name) != expected.get(name))
         raise MetadataInvalidError(
             f"expected plan and a library per domain with their own paths, got others: {', '.join(wrong)}",
             role="targets",

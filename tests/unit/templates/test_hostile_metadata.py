@@ -14,6 +14,7 @@ from templates.reasons import AgentFactoryError, Reason
 from templates.strict_json import DOCUMENT_BYTES_MAX, loads
 from templates.trusted_set import accept, read_belief, renew_lease
 from templates.trusted_set_errors import StateInvalidError
+from tests.trust_forgery import forged
 from tests.trust_world import NODE, NOW, pinned, ready_world
 
 EMOJI = b'"\\ud83d\\ude00"'
@@ -101,3 +102,16 @@ def test_a_belief_that_is_not_one_is_a_damaged_store(data: bytes) -> None:
     """The seal holds and the content does not: another version of this program wrote it."""
     with pytest.raises(StateInvalidError):
         read_belief(data)
+
+
+def test_delegations_whose_names_are_no_text_are_refused() -> None:
+    world = ready_world()
+    bundle = world.publish().bundle()
+
+    def change(signed: Any) -> None:
+        role = signed.delegations.roles.pop("plan")
+        role.name = True
+        signed.delegations.roles[True] = role
+
+    with pytest.raises(AgentFactoryError):
+        accept(forged(bundle, "targets", change), belief=pinned(world), installation=NODE, now=NOW)
