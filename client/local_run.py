@@ -31,6 +31,7 @@ IMAGES_DIRECTORY: Final = Path(__file__).parent.parent / "build" / "images"
 LOCAL_AUTHOR: Final = "local"
 _INTERFACE_VERSION: Final = "0.1.0"
 _TEXT_DEPTH_MAX: Final = 64
+_KEY_BYTES: Final = 32
 
 
 class LocalRunError(AgentFactoryError):
@@ -193,14 +194,14 @@ def _nearby(wanted: TemplateName, path: Path) -> Template | None:
 
 
 def _cache_key(directory: Path) -> bytes:
+    """Return the key of this user's compile cache; one that is missing or cut short is made anew."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = directory / "key"
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return file.read_bytes()
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(secrets.token_bytes(32))
+    if not file.exists() or file.stat().st_size != _KEY_BYTES:
+        scratch = directory / f"key.{secrets.token_hex(8)}"
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(secrets.token_bytes(_KEY_BYTES))
+        scratch.replace(file)
     return file.read_bytes()
 
 

@@ -43,5 +43,5 @@ def test_needs_at_least_one_address() -> None:
 
 
 def test_needs_a_profile_or_all_three_files(tmp_path: object) -> None:
-    with pytest.raises(ProfileError, match="agentctl up"):
+    with pytest.raises(ProfileError, match=r"agentctl --dir .* up"):
         connection(["h:1"], certificate="c", key=None, authorities=None, profile=str(tmp_path), identity=None)

@@ -64,5 +64,5 @@ def test_refuses_what_is_not_a_profile(tmp_path: Path, content: str, message: st
 
 
 def test_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match="agentctl up"):
+    with pytest.raises(ProfileError, match=r"agentctl --dir .* up"):
         read_profile(tmp_path)
