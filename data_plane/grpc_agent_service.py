@@ -43,14 +43,12 @@ from data_plane.invoker import Answer, Call, InvocationFailedError, Invoker
 from sandbox.outcome import LogLine
 from service.identity import Identity
 from service.peer import peer_identity
-from service.status import to_status, trailing_metadata
+from service.status import DetailedError
 from templates.document import LeaseExpiry
 from templates.names import InvalidNameError, TemplateName
 from templates.reasons import AgentFactoryError
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -119,12 +117,12 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
     async def InvokeAgent(self, request: pb.InvokeAgentRequest, context: Context) -> pb.InvokeResponse:  # noqa: N802
         received = self._monotonic()
         call = await self._agent_call(request, context, received)
-        return await self._invoke(call, context)
+        return await self._invoke(call)
 
     async def InvokeTemplate(self, request: pb.InvokeTemplateRequest, context: Context) -> pb.InvokeResponse:  # noqa: N802
         received = self._monotonic()
         call = self._template_call(request, context, received)
-        return await self._invoke(call, context)
+        return await self._invoke(call)
 
     async def StreamInvoke(  # noqa: N802
         self, request: pb.StreamInvokeRequest, context: Context
@@ -138,7 +136,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
                 call = self._template_call(request.template, context, received, on_log=lines.put_nowait)
             case _:
                 raise InvalidRequestError(field="target", expected="an agent or a template", got="neither")
-        running = asyncio.ensure_future(self._invoke(call, context))
+        running = asyncio.ensure_future(self._invoke(call))
         running.add_done_callback(lambda _: lines.put_nowait(None))
         try:
             while (line := await lines.get()) is not None:
@@ -191,13 +189,11 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
 
     # Inside
 
-    async def _invoke(self, call: Call, context: Context) -> pb.InvokeResponse:
+    async def _invoke(self, call: Call) -> pb.InvokeResponse:
         try:
             answer: Answer = await self._invoker.run(call)
         except InvocationFailedError as error:
-            status = to_status(error)
-            status.details.add().Pack(receipt(error.record, self._node_id))
-            await context.abort(_CODES[status.code], status.message, trailing_metadata(status))
+            raise DetailedError(error, receipt(error.record, self._node_id)) from error
         return pb.InvokeResponse(output=answer.output, receipt=receipt(answer.record, self._node_id))
 
     def _template_call(

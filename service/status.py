@@ -9,7 +9,7 @@ from typing import Final
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # it ships no stubs
 
 from templates.problems import InvalidDocumentError
@@ -223,6 +223,15 @@ class ExhaustedError(UnavailableError):
     reason = Reason.CALLS_EXHAUSTED
 
 
+class DetailedError(AgentFactoryError):
+    """Another error, with messages of a service's own that travel in the details of its status."""
+
+    def __init__(self, error: AgentFactoryError, *details: Message) -> None:
+        self.reason = error.reason
+        self.details = details
+        super().__init__(error.message, metadata=error.metadata)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldViolation:
     """One thing wrong with a request: where (a JSON pointer or field path), what, and its stable code."""
@@ -280,6 +289,9 @@ def to_status(error: AgentFactoryError) -> status_pb2.Status:
         info = error_details_pb2.RetryInfo()
         info.retry_delay.FromTimedelta(timedelta(seconds=retry_s))
         status.details.add().Pack(info)
+    if isinstance(error, DetailedError):
+        for detail in error.details:
+            status.details.add().Pack(detail)
     if violations := _violations_of(error):
         request = error_details_pb2.BadRequest()
         room = _Size.STATUS_BYTES - status.ByteSize()
