@@ -6,7 +6,7 @@ Runs in the event loop's thread; nothing here blocks or awaits but `Stream.next_
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum, unique
 from typing import TypeAlias
@@ -166,10 +166,11 @@ class FanOut:
             self._debounce = loop.call_later(self._times.debounce_s, lambda: self._announce(urgent=False))
 
     def lease_renewed(self, published: Published, update: Update) -> None:
-        self._newest = update
         if self._announced is None or self._announced.generation != published.number:
-            return  # it goes out with its generation, when the debounce is over
-        self._announced = update
+            # It goes out with its generation, when the debounce is over.
+            self._newest = replace(update, traceparent=self._newest.traceparent if self._newest else "")
+            return
+        self._newest = self._announced = update
         fact = push.LeaseRenewed(generation=update.generation, lease_version=update.lease_version)
         for stream in list(self._streams.values()):
             self.deliver(stream, fact)

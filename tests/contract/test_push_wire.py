@@ -19,6 +19,9 @@ def test_messages_are_what_their_fields_say() -> None:
     urgent = _to_proto(FullMessage(update=UPDATE, urgent=True))
     assert urgent.WhichOneof("message") == "revocation"
     assert (urgent.revocation.generation, urgent.revocation.bundle_zstd) == (7, b"frame")
+    traced = _to_proto(FullMessage(update=UPDATE, urgent=False, traceparent="00-a"))
+    assert traced.snapshot_full.traceparent == "00-a"
+    assert _to_proto(FullMessage(update=UPDATE, urgent=True, traceparent="00-a")).revocation.traceparent == "00-a"
     lease = _to_proto(LeaseMessage(generation=7, timestamp=b"{}"))
     assert (lease.lease.generation, lease.lease.timestamp) == (7, b"{}")
     parting = _to_proto(PartingMessage(reason=Parting.SHUTTING_DOWN, reconnect_after_s=1.5))
@@ -34,6 +37,11 @@ def test_messages_are_what_their_fields_say() -> None:
         (pb.SubscribeRequest(resync=pb.Resync(reason="x")), "2a030a0178"),
         (pb.SubscribeResponse(lease=pb.Lease(generation=1, timestamp=b"t")), "12050801120174"),
         (pb.SubscribeResponse(snapshot_full=pb.SnapshotFull(generation=1, bundle_zstd=b"b")), "0a050801120162"),
+        (
+            pb.SubscribeResponse(snapshot_full=pb.SnapshotFull(generation=1, traceparent="t")),
+            "0a050801220174",
+        ),
+        (pb.SubscribeResponse(revocation=pb.Revocation(generation=1, traceparent="t")), "2a050801220174"),
         (pb.SubscribeResponse(revocation=pb.Revocation(generation=1, bundle_zstd=b"b")), "2a050801120162"),
     ],
 )

@@ -9,8 +9,9 @@ from control_plane.fan_out import FanOut, FullMessage, LeaseMessage, Message, Pa
 from control_plane.fleet import Refusal
 from control_plane.publication import Update, encode
 from control_plane.push import Acked, Hello, Parting, ResyncAsked, Stage
-from service.telemetry import Telemetry
+from service.telemetry import SpanName, Telemetry
 from templates.revocations import Revocations
+from tests.recorded_tracing import PARENT, RecordedSpan, RecordedTracing
 from tests.unit.control_plane.world import COMMAND, IMAGE, SOURCE, World, document, source_document
 
 QUICK = PushTimes(debounce_s=0.01, ack_timeout_s=30.0, reconnect_window_s=1.0)
@@ -197,3 +198,92 @@ async def test_a_generation_is_encoded_once_for_everyone(pushed: Pushed) -> None
     updates = [await full(stream) for stream in streams]
     assert len({id(update.frame) for update in updates}) == 1
     assert updates[0] == encode(pushed.world.publisher.present)
+
+
+# Traces
+
+
+@pytest.fixture
+def tracing(pushed: Pushed) -> RecordedTracing:
+    tracing = RecordedTracing()
+    pushed.fan_out._telemetry = Telemetry(tracing=tracing)
+    return tracing
+
+
+def publication(pushed: Pushed, traceparent: str = PARENT) -> None:
+    """Publish what is published once more, from a traced call."""
+    present = pushed.world.publisher.present
+    pushed.fan_out.published(present, replace(encode(present), traceparent=traceparent), urgent=True)
+
+
+def ended(span: RecordedSpan) -> tuple[int, str]:
+    return span.ends, span.failure
+
+
+async def test_a_push_is_traced_below_its_publication_until_it_is_active(
+    pushed: Pushed, tracing: RecordedTracing
+) -> None:
+    publication(pushed)
+    stream = pushed.greet()
+    message = await heard(stream)
+    (span,) = tracing.named(SpanName.PUSH)
+    assert isinstance(message, FullMessage)
+    assert message.traceparent == span.traceparent
+    assert span.parent == PARENT
+    pushed.ack(stream, 1, Stage.VERIFIED)
+    assert ended(span) == (0, "")
+    pushed.ack(stream, 1)
+    pushed.ack(stream, 1)
+    pushed.fan_out.left(stream)
+    assert ended(span) == (1, "")
+    assert span.attributes == {"node": "node-1", "generation": 1, "stage": "ACTIVE"}
+
+
+async def test_a_push_that_fails_says_why(pushed: Pushed, tracing: RecordedTracing) -> None:
+    refusal = Refusal(
+        generation=1, phase="STAGE", template="", reason="CODE\nREFUSED" * 99, message="", retryable=False
+    )
+    refused, gone, overtaken = (pushed.greet(name) for name in ("refused", "gone", "overtaken"))
+    pushed.fan_out.nacked(refused, refusal)
+    pushed.fan_out.left(gone)
+    pushed.fan_out.deliver(overtaken, ResyncAsked())
+    first, second, third, fourth = tracing.named(SpanName.PUSH)
+    assert first.failure.startswith("CODE\ufffdREFUSED")
+    assert len(first.failure) < 1_000
+    assert ended(second) == (1, "DISCONNECTED")
+    assert ended(third) == (1, "OVERTAKEN")
+    assert ended(fourth) == (0, "")
+
+
+async def test_a_refused_lease_does_not_end_the_push_of_a_newer_generation(
+    pushed: Pushed, tracing: RecordedTracing
+) -> None:
+    stream = pushed.greet()
+    await heard(stream)
+    pushed.ack(stream, 1)
+    await pushed.tool("1.0.0")
+    assert (await full(stream)).generation == 2
+    refusal = Refusal(generation=1, phase="VERIFY", template="", reason="X", message="", retryable=False)
+    pushed.fan_out.nacked(stream, refusal)
+    assert [ended(span) for span in tracing.named(SpanName.PUSH)] == [(1, ""), (0, "")]
+
+
+async def test_a_renewed_lease_takes_the_publications_trace_along_within_the_debounce_only(
+    pushed: Pushed, tracing: RecordedTracing
+) -> None:
+    pushed.fan_out._times = replace(QUICK, debounce_s=3600)
+    stream = pushed.greet()
+    pushed.ack(stream, 1)
+    present = pushed.world.publisher.present
+    later = replace(encode(present), generation=2, traceparent=PARENT)
+    pushed.fan_out.published(present, later, urgent=False)
+    pushed.fan_out.lease_renewed(
+        replace(present, accepted=replace(present.accepted, generation=2)), replace(later, traceparent="")
+    )
+    pushed.fan_out._announce(urgent=False)
+    assert tracing.named(SpanName.PUSH)[-1].parent == PARENT
+    pushed.fan_out.lease_renewed(
+        replace(present, accepted=replace(present.accepted, generation=2)), replace(later, traceparent="")
+    )
+    pushed.greet("latecomer")
+    assert tracing.named(SpanName.PUSH)[-1].parent == ""

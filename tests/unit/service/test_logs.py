@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.logs import LogFormat, LogLevel, configure_logs, get_logger, is_secret_name, scrub
+from service.telemetry import continued
 
 SECRET = "hunter2-do-not-tell"
 
@@ -40,6 +41,19 @@ def test_a_line_is_one_json_object_with_event_level_time_and_component() -> None
         "level": "info",
         "took_s": 0.031,
     }
+
+
+def test_a_line_within_a_trace_carries_its_id() -> None:
+    stream = logged()
+    log = get_logger("test")
+    with continued(f"00-{'a' * 32}-{'b' * 16}-01"):
+        log.info("within")
+        log.info("of_another", trace_id="c" * 32)
+    log.info("without")
+    within, other, without = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert within["trace_id"] == "a" * 32
+    assert other["trace_id"] == "c" * 32
+    assert "trace_id" not in without
 
 
 def test_lines_below_the_level_are_not_written() -> None:

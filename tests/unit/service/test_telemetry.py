@@ -1,10 +1,11 @@
-from collections.abc import Mapping
+import asyncio
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from service.status import UnavailableError
 from service.telemetry import (
@@ -13,54 +14,19 @@ from service.telemetry import (
     PUSH_SECONDS,
     RPC_SERVER_IN_FLIGHT,
     SUBSCRIBERS,
-    Attribute,
     Field,
+    ServiceName,
     SpanName,
     Telemetry,
+    continued,
     current_trace_context,
     current_trace_id,
+    outside_of_traces,
     received_trace_context,
+    start_telemetry,
     trace_metadata,
 )
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
-
-
-class Recorded:
-    def __init__(self, name: str, attributes: Mapping[str, Attribute], parent: str) -> None:
-        self.name, self.attributes, self.parent = name, dict(attributes), parent
-        self.failure = ""
-        self.ended = False
-
-    def set(self, field: str, value: Attribute) -> None:
-        self.attributes[field] = value
-
-    def fail(self, reason: str) -> None:
-        self.failure = reason
-
-    def end(self) -> None:
-        self.ended = True
-
-
-class RecordedTracing:
-    """A fake of `service.telemetry.Tracing` that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.spans: list[Recorded] = []
-        self.registry: CollectorRegistry | None = None
-        self.closed = False
-
-    def start(self, name: str, attributes: Mapping[str, Attribute], *, parent: str) -> tuple[Recorded, str]:
-        span = Recorded(name, attributes, parent)
-        self.spans.append(span)
-        return span, f"00-{TRACE}-{len(self.spans):016x}-01"
-
-    def export_metrics(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-
-    def close(self) -> None:
-        self.closed = True
+from tests.recorded_tracing import PARENT, TRACE, RecordedTracing
 
 
 def test_without_a_collector_a_span_does_nothing_and_passes_the_context_on() -> None:
@@ -90,8 +56,7 @@ def test_spans_nest_and_name_their_parent() -> None:
     first, second = tracing.spans
     assert (first.name, first.parent, first.attributes) == (SpanName.RPC_SERVER, PARENT, {"method": "/a"})
     assert second.parent == f"00-{TRACE}-0000000000000001-01"
-    assert first.ended
-    assert second.ended
+    assert first.ends == second.ends == 1
     assert current_trace_context() == ""
     telemetry.close()
     assert tracing.closed
@@ -105,7 +70,70 @@ def test_an_exception_marks_the_span_without_its_text(error: Exception, failure:
     with pytest.raises(type(error)), Telemetry(tracing=tracing).span(SpanName.INVOKE):
         raise error
     assert tracing.spans[0].failure == failure
-    assert tracing.spans[0].ended
+    assert tracing.spans[0].ends == 1
+
+
+def test_begun_work_ends_when_its_owner_says_so_and_is_not_the_running_work() -> None:
+    tracing = RecordedTracing()
+    span, traceparent = Telemetry(tracing=tracing).begin(SpanName.PUSH, {Field.NODE: "n1"}, parent=PARENT)
+    assert current_trace_context() == ""
+    (recorded,) = tracing.spans
+    assert (recorded.parent, recorded.traceparent, recorded.ends) == (PARENT, traceparent, 0)
+    assert recorded.attributes == {"node": "n1"}
+    span.end()
+    assert recorded.ends == 1
+
+
+def test_begun_work_passes_the_context_on_without_a_collector() -> None:
+    span, traceparent = Telemetry().begin(SpanName.PUSH, parent=PARENT)
+    span.end()
+    assert traceparent == PARENT
+    assert Telemetry().begin(SpanName.PUSH).traceparent == ""
+
+
+def test_work_elsewhere_is_below_the_running_work_and_above_what_it_asks_for() -> None:
+    tracing = RecordedTracing()
+    telemetry = Telemetry(tracing=tracing)
+    with telemetry.span(SpanName.INVOKE, parent=""), telemetry.reported_span(SpanName.SANDBOX) as sandbox:
+        with telemetry.span(SpanName.HOST_CALL):
+            pass
+        sandbox.took(0.5)
+    invoke, reported, host_call = tracing.spans
+    assert reported.parent == invoke.traceparent
+    assert host_call.parent == reported.traceparent
+    assert (reported.took_s, reported.ends) == (0.5, 1)
+    with Telemetry().reported_span(SpanName.SANDBOX) as nothing:
+        nothing.took(0.5)
+        assert current_trace_context() == ""
+
+
+def test_work_is_continued_under_another_context_or_under_none() -> None:
+    with continued(PARENT):
+        assert current_trace_context() == PARENT
+        with continued(""):
+            assert trace_metadata() == ()
+        assert current_trace_context() == PARENT
+    assert current_trace_context() == ""
+
+
+async def test_what_outlives_the_work_that_started_it_is_outside_of_its_trace() -> None:
+    async def look() -> str:
+        return current_trace_context()
+
+    loop = asyncio.get_running_loop()
+    with continued(PARENT):
+        assert await loop.create_task(look()) == PARENT
+        assert await loop.create_task(look(), context=outside_of_traces()) == ""
+        assert current_trace_context() == PARENT
+
+
+def test_the_span_that_an_application_is_in_is_continued() -> None:
+    theirs = SpanContext(int(TRACE, 16), 0xB7AD6B7169203331, is_remote=False, trace_flags=TraceFlags(1))
+    with trace.use_span(NonRecordingSpan(theirs)):
+        assert trace_metadata() == (("traceparent", PARENT),)
+        with continued(PARENT[:-2] + "00"):
+            assert trace_metadata() == (("traceparent", PARENT[:-2] + "00"),)
+    assert trace_metadata() == ()
 
 
 @pytest.mark.parametrize(
@@ -150,6 +178,19 @@ def test_metrics_are_counted_by_label() -> None:
     assert 'agentfactory_push_seconds_bucket{le="0.005"} 1.0' in text
     assert "agentfactory_rpc_server_in_flight 6.0" in text
     assert "process_resident_memory_bytes" in text
+
+
+@pytest.mark.parametrize("service", list(ServiceName))
+def test_a_service_has_its_metrics_from_the_start(service: ServiceName) -> None:
+    text = start_telemetry(service_name=service, instance="x").prometheus_text().decode()
+    shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE agentfactory_")}
+    assert {name for name in shown if not name.endswith("_created")} == {
+        metric.name for metric in METRICS if service in metric.services
+    }
+
+
+def test_every_metric_is_somewhere() -> None:
+    assert all(metric.services for metric in METRICS)
 
 
 def test_names_are_unique_and_end_in_their_unit() -> None:
