@@ -38,6 +38,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> LocalInstallation:
 def plane(installation: LocalInstallation) -> Iterator[ControlPlaneProcess]:
     with ControlPlaneProcess(installation, {"debounce_ms": "50", "lease_renewal_s": "3600"}) as started:
         yield started
+        assert started.stop() == 0
 
 
 @pytest.fixture(scope="module")
