@@ -107,7 +107,7 @@ def test_a_new_version_takes_over_without_one_failure_and_running_ones_finish_on
         running = threads.submit(invoke, stub, "docs/slow")
         publish(carol, world, "docs/slow", wat2wasm(guests.sleeper(1)), "1.1.0")
         publish(carol, world, "docs/echo", wat2wasm(guests.PIGGYBACK), "1.1.0")
-        versions = []
+        versions: list[str] = []
         while versions[-1:] != ["docs/echo@1.1.0"]:
             answer = stub.InvokeAgent(pb.InvokeAgentRequest(name=agent.name, input="x"), timeout=30)
             versions.append(answer.receipt.template)

@@ -129,8 +129,9 @@ def failed(stub: Stub, template: str, text: str = "", **limits: int) -> tuple[Re
     """Return the error and the receipt in its details."""
     with pytest.raises(grpc.RpcError) as error:
         invoke(stub, template, text, **limits)
-    metadata = dict(error.value.trailing_metadata())  # type: ignore[attr-defined]
-    status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
+    assert isinstance(error.value, grpc.Call)
+    sent = {each[0]: each[1] for each in error.value.trailing_metadata()}
+    status = status_pb2.Status.FromString(sent["grpc-status-details-bin"])
     receipt = pb.Receipt()
     assert any(each.Unpack(receipt) for each in status.details)
     return from_rpc_error(error.value), receipt

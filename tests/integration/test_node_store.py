@@ -83,7 +83,7 @@ def bundle_file(store: Path) -> Path:
     return next((store / "generations").iterdir()) / "bundle"
 
 
-DAMAGE: list[tuple[str, Callable[[Path], None]]] = [
+DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     ("bundle", lambda store: flip(bundle_file(store))),
     ("bundle, cut", lambda store: bundle_file(store).write_bytes(bundle_file(store).read_bytes()[:100])),
     ("high-water mark", lambda store: flip(store / "belief")),
@@ -96,7 +96,7 @@ DAMAGE: list[tuple[str, Callable[[Path], None]]] = [
 
 @pytest.mark.parametrize(("what", "damage"), DAMAGE, ids=[name for name, _ in DAMAGE])
 def test_a_damaged_store_serves_nothing_and_says_why(
-    world: NodeWorld, what: str, damage: Callable[[Path], None]
+    world: NodeWorld, what: str, damage: Callable[[Path], object]
 ) -> None:
     damage(world.store("n1"))
     with node_of(world) as node:
