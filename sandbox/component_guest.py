@@ -11,6 +11,9 @@ from sandbox.outcome import FailureKind
 HANDLES_MAX: Final = 1_024
 RANDOM_BYTES_PER_CALL_MAX: Final = 65_536
 RANDOM_BYTES_MAX: Final = 16 << 20
+WASTE_BYTES_MAX: Final = 16 << 20
+"""Text that the engine may copy out of one invocation for nothing: it does so, at 100 MB in a third of a second, before
+anybody can look at the size, and charges no fuel."""
 CLOCK_RESOLUTION_NS: Final = 1_000
 """Coarse on purpose: nothing that agents do needs more, and finer clocks make better side channels."""
 
@@ -62,13 +65,16 @@ Interface = dict[str, Import]
 class Guest:
     """The virtual machine's few belongings: pollables, unfinished lines of output, what it may still take."""
 
-    __slots__ = ("_clock", "_lines", "_random_left", "handles", "invocation", "last_pollable", "pollables")
+    __slots__ = (
+        "_clock", "_lines", "_random_left", "_waste_left", "handles", "invocation", "last_pollable", "pollables",
+    )  # fmt: skip
 
     def __init__(self, invocation: Invocation) -> None:
         self.invocation = invocation
         self._clock: Clock = invocation.turn.clock
         self._lines = {STDOUT: b"", STDERR: b""}
         self._random_left = RANDOM_BYTES_MAX
+        self._waste_left = WASTE_BYTES_MAX
         self.handles = 0
         self.pollables = {_ALWAYS_READY: 0}
         self.last_pollable = _ALWAYS_READY
@@ -131,6 +137,20 @@ class Guest:
                 f"expected at most {RANDOM_BYTES_PER_CALL_MAX} random bytes at once, {RANDOM_BYTES_MAX} in all",
             )
         return self.invocation.turn.random_bytes(length)
+
+    # --- what is passed for nothing
+
+    def waste(self, length: int) -> None:
+        """Take note of text that was too long to be used, or that nobody keeps.
+
+        Raises:
+            Stopped: more of it than one invocation may pass.
+        """
+        self._waste_left -= length
+        if self._waste_left < 0:
+            raise Stopped(
+                FailureKind.HOST_CALLS, f"expected at most {WASTE_BYTES_MAX} bytes of text too long to be used"
+            )
 
     # --- output
 

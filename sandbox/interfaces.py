@@ -45,6 +45,8 @@ def log(guest: Guest, _context: int, args: int) -> Answer:
     level = values.read_enum(args)
     if level not in _LEVELS:
         raise values.WrongKindError("expected a level of the interface, got another")
+    if (length := values.string_length(args + VALUE_BYTES)) > LOG_LINE_BYTES_MAX:
+        guest.waste(length - LOG_LINE_BYTES_MAX)
     if not guest.log_is_full:
         guest.invocation.log(level.decode(), values.read_string_start(args + VALUE_BYTES, LOG_LINE_BYTES_MAX + 1))
     return None
@@ -82,6 +84,8 @@ def _ask(
 ) -> Answer:
     """Count, check the grant and the size, and only then convert the arguments."""
     small_enough = guest.invocation.enter_host_call(bytes_in)
+    if not small_enough:
+        guest.waste(bytes_in)
     if not guest.invocation.is_granted(interface):
         return _error("denied", f"expected a grant for {interface}, got none")
     if small_enough:

@@ -94,6 +94,17 @@ def read_string_start(address: int, bytes_max: int) -> bytes:
     return _string_at(data, min(length, bytes_max)) if length else b""
 
 
+def require_list(address: int, count_max: int) -> None:
+    """Check kind and length of a list whose elements nobody needs.
+
+    Raises:
+        TooLargeError: more than ``count_max``.
+    """
+    count, _, _ = _words(address, LIST)
+    if count > count_max:
+        raise TooLargeError("elements", count_max, count)
+
+
 def read_bytes(address: int, bytes_max: int) -> bytes:
     """A ``list<u8>``: copied whole, then every thirty-second byte taken.
 

@@ -49,6 +49,7 @@ def is_ready(guest: Guest, context: int, args: int) -> Answer:
 
 def read(_guest: Guest, context: int, args: int) -> Answer:
     values.read_handle(args, context, INPUT_STREAM)
+    values.read_number(args + values.VALUE_BYTES, values.U64)
     return _closed()
 
 
@@ -76,8 +77,11 @@ def check_write(_guest: Guest, context: int, args: int) -> Answer:
 
 def write(guest: Guest, context: int, args: int) -> Answer:
     stream = _output(context, args)
-    if not guest.log_is_full:  # a flood costs nothing more once nothing is kept
-        guest.write(stream, values.read_bytes(args + values.VALUE_BYTES, WRITE_BYTES_MAX))
+    contents = args + values.VALUE_BYTES
+    if guest.log_is_full:  # a flood costs nothing more once nothing is kept
+        values.require_list(contents, WRITE_BYTES_MAX)
+    else:
+        guest.write(stream, values.read_bytes(contents, WRITE_BYTES_MAX))
     return _DONE
 
 

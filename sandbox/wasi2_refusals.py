@@ -9,6 +9,8 @@ from typing import Final
 from sandbox import values
 from sandbox.component_guest import Answer, Guest, Import, Interface
 
+NAME_BYTES_MAX: Final = 4_096
+
 NETWORK, UDP_SOCKET, INCOMING, OUTGOING, TCP_SOCKET, RESOLVE_STREAM, DESCRIPTOR, DIRECTORY_STREAM = range(20, 28)
 
 
@@ -20,13 +22,17 @@ def network(guest: Guest, context: int, _args: int) -> Answer:
     return guest.own(context, 0, NETWORK)
 
 
-def access_denied(_guest: Guest, _context: int, _args: int) -> Answer:
+def access_denied(_guest: Guest, _context: int, args: int) -> Answer:
+    """Whatever address family; a component that declared another kind for it would have that converted for nothing."""
+    values.read_enum(args)
     return values.err(values.enum(b"access-denied"))
 
 
 def resolve(_guest: Guest, context: int, args: int) -> Answer:
-    """No name exists. The handle of the network is given back; the name is not looked at."""
+    """No name exists. The handle of the network is given back; of the name, only the length matters."""
     values.read_handle(args, context, NETWORK)
+    if (length := values.string_length(args + values.VALUE_BYTES)) > NAME_BYTES_MAX:
+        raise values.TooLargeError("bytes of a name", NAME_BYTES_MAX, length)
     return values.err(values.enum(b"access-denied"))
 
 
