@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import grpc
@@ -22,7 +21,7 @@ from templates.bundle import Bundle, compress
 from templates.reasons import AgentFactoryError
 from templates.trusted_set import Accepted
 from tests.recorded_tracing import PARENT, RecordedSpan, RecordedTracing
-from tests.trust_world import NODE, ready_world
+from tests.trust_world import NODE, NOW, ready_world
 
 
 class Stager:
@@ -64,7 +63,7 @@ class Traced:
             after_swap=after,
             tasks=tasks,
             telemetry=Telemetry(tracing=self.tracing),
-            clock=lambda: datetime.now(UTC),
+            clock=lambda: NOW,
             monotonic=lambda: 0.0,
             bundle_bytes_max=1 << 20,
             generations_kept=2,
@@ -78,7 +77,7 @@ class Traced:
         """Wait until nothing is under way."""
         async with asyncio.timeout(10):
             while self.tasks.running:
-                await asyncio.sleep(0.005)
+                await asyncio.wait(set(self.tasks._tasks))
 
     @property
     def updates(self) -> list[RecordedSpan]:
@@ -105,7 +104,8 @@ async def test_a_refused_update_ends_below_its_push_with_the_reason(traced: Trac
 
 async def test_an_update_that_a_newer_one_overtakes_ends_so(traced: Traced) -> None:
     traced.offer(1)
-    await traced.stager.called.wait()
+    async with asyncio.timeout(10):
+        await traced.stager.called.wait()
     traced.offer(2, traceparent="")
     await traced.rest()
     first, second = traced.updates
