@@ -41,7 +41,10 @@ SUBMIT, APPROVE, INVOKE, FAIL, UNSAMPLED, REFUSE = range(0xA1, 0xA7)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """What the collector has after everything ended, and what the processes said meanwhile."""
+    """What the collector has after everything ended, and what the processes said meanwhile.
+
+    ``generation`` is the last one that the node took; it refused the one after it.
+    """
 
     collected: Collected
     scraped: dict[ServiceName, str]
@@ -88,6 +91,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
                     publish(alice, node, guests.ECHO, document("echo", callers=["dev/parent"]))
                     publish(alice, node, guests.SPINNER, document("spinner"))
                     generation = publish(alice, node, ASKS_ECHO, document("parent", grants={"agents": ["dev/echo"]}))
+                    with continued(trace(REFUSE)):
+                        stuck = wat2wasm(guests.START_SPINNER)
+                        alice.publish(installation, document("stuck"), stuck, by=["alice"])
+                    node.until("a refusal", lambda status: status.HasField("last_refusal"))
 
                 service = intercept_channel(node.channel(installation.service("web")), RetryPolicy())
                 agents = agent_pb2_grpc.AgentServiceStub(service)
@@ -177,6 +184,19 @@ def test_staging_fetches_inspects_and_compiles_within_its_span(story: Story) -> 
     assert all(stage.contains(each) for each in below)
 
 
+def test_a_refused_generation_shows_where_and_why_on_both_planes(story: Story) -> None:
+    stage = story.collected.one(SpanName.UPDATE_STAGE, generation=story.generation + 1)
+    update = story.collected.parent(stage)
+    push = story.collected.one(SpanName.PUSH, generation=story.generation + 1)
+    assert update is not None
+    assert update.parent_id == push.span_id
+    assert stage.trace_id == f"{REFUSE:032x}"
+    assert (push.failed, push.message, push.attributes["stage"]) == (True, "DRY_RUN_FAILED", "VERIFIED")
+    assert (update.failed, update.message) == (True, "DRY_RUN_FAILED")
+    assert stage.failed
+    assert story.collected.named(SpanName.UPDATE_ACTIVATE, generation=story.generation + 1) == []
+
+
 def test_what_nobody_asked_for_begins_a_trace_of_its_own(story: Story) -> None:
     first = story.collected.one(SpanName.PUSH, generation=1)
     asked = {f"{number:032x}" for number in (SUBMIT, APPROVE, INVOKE, FAIL)}
@@ -253,6 +273,8 @@ def test_one_trace_id_finds_the_lines_of_both_planes(story: Story) -> None:
     assert "generation_activated" in events(ServiceName.NODE, APPROVE)
     assert "rpc_answered" in events(ServiceName.NODE, INVOKE)
     assert "rpc_answered" in events(ServiceName.NODE, UNSAMPLED)
+    assert "node_refused" in events(ServiceName.CONTROL_PLANE, REFUSE)
+    assert "update_refused" in events(ServiceName.NODE, REFUSE)
 
 
 def test_lines_of_other_work_carry_no_trace(story: Story) -> None:
@@ -267,9 +289,10 @@ def test_lines_of_other_work_carry_no_trace(story: Story) -> None:
 
 def test_metrics_arrive_at_the_collector(story: Story) -> None:
     plane, node = story.collected.metrics[ServiceName.CONTROL_PLANE], story.collected.metrics[ServiceName.NODE]
-    assert points(plane["agentfactory_generation"])[()].as_double == story.generation
+    assert points(plane["agentfactory_generation"])[()].as_double == story.generation + 1
     assert points(node["agentfactory_generation"])[()].as_double == story.generation
-    assert points(plane["agentfactory_changes"])[("state", "APPROVED"),].as_double == 3
+    assert points(plane["agentfactory_changes"])[("state", "APPROVED"),].as_double == 4
+    assert points(plane["agentfactory_pushes"])[("stage", "refused"),].as_double == 1
     assert points(plane["agentfactory_pushes"])[("stage", "active"),].as_double == 4
     assert points(plane["agentfactory_push_seconds"])[()].count == 4
     invocations = points(node["agentfactory_invocations"])
