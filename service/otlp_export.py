@@ -46,6 +46,7 @@ from service.telemetry import Attribute, SpanName
 from templates.reasons import AgentFactoryError, Reason
 
 EXPORT_TIMEOUT_S: Final = 5
+BRIEF_TIMEOUT_S: Final = 1
 METRICS_PERIOD_S: Final = 15.0
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -91,7 +92,7 @@ class OtlpTracing:
         instance: str,
         endpoint: str,
         trace_ratio: float,
-        with_metrics: bool = True,
+        brief: bool = False,
         span_exporter: SpanExporter | None = None,
         metric_exporter: MetricExporter | None = None,
     ) -> None:
@@ -101,12 +102,15 @@ class OtlpTracing:
             resource=self._resource, sampler=ParentBased(TraceIdRatioBased(trace_ratio)), shutdown_on_exit=False
         )
         self._processor = BatchSpanProcessor(
-            span_exporter or OTLPSpanExporter(endpoint=endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_S)
+            span_exporter
+            or OTLPSpanExporter(
+                endpoint=endpoint, insecure=insecure, timeout=BRIEF_TIMEOUT_S if brief else EXPORT_TIMEOUT_S
+            )
         )
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("agentfactory")
         self._metric_exporter: MetricExporter | None = None
-        if with_metrics:
+        if not brief:
             self._metric_exporter = metric_exporter or OTLPMetricExporter(
                 endpoint=endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_S
             )

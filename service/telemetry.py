@@ -505,7 +505,7 @@ def start_telemetry(
     instance: str,
     otlp_endpoint: str | None = None,
     trace_ratio: float = 1.0,
-    export_metrics: bool = True,
+    brief: bool = False,
 ) -> Telemetry:
     """Return the telemetry of this process, exporting over OTLP/gRPC if there is a collector.
 
@@ -514,7 +514,7 @@ def start_telemetry(
         instance: which of them: the last part of its identity.
         otlp_endpoint: "https://host:4317", or "http://" on loopback.
         trace_ratio: share of traces begun here that are recorded; a caller's decision is followed.
-        export_metrics: False for a program that ends too soon to have any.
+        brief: for a command: no metrics, and little patience with a collector that does not answer.
 
     Raises:
         AgentFactoryError: ``otlp_endpoint`` is no such address.
@@ -528,6 +528,6 @@ def start_telemetry(
         instance=instance,
         endpoint=otlp_endpoint,
         trace_ratio=trace_ratio,
-        with_metrics=export_metrics,
+        brief=brief,
     )
     return Telemetry(tracing=tracing, service=service_name)

@@ -55,7 +55,7 @@ def traced(environment: Mapping[str, str], command: Callable[[], str]) -> Iterat
             yield
         return
     telemetry = start_telemetry(
-        service_name=ServiceName.AGENTCTL, instance=str(os.getpid()), otlp_endpoint=endpoint, export_metrics=False
+        service_name=ServiceName.AGENTCTL, instance=str(os.getpid()), otlp_endpoint=endpoint, brief=True
     )
     try:
         with _spanned(telemetry, command, parent):

@@ -138,7 +138,7 @@ async def test_one_trace_crosses_client_and_server(tmp_path: Path, received: Col
 
 def test_a_program_that_ends_soon_sends_spans_alone(received: Collected) -> None:
     telemetry = start_telemetry(
-        service_name=ServiceName.AGENTCTL, instance="1", otlp_endpoint=received.endpoint, export_metrics=False
+        service_name=ServiceName.AGENTCTL, instance="1", otlp_endpoint=received.endpoint, brief=True
     )
     with telemetry.span(SpanName.COMMAND):
         pass
