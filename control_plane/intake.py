@@ -30,6 +30,8 @@ from templates.strict_json import read_canonical
 
 PIECE_BYTES_MAX = 256 * 1024
 PIECE_TIMEOUT_S = 60.0
+CODE_TIMEOUT_S = 600.0
+"""For everything that one submission sends: whoever sends a byte a minute does not keep the room of others."""
 AT_ONCE_MAX = 4
 _REPORT_BYTES_MAX = 16 << 20
 
@@ -85,7 +87,7 @@ class Intake:
         template = read_submission(document, blobs, filename=filename, request_id=request_id)
         async with self._room:
             with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(template.ref)}):
-                code = [await _receive(blob, pieces) for blob in blobs]
+                code = await _receive_all(blobs, pieces)
                 submission = Submission(
                     author=author,
                     document=document,
@@ -156,6 +158,16 @@ class Intake:
         wasm = own if own is not None else await asyncio.to_thread(self._blobs.read, prepared.module)
         with self._telemetry.span(SpanName.MODULE_INSPECT, {"code": prepared.module}):
             return await self._inspect(wasm)
+
+
+async def _receive_all(blobs: Sequence[BlobPin], pieces: AsyncIterator[bytes]) -> list[bytes]:
+    try:
+        async with asyncio.timeout(CODE_TIMEOUT_S):
+            return [await _receive(blob, pieces) for blob in blobs]
+    except TimeoutError:
+        raise SubmissionRefusedError(
+            f"expected all code within {CODE_TIMEOUT_S:g} s, got a part of it", reason=Reason.INVALID_REQUEST
+        ) from None
 
 
 async def _receive(blob: BlobPin, pieces: AsyncIterator[bytes]) -> bytes:

@@ -14,11 +14,26 @@ if TYPE_CHECKING:
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in {0x09, 0x0A}}
+# What is invisible, or makes text read otherwise than it runs (CVE-2021-42574): reviewers read source here.
+_DECEPTIVE = {
+    code: f"\\u{{{code:04x}}}"
+    for code in (
+        *(0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0xFEFF),
+        *range(0x2028, 0x202F),
+        *range(0x2060, 0x2070),
+        *range(0xFFF9, 0xFFFC),
+        *range(0xE0000, 0xE0080),
+    )
+}
+_SHOWN = _CONTROL | _DECEPTIVE
+_JSON_SHOWN = {
+    code: json.dumps(chr(code))[1:-1] for code in (*range(0x7F, 0xA0), *_DECEPTIVE) if code > 0x7F
+} | {0x7F: "\\u007f"}  # fmt: skip
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters escaped, so that a guest's output cannot command the terminal."""
-    return text.translate(_CONTROL)
+    """``text`` with controls and deceptive characters escaped: it neither steers the terminal nor hides what it says."""
+    return text.translate(_SHOWN)
 
 
 def is_json() -> bool:
@@ -30,7 +45,8 @@ def is_json() -> bool:
 def emit(value: Json, *, text: str | None = None) -> None:
     """Print ``value`` as JSON, or ``text`` where the user wants to read."""
     if is_json() or text is None:
-        click.echo(json.dumps(value, ensure_ascii=False, indent=None if not sys.stdout.isatty() else 2))
+        text = json.dumps(value, ensure_ascii=False, indent=None if not sys.stdout.isatty() else 2)
+        click.echo(text.translate(_JSON_SHOWN))  # still the same JSON: these stand inside strings
     else:
         click.echo(printable(text))
 

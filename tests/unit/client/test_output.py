@@ -25,6 +25,25 @@ def test_control_characters_are_escaped(text: str) -> None:
     assert output.printable(f"a{text}b").isprintable()
 
 
+@pytest.mark.parametrize("text", ["\u202e", "\u2066", "\u200b", "\u061c", "\ufeff", "\u2028", "\U000e0041", "\u2069"])
+def test_text_that_would_read_otherwise_than_it_runs_is_escaped(text: str) -> None:
+    shown = output.printable(f"a{text}b")
+    assert text not in shown
+    assert f"{ord(text):04x}" in shown
+
+
+@pytest.mark.parametrize("text", ["\u202e", "\x9b", "\x7f", "\U000e0041", "\x1b", "\u00e9\u202f"])
+def test_json_holds_the_same_text_and_nothing_that_steers(text: str) -> None:
+    @click.command()
+    @click.option("-o", "--output", default="json")
+    def command(**_options: str) -> None:
+        output.emit({"a": f"x{text}y"})
+
+    stdout = CliRunner().invoke(command, []).stdout
+    assert json.loads(stdout) == {"a": f"x{text}y"}
+    assert text in stdout if text.startswith("\u00e9") else text not in stdout
+
+
 def test_lines_and_tabs_stay() -> None:
     assert output.printable("a\n\tb é") == "a\n\tb é"
 
