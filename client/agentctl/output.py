@@ -32,7 +32,7 @@ _JSON_SHOWN = {
 
 
 def printable(text: str) -> str:
-    """``text`` with controls and deceptive characters escaped: it neither steers the terminal nor hides what it says."""
+    """``text`` with controls and deceptive characters escaped: it neither steers a terminal nor hides what it says."""
     return text.translate(_SHOWN)
 
 
