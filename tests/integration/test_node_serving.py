@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from agentfactory.agent.v1 import agent_pb2 as pb
 from agentfactory.agent.v1 import agent_pb2_grpc
 from agentfactory.node.v1 import node_pb2
-from google.rpc import status_pb2
+from google.rpc import status_pb2  # type: ignore[import-untyped]  # it ships no stubs
 
 from service.status import RemoteError, from_rpc_error
 from templates.reasons import Reason
@@ -129,8 +130,8 @@ def failed(stub: Stub, template: str, text: str = "", **limits: int) -> tuple[Re
     """Return the error and the receipt in its details."""
     with pytest.raises(grpc.RpcError) as error:
         invoke(stub, template, text, **limits)
-    assert isinstance(error.value, grpc.Call)
-    sent = {each[0]: each[1] for each in error.value.trailing_metadata()}
+    call: Any = error.value
+    sent = dict(call.trailing_metadata())
     status = status_pb2.Status.FromString(sent["grpc-status-details-bin"])
     receipt = pb.Receipt()
     assert any(each.Unpack(receipt) for each in status.details)

@@ -1,0 +1,221 @@
+"""Workers by tenant: never shared, replaced when they die, retired when idle, and no more than there may be."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from data_plane.agents.refusals import WorkerUnavailableError
+from data_plane.worker_pool import REHEARSAL, PooledWorker, PoolSettings, WorkerPool
+from sandbox.outcome import FailureKind, Outcome
+from sandbox.request import CompiledCode, InvocationRequest
+from sandbox.supervisor import HostCalls, WorkerError
+from service.tasks import TaskSupervisor
+from service.telemetry import Telemetry
+from tests.unit.data_plane.fake_worker import FakeWorker, compiled, until
+
+MODULE = "m" * 64
+OTHER = "o" * 64
+
+
+class NoHost:
+    async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+        return b"{}"
+
+
+class World:
+    def __init__(self, tasks: TaskSupervisor) -> None:
+        self.tasks = tasks
+        self.now = 1_000.0
+        self.started: list[FakeWorker] = []
+        self.failing = False
+        self.deaths: list[tuple[str, tuple[str, ...]]] = []
+        self.code_asked: list[str] = []
+
+    def pool(self, **settings: float) -> WorkerPool:
+        async def start() -> FakeWorker:
+            if self.failing:
+                raise WorkerError("no memory")
+            worker = FakeWorker()
+            self.started.append(worker)
+            return worker
+
+        async def code(module: str) -> CompiledCode:
+            self.code_asked.append(module)
+            await asyncio.sleep(0)
+            return compiled(module)
+
+        pool = WorkerPool(
+            start=start,
+            code=code,
+            settings=PoolSettings(**settings),  # type: ignore[arg-type]
+            tasks=self.tasks,
+            telemetry=Telemetry(),
+            monotonic=lambda: self.now,
+        )
+        pool.on_death = lambda tenant, templates: self.deaths.append((tenant, templates))
+        return pool
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with TaskSupervisor() as tasks:
+        yield World(tasks)
+
+
+async def invoke(pool: WorkerPool, pooled: PooledWorker, template: str = "t") -> Outcome:
+    return await pool.invoke(pooled, template, InvocationRequest(code_id=MODULE, abi="command"), NoHost())
+
+
+async def test_a_tenant_keeps_its_worker_and_never_meets_another(world: World) -> None:
+    pool = world.pool(spares=0)
+    first, again, other = [await pool.obtain(tenant, MODULE) for tenant in ("acme", "acme", "rival")]
+    assert first is again
+    assert first.worker is not other.worker
+    assert pool.ready("acme", MODULE) is first
+    assert pool.ready("acme", OTHER) is None
+    assert pool.ready("nobody", MODULE) is None
+
+
+async def test_code_is_loaded_once_however_many_ask_at_once(world: World) -> None:
+    pool = world.pool(spares=0)
+    found = await asyncio.gather(*(pool.obtain("acme", MODULE) for _ in range(20)))
+    assert len({id(each) for each in found}) == 1
+    assert world.code_asked == [MODULE]
+    assert world.started[0].loaded == [MODULE]
+    assert len(world.started) == 1
+
+
+async def test_a_spare_is_given_away_once_and_replaced(world: World) -> None:
+    pool = world.pool(spares=1)
+    world.tasks.start(pool.run(rehearsing=False), name="pool", essential=False)
+    await until(lambda: len(world.started) == 1)
+    pooled = await pool.obtain("acme", MODULE)
+    assert pooled.worker is world.started[0]
+    assert pooled.tenant == "acme"
+    await until(lambda: len(world.started) == 2)
+    other = await pool.obtain("rival", MODULE)
+    assert other.worker is world.started[1]
+
+
+async def test_spares_and_the_rehearsal_worker_are_kept_up_and_spares_load_what_is_active(world: World) -> None:
+    pool = world.pool(spares=1)
+    await pool.keep_only(frozenset({MODULE}))
+    world.tasks.start(pool.run(rehearsing=True), name="pool", essential=False)
+    await until(lambda: {each.tenant for each in pool.workers()} == {REHEARSAL, "-"})
+    spare = next(each for each in pool.workers() if each.tenant == "-")
+    await until(lambda: MODULE in spare.loaded)
+    for pooled in pool.workers():
+        assert isinstance(pooled.worker, FakeWorker)
+        pooled.worker.die()
+    await until(lambda: len(world.started) == 4)
+    assert {each.tenant for each in pool.workers()} == {REHEARSAL, "-"}
+
+
+async def test_a_dead_worker_is_replaced_at_once_and_its_templates_are_named(world: World) -> None:
+    pool = world.pool(spares=0)
+    pooled = await pool.obtain("acme", MODULE)
+
+    async def forever(request: InvocationRequest, host: HostCalls) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.started[0].behaviour = forever
+    running = asyncio.ensure_future(invoke(pool, pooled, "guilty"))
+    await until(lambda: world.started[0].in_flight == 1)
+    world.started[0].die()
+    outcome = await running
+    assert outcome.failure is not None
+    assert outcome.failure.kind is FailureKind.CRASH
+    await until(lambda: world.deaths)
+    assert world.deaths == [("acme", ("guilty",))]
+    fresh = await pool.obtain("acme", MODULE)
+    assert fresh.worker is world.started[1]
+
+
+async def test_a_worker_that_is_gone_is_a_typed_refusal(world: World) -> None:
+    pool = world.pool(spares=0)
+    pooled = await pool.obtain("acme", MODULE)
+    world.started[0].exited.set()
+    with pytest.raises(WorkerUnavailableError):
+        await invoke(pool, pooled)
+
+
+async def test_deaths_in_a_row_make_the_next_start_wait_and_a_pause_forgives(world: World) -> None:
+    pool = world.pool(spares=0, backoff_s_first=10.0, forgiven_after_s=60.0)
+    for _ in range(2):
+        pooled = await pool.obtain("acme", MODULE)
+        assert isinstance(pooled.worker, FakeWorker)
+        pooled.worker.die()
+        await until(lambda: not pool.workers())
+    with pytest.raises(WorkerUnavailableError) as refused:
+        await pool.obtain("acme", MODULE)
+    assert refused.value.retry_s == pytest.approx(10.0)
+    assert (await pool.obtain("rival", MODULE)).tenant == "rival"
+    world.now += 61
+    assert (await pool.obtain("acme", MODULE)).tenant == "acme"
+
+
+async def test_workers_that_do_not_start_are_a_typed_refusal(world: World) -> None:
+    pool = world.pool(spares=0)
+    world.failing = True
+    with pytest.raises(WorkerUnavailableError, match="no memory"):
+        await pool.obtain("acme", MODULE)
+    world.failing = False
+    assert (await pool.obtain("acme", MODULE)).tenant == "acme"
+
+
+async def test_idle_workers_are_retired_and_busy_ones_are_not(world: World) -> None:
+    pool = world.pool(spares=0, idle_s=100.0)
+    await pool.obtain("idle", MODULE)
+    await pool.obtain("busy", MODULE)
+    world.started[1].in_flight = 1
+    world.now += 101
+    await pool._tidy()
+    assert [each.tenant for each in pool.workers()] == ["busy"]
+    assert world.started[0].exited.is_set()
+    assert world.deaths == []
+
+
+async def test_past_the_ceiling_the_longest_idle_worker_makes_room_or_there_is_none(world: World) -> None:
+    pool = world.pool(spares=0, workers_max=2)
+    await pool.obtain("one", MODULE)
+    world.now += 1
+    await pool.obtain("two", MODULE)
+    await pool.obtain("three", MODULE)
+    assert sorted(each.tenant for each in pool.workers()) == ["three", "two"]
+    for worker in world.started[1:]:
+        worker.in_flight = 1
+    with pytest.raises(WorkerUnavailableError, match="at most 2"):
+        await pool.obtain("four", MODULE)
+
+
+async def test_a_busy_tenant_gets_a_second_worker_if_it_may(world: World) -> None:
+    pool = world.pool(spares=0, per_tenant=2, busy_in_flight=3)
+    await pool.obtain("acme", MODULE)
+    world.started[0].in_flight = 3
+    assert pool.ready("acme", MODULE) is not None
+    assert pool.ready("acme", MODULE) is not None
+    await until(lambda: len(pool.workers()) == 2)
+    pooled = await pool.obtain("acme", MODULE)
+    assert pooled.worker is world.started[1]
+    assert len(world.started) == 2
+
+
+async def test_code_that_is_not_active_any_more_is_dropped(world: World) -> None:
+    pool = world.pool(spares=0)
+    pooled = await pool.obtain("acme", MODULE)
+    await pool.obtain("acme", OTHER)
+    await pool.keep_only(frozenset({OTHER}))
+    assert world.started[0].dropped == [MODULE]
+    assert pooled.loaded == {OTHER}
+
+
+async def test_closing_stops_every_process_and_none_starts_afterwards(world: World) -> None:
+    pool = world.pool(spares=0)
+    await pool.obtain("acme", MODULE)
+    await pool.close()
+    assert world.started[0].exited.is_set()
+    with pytest.raises(WorkerUnavailableError):
+        await pool.obtain("acme", MODULE)
+    assert world.started[1].exited.is_set()
