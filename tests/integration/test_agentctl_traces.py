@@ -70,8 +70,11 @@ def template(directory: Path) -> Path:
 
 def wait_until_active(directory: Path, *, generation: int) -> None:
     until = time.monotonic() + 60
-    while json.loads(agentctl(directory, "node", "list"))[0]["generation"] < generation:
-        assert time.monotonic() < until
+    while True:
+        (node,) = json.loads(agentctl(directory, "node", "list"))
+        if (node["generation"], node["stage"]) == (generation, "ACTIVE"):
+            return
+        assert time.monotonic() < until, node
         time.sleep(0.1)
 
 
