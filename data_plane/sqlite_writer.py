@@ -11,11 +11,13 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from data_plane.sealed_files import StoreDamagedError
 from data_plane.sqlite_migrations import migrate
 from templates.reasons import AgentFactoryError, Reason
 
@@ -51,7 +53,13 @@ class SqliteWriter:
         self._reading: sqlite3.Connection | None = None
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(migrate, self._path, self._schema)
+        """Bring the schema up to date and open the database.
+
+        Raises:
+            StoreDamagedError: the file is no database, or its structure is broken.
+            DatabaseFailedError: it cannot be written.
+        """
+        await asyncio.to_thread(self._require_sound)
         self._loop = asyncio.get_running_loop()
         connection = self._connect()
         self._thread = threading.Thread(target=self._write, args=(connection,), name=f"sqlite-{self._schema}")
@@ -86,6 +94,23 @@ class SqliteWriter:
         if self._readers is None or self._reading is None:
             raise DatabaseFailedError("expected an open database")
         return await self._loop.run_in_executor(self._readers, work, self._reading)
+
+    def _require_sound(self) -> None:
+        try:
+            migrate(self._path, self._schema)
+            with closing(self._connect()) as connection:
+                (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("PRAGMA user_version = 0")  # nobody reads it: it shows whether writing is possible
+                connection.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            raise DatabaseFailedError(f"expected to write {self._path.name}, got: {error}") from error
+        except sqlite3.DatabaseError as error:
+            found, mode = str(error), "wal"
+        if found != "ok" or mode != "wal":
+            found = found if mode == "wal" else f"journal mode {mode}"
+            raise StoreDamagedError(self._path, f"a sound database, got: {found}; restore it, or move it away")
 
     def _connect(self, *, reading: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=64)
