@@ -7,14 +7,16 @@ What an invocation is in, and what moves it on:
 | backlog | all slots are taken | another one ends: fresh |
 | fresh | has a turn coming: it is new, or its answer is there | its turn: one slice |
 | spent | has a turn coming: it used up its last slice | its turn: one slice |
-| running | one slice: until its fuel interval, its share of imports, or a wait | spent, waiting or ended |
-| waiting | its import has no answer yet | answer or timer: fresh |
+| long | has a turn coming: it has had ``LONG_NS`` of this thread | its turn: one slice |
+| running | one slice: until its fuel interval, its share of imports, or a wait | spent, long, waiting or ended |
+| waiting | its import has no answer yet | answer or timer: fresh, or long |
 | ended | outcome reported, store discarded | |
 
-Both queues are first in, first out. Fresh ones go first, but after ``FRESH_PER_SPENT`` of them a spent one has its
-turn: whoever does little waits for one slice of those who compute, however many they are, and neither kind starves.
-From every state but the last, the deadline and a cancellation lead to ended. Only fresh and spent invocations are
-polled. The deadline is checked before each slice, at each import, and by a timer for whoever waits.
+The three queues are first in, first out. Fresh ones go first, then spent ones, then long ones, but after ``AHEAD_MAX``
+turns of those ahead of it the next queue has one: whoever does little waits for one slice of those who compute, however
+many they are; a few milliseconds of computation wait for little of what loops; and no queue starves. From every state
+but the last, the deadline and a cancellation lead to ended. Only invocations in these queues are polled. The deadline
+is checked before each slice, at each import, and by a timer for whoever waits.
 """
 
 import heapq
@@ -37,7 +39,8 @@ from sandbox.outcome import Failure, FailureKind, Usage
 
 _STALE_TIMERS_MIN = 4_096
 _SHORT_ROUND_NS = 150_000
-FRESH_PER_SPENT = 8
+AHEAD_MAX = 8
+LONG_NS = 20_000_000
 
 
 class Outbox(Protocol):
@@ -64,7 +67,8 @@ class Scheduler:
         self._backlog: deque[tuple[Invocation, Program]] = deque()
         self._fresh: deque[Invocation] = deque()
         self._spent: deque[Invocation] = deque()
-        self._fresh_left = FRESH_PER_SPENT
+        self._long: deque[Invocation] = deque()
+        self._fresh_left = self._spent_left = AHEAD_MAX
         self._timers: list[tuple[int, int, int, Answer | None]] = []  # time, order, invocation, answer or its deadline
         self._timer_order = 0
 
@@ -106,7 +110,7 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Nobody has a turn coming: wait for facts, at most until ``next_timer_ns``."""
-        return not self._fresh and not self._spent
+        return not (self._fresh or self._spent or self._long)
 
     @property
     def next_timer_ns(self) -> int | None:
@@ -124,15 +128,10 @@ class Scheduler:
         A round in which somebody used up a whole slice is a short one: facts that have come meanwhile are worth a look.
         """
         self._fire_timers()
-        fresh, spent, clock = self._fresh, self._spent, self._clock
+        clock = self._clock
         short_until_ns = min(until_ns, clock.monotonic_ns() + _SHORT_ROUND_NS)
-        while fresh or spent:
-            if fresh and (self._fresh_left > 0 or not spent):
-                self._fresh_left -= 1
-                invocation = fresh.popleft()
-            else:
-                self._fresh_left = FRESH_PER_SPENT
-                invocation = spent.popleft()
+        while not self.is_idle:
+            invocation = self._next()
             if invocation.number not in self._invocations:  # it has ended meanwhile
                 continue
             used_up = self._run_slice(invocation)
@@ -164,12 +163,24 @@ class Scheduler:
         self._finish(invocation, output)
         return False
 
+    def _next(self) -> Invocation:
+        fresh, spent, long = self._fresh, self._spent, self._long
+        if fresh and (self._fresh_left > 0 or not (spent or long)):
+            self._fresh_left -= 1
+            return fresh.popleft()
+        self._fresh_left = AHEAD_MAX
+        if spent and (self._spent_left > 0 or not long):
+            self._spent_left -= 1
+            return spent.popleft()
+        self._spent_left = AHEAD_MAX
+        return long.popleft()
+
     def _park(self, invocation: Invocation) -> bool:
         waiting = invocation.waiting
         if waiting is None or waiting.finish is None:  # its fuel interval, or its share of imports or time, has ended
             if waiting is not None:
                 waiting.ready = True
-            self._spent.append(invocation)
+            (self._long if invocation.guest_ns >= LONG_NS else self._spent).append(invocation)
             return True
         if not invocation.has_deadline_timer:
             invocation.has_deadline_timer = True
@@ -233,7 +244,7 @@ class Scheduler:
     def _give(self, invocation: Invocation, answer: Answer, value: bytes) -> None:
         if not answer.ready:
             answer.value, answer.ready = value, True
-            self._fresh.append(invocation)
+            (self._long if invocation.guest_ns >= LONG_NS else self._fresh).append(invocation)
 
     def _set_timer(self, at_ns: int, number: int, answer: Answer | None) -> None:
         self._timer_order += 1

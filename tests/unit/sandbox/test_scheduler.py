@@ -8,7 +8,7 @@ import pytest
 from sandbox.engine import FUEL_PER_SLICE, Call, EngineError
 from sandbox.fibers import IMPORTS_PER_SLICE, SLICE_NS, Invocation, Program, Steps, Stopped
 from sandbox.outcome import FailureKind
-from sandbox.scheduler import FRESH_PER_SPENT
+from sandbox.scheduler import AHEAD_MAX, LONG_NS
 from tests.isolation import guests
 from tests.isolation.guests import LIMITS
 from tests.unit.sandbox.fiber_world import FakeClock, World
@@ -53,11 +53,38 @@ def test_those_who_compute_have_their_turns_among_many_newcomers(world: World) -
     spinner = world.start(guests.SPINNER, limits=ENDLESS)
     world.turns(1)
     before = world.scheduler._invocations[spinner].store.fuel_used()
-    for _ in range(3 * (FRESH_PER_SPENT + 1)):
+    for _ in range(3 * (AHEAD_MAX + 1)):
         world.start(guests.ECHO, b"x")
         world.turns(1)
     slices = (world.scheduler._invocations[spinner].store.fuel_used() - before) / FUEL_PER_SLICE
     assert 2 <= slices <= 4
+
+
+def test_a_short_computation_goes_before_those_that_loop(world: World) -> None:
+    loops = [world.start(guests.SPINNER, limits=ENDLESS) for _ in range(8)]
+    world.turns(len(loops))
+    for loop in loops:
+        world.scheduler._invocations[loop].guest_ns = LONG_NS
+    world.turns(len(loops))
+    before = [world.scheduler._invocations[loop].store.fuel_used() for loop in loops]
+    short = world.start(guests.SPINNER, limits=replace(ENDLESS, fuel=4 * FUEL_PER_SLICE))
+    world.turns(6)
+    after = [world.scheduler._invocations[loop].store.fuel_used() for loop in loops]
+    assert world.ends[short].kind == FailureKind.FUEL
+    assert sum(after) - sum(before) <= 2 * FUEL_PER_SLICE
+
+
+def test_what_loops_has_its_turns_among_short_computations(world: World) -> None:
+    loop = world.start(guests.SPINNER, limits=ENDLESS)
+    world.turns(1)
+    world.scheduler._invocations[loop].guest_ns = LONG_NS
+    world.turns(1)
+    before = world.scheduler._invocations[loop].store.fuel_used()
+    short = [world.start(guests.SPINNER, limits=ENDLESS) for _ in range(3)]
+    world.turns(4 * (AHEAD_MAX + 1))
+    assert world.scheduler._invocations[loop].store.fuel_used() - before >= 2 * FUEL_PER_SLICE
+    assert not world.ends
+    assert len(short) == 3
 
 
 def test_a_guest_that_hammers_imports_is_suspended_within_its_share(world: World) -> None:
