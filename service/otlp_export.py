@@ -42,7 +42,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as PrometheusFamily
 from prometheus_client.samples import Sample
 
-from service.telemetry import Attribute, SpanName
+from service.telemetry import NO_SPAN, Attribute, ReportedSpan, SpanName
 from templates.reasons import AgentFactoryError, Reason
 
 EXPORT_TIMEOUT_S: Final = 5
@@ -117,8 +117,10 @@ class OtlpTracing:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, name: str, attributes: Mapping[str, Attribute], *, parent: str) -> tuple["OtlpSpan", str]:
-        """See `service.telemetry.Tracing`."""
+    def start(self, name: str, attributes: Mapping[str, Attribute], *, parent: str) -> tuple[ReportedSpan, str]:
+        """See `service.telemetry.Tracing`. Below what was not sampled nothing is, and it costs nothing to find out."""
+        if parent and not int(parent[-2:], 16) & TraceFlags.SAMPLED:
+            return NO_SPAN, parent
         context = Context()  # never that of a program which uses OpenTelemetry itself
         if parent:
             context = set_span_in_context(NonRecordingSpan(_span_context(parent)), context)

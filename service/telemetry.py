@@ -354,8 +354,9 @@ class _NoSpan:
         pass
 
 
-_NO_SPAN: Final = _NoSpan("")
-NOT_BEGUN: Final = Begun(_NO_SPAN, "")
+NO_SPAN: Final = _NoSpan("")
+"""Stands where nothing is recorded."""
+NOT_BEGUN: Final = Begun(NO_SPAN, "")
 """Stands where no work is under way; it may be ended."""
 
 
@@ -419,7 +420,7 @@ class Telemetry:
             parent: a traceparent that came from elsewhere; without it, the work that is running here.
         """
         if self._tracing is None:
-            return _NoSpan(parent) if parent else _NO_SPAN
+            return _NoSpan(parent) if parent else NO_SPAN
         span, traceparent = self._tracing.start(
             name, attributes or {}, parent=_current.get() if parent is None else parent
         )
@@ -431,13 +432,13 @@ class Telemetry:
         It does not become the running work; hand its ``traceparent`` on to what belongs to it.
         """
         if self._tracing is None:
-            return Begun(_NO_SPAN, parent)
+            return Begun(NO_SPAN, parent)
         return Begun(*self._tracing.start(name, attributes or {}, parent=parent))
 
     def reported_span(self, name: SpanName) -> AbstractContextManager[ReportedSpan]:
         """Measure work that another process does while this one waits in the ``with`` block."""
         if self._tracing is None:
-            return _NO_SPAN
+            return NO_SPAN
         return _TracedSpan(*self._tracing.start(name, {}, parent=_current.get()))
 
     def count(self, metric: MetricName, *labels: str, amount: float = 1.0) -> None:
