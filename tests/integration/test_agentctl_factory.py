@@ -1,118 +1,17 @@
 """agentctl against a real factory on this machine, which `agentctl up` starts and stops."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sandbox.engine import wat2wasm
-
-START_TIMEOUT_S = 90.0
-ECHO = """(module
-  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 2)
-  (func (export "_start") (local $n i32)
-    (loop $again
-      (i32.store (i32.const 0) (i32.const 1024))
-      (i32.store (i32.const 4) (i32.const 65536))
-      (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
-      (local.set $n (i32.load (i32.const 8)))
-      (i32.store (i32.const 4) (local.get $n))
-      (if (local.get $n) (then
-        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
-        (br $again))))))"""
-SPIN = '(module (memory (export "memory") 1) (func (export "_start") (loop $again (br $again))))'
-
-
-@dataclass(frozen=True)
-class Done:
-    status: int
-    data: Any
-    errors: str
-
-
-@dataclass
-class Factory:
-    directory: Path
-
-    def ctl(self, *arguments: str, stdin: str = "") -> Done:
-        done = subprocess.run(
-            [sys.executable, "-m", "client.agentctl.main", "--dir", str(self.directory), "-o", "json", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Done(done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr)
-
-    def publish(self, template: Path, *reviewers: str) -> Done:
-        """Submit and approve; return the last approval."""
-        submitted = self.ctl("template", "publish", str(template))
-        assert submitted.status == 10, submitted.errors
-        done = submitted
-        for reviewer in reviewers:
-            done = self.ctl("--as", reviewer, "change", "approve", submitted.data[0]["change"], "--yes")
-        return done
-
-    def wait_active(self, generation: int) -> None:
-        until = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < until:
-            (node,) = self.ctl("node", "list").data
-            if node["generation"] >= generation and node["stage"] == "ACTIVE":
-                return
-            assert not node["refusal"], node["refusal"]
-            time.sleep(0.1)
-        pytest.fail(f"generation {generation} did not become active")
-
-
-def write_template(directory: Path, name: str, wat: str, **fields: Any) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "agent.wasm").write_bytes(wat2wasm(wat))
-    document = {
-        "schema": 1,
-        "domain": "dev",
-        "name": name,
-        "version": "1.0.0",
-        "role": "test",
-        "description": "For tests.",
-        "capabilities": ["echo"],
-        "code": {"module": "agent.wasm", "abi": "command"},
-        **fields,
-    }
-    path = directory / "template.json"
-    path.write_text(json.dumps(document))
-    return path
+from tests.factory import ECHO, SPIN, Factory, running_factory, write_template
 
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
-    directory = tmp_path_factory.mktemp("factory") / "installation"
-    command = [sys.executable, "-m", "client.agentctl.main", "--dir", str(directory)]
-    up = subprocess.Popen(
-        [*command, "up", "--port", "0", "--key-kind", "ed25519"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-    )
-    assert up.stderr is not None
-    for line in up.stderr:
-        if "Ctrl-C" in line:
-            break
-    assert up.poll() is None
-    yield Factory(directory)
-    up.send_signal(signal.SIGINT)
-    _, errors = up.communicate(timeout=60)
-    assert up.returncode == 0, errors
+    with running_factory(tmp_path_factory.mktemp("factory") / "installation") as factory:
+        yield factory
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +89,15 @@ def test_node_status_names_what_runs_and_who_approved_it(echo: Factory) -> None:
         (("agent", "invoke", "dev/echo", "x" * 5000), 3, ["INPUT", "4096"]),
         (("template", "show", "dev/none"), 4, ["TEMPLATE"]),
         (("change", "show", "4711"), 4, ["CHANGE_UNKNOWN"]),
-        (("--as", "nobody", "node", "list"), 6, ["INVALID_PROFILE", "nobody"]),
+        (("--as", "nobody", "node", "list"), 2, ["INVALID_PROFILE", "nobody"]),
+        (("agent", "create", "echo", "--node", "node-7"), 2, ["node-1", "node-7"]),
+        (("agent", "create", "echo", "--config", '{"times": 1, "times": 2}'), 2, ["DUPLICATE_KEY", "times"]),
+        (("agent", "invoke", "echo", "x", "--fuel", "-1"), 2, ["--fuel"]),
+        (("agent", "invoke", "echo", "x", "--timeout", "0"), 2, ["--timeout"]),
+        (("node", "status", "node-7"), 2, ["node-1"]),
+        (("node", "drain", "node-7"), 2, ["node-1"]),
+        (("invocation", "show", "none"), 4, ["UNKNOWN_INVOCATION"]),
+        (("rollout", "rollback", "--to", "99"), 4, ["GENERATION_UNKNOWN", "99"]),
         (("--as", "cli", "node", "list"), 5, ["PERMISSION_DENIED"]),
         (("--as", "alice", "agent", "list"), 5, ["PERMISSION_DENIED"]),
     ],
@@ -225,8 +132,10 @@ def test_a_guest_that_spins_ends_in_fuel(factory: Factory, tmp_path: Path) -> No
     assert done.status == 0, done.errors
     factory.wait_active(done.data["generation"])
     failed = factory.ctl("agent", "invoke", "dev/spin", "x")
-    assert failed.status != 0
-    assert "FUEL" in failed.errors
+    assert failed.status == 1, "as in template run: the guest failed, the node did not"
+    assert "FUEL: expected at most 5000000" in failed.errors
+    shown = failed.errors.rpartition("invocation show ")[2].strip()
+    assert factory.ctl("invocation", "show", shown).data["receipt"]["usage"]["fuel"] == 5_000_000
     assert factory.ctl("invocation", "list", "--template", "dev/spin").data[0]["outcome"] == "FUEL"
 
 
