@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, LeaseClock
+from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit
 from data_plane.admission.quarantine import Quarantine
 from data_plane.agents.agent import AgentScope
@@ -147,6 +148,7 @@ class Invoker:
         host_calls: HostCallsFactory,
         invocations: InvocationLog,
         limit: ConcurrencyLimit,
+        callers: CallerRoom,
         quarantine: Quarantine,
         telemetry: Telemetry,
         clock: Callable[[], float],
@@ -157,6 +159,7 @@ class Invoker:
         self._host_calls = host_calls
         self._invocations = invocations
         self._limit = limit
+        self._callers = callers
         self._quarantine = quarantine
         self._telemetry = telemetry
         self._clock = clock
@@ -232,6 +235,19 @@ class Invoker:
             AgentFactoryError: it was not admitted.
         """
         self._require_admissible(call)
+        if not call.template.resolved.grants.agents:
+            return await self._run_root(call)
+        if not self._callers.enter(call.tenant):
+            raise ConcurrencyExhaustedError(
+                f"expected at most {self._callers.most} invocations of {call.tenant} that may invoke agents",
+                retry_s=1.0,
+            )
+        try:
+            return await self._run_root(call)
+        finally:
+            self._callers.leave(call.tenant)
+
+    async def _run_root(self, call: Call) -> Answer:
         retry_s = self._limit.admit()
         if retry_s is not None:
             raise ConcurrencyExhaustedError(

@@ -22,6 +22,7 @@ from agentfactory.node.v1 import node_pb2_grpc
 from cryptography import x509
 
 from data_plane.activation.generation import ActiveGeneration
+from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
 from data_plane.agent_registry import AgentRegistry
@@ -183,6 +184,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             limit=ConcurrencyLimit(
                 ConcurrencySettings(limit_max=settings.concurrency_max), process_time=time.process_time
             ),
+            callers=CallerRoom(slots=worker_settings.slots, depth_max=settings.child_depth_max),
             quarantine=Quarantine(QuarantineSettings()),
             telemetry=telemetry,
             clock=time.time,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, make_active
+from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
 from data_plane.agents.agent import AgentScope
@@ -65,6 +66,7 @@ class World:
         self.limit = ConcurrencyLimit(
             ConcurrencySettings(limit_min=2, limit_first=2, limit_max=2), process_time=lambda: 0.0
         )
+        self.callers = CallerRoom(slots=100, depth_max=2)
         self.quarantine = Quarantine(QuarantineSettings(crashes=1.0))
 
         async def start() -> FakeWorker:
@@ -100,6 +102,7 @@ class World:
             host_calls=host_calls,
             invocations=self.records,
             limit=self.limit,
+            callers=self.callers,
             quarantine=self.quarantine,
             telemetry=Telemetry(),
             clock=lambda: self.now,
