@@ -341,9 +341,6 @@ class Invoker:
                 self._running.discard(running)
                 if not self._running:
                     self._idle.set()
-            if call.on_log is not None:
-                for line in outcome.logs:
-                    call.on_log(line)
             outcome = _checked_output(outcome, template.output_schema)
             record = self._finish(running, outcome, started_at, cost)
             if outcome.failure is not None:
@@ -369,8 +366,10 @@ class Invoker:
                 granted=template.granted,
                 invocation_id=running.invocation_id,
                 trace_context=current_trace_context(),
+                stream_logs=call.on_log is not None,
             )
-            outcome = await self._pool.invoke(pooled, template.sha256, request, self._host_calls(running, scope))
+            host = self._host_calls(running, scope)
+            outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
             if self._telemetry.tracing:
                 _describe(span, outcome, elapsed_s=self._monotonic() - handed_over, host_call_s=running.host_call_s)
             return outcome

@@ -19,7 +19,7 @@ from enum import StrEnum, unique
 from typing import Final, Protocol
 
 from data_plane.agents.refusals import WorkerUnavailableError
-from sandbox.outcome import Outcome
+from sandbox.outcome import LogLine, Outcome
 from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor import HostCalls, WorkerError
 from service.logs import get_logger
@@ -64,7 +64,9 @@ class SandboxWorker(Protocol):
 
     async def load(self, code_id: str, compiled: CompiledCode) -> None: ...
 
-    async def invoke(self, request: InvocationRequest, host: HostCalls) -> Outcome: ...
+    async def invoke(
+        self, request: InvocationRequest, host: HostCalls, on_log: Callable[[LogLine], None] | None = None
+    ) -> Outcome: ...
 
     async def drop(self, code_id: str) -> None: ...
 
@@ -175,13 +177,18 @@ class WorkerPool:
         return pooled
 
     async def invoke(
-        self, pooled: PooledWorker, template_sha256: str, request: InvocationRequest, host: HostCalls
+        self,
+        pooled: PooledWorker,
+        template_sha256: str,
+        request: InvocationRequest,
+        host: HostCalls,
+        on_log: Callable[[LogLine], None] | None = None,
     ) -> Outcome:
         """Run one invocation; raises `WorkerUnavailableError` if the worker was gone before it began."""
         pooled.running[template_sha256] += 1
         pooled.invocations += 1
         try:
-            return await pooled.worker.invoke(request, host)
+            return await pooled.worker.invoke(request, host, on_log)
         except WorkerError as error:
             raise WorkerUnavailableError(f"expected a worker, got: {error}", retry_s=0.1) from error
         finally:

@@ -38,11 +38,17 @@ def believed(outcome: Outcome, limits: SandboxLimits) -> Outcome:
     if outcome.failure is not None and not outcome.failure.message.isprintable():
         outcome = replace(outcome, failure=Failure(outcome.failure.kind, _harmless(outcome.failure.message)))
     if outcome.logs:
-        outcome = replace(outcome, logs=tuple([_line(line, latest_us) for line in outcome.logs]))
+        outcome = replace(outcome, logs=tuple([believed_line(line, limits) for line in outcome.logs]))
     return outcome
 
 
-def _line(line: LogLine, latest_us: int) -> LogLine:
+def believed_line(line: LogLine, limits: SandboxLimits) -> LogLine:
+    """Return what may be told on of a log line.
+
+    Raises:
+        FrameError: a log level that does not exist.
+    """
+    latest_us = limits.wall_ms * 1_000 + LATE_US_MAX
     if line.level not in LEVELS:
         raise FrameError(f"expected a level, got {line.level[:20]!r}")
     if line.at_us <= latest_us and line.message.isprintable():

@@ -144,6 +144,7 @@ class Invocation:
         "logs",
         "logs_cut",
         "number",
+        "on_log",
         "process",
         "source",
         "steps",
@@ -177,6 +178,7 @@ class Invocation:
         self.guest_ns = self.host_calls = self.wasi_calls = self.log_bytes = self._answer_id = 0
         self._log_left = limits.log_bytes
         self.logs: list[LogLine] = []
+        self.on_log: Callable[[LogLine], None] | None = None
         self.logs_cut = self.has_deadline_timer = False
         self.failure: Failure | None = None
         self.waiting: Answer | None = None
@@ -294,7 +296,10 @@ class Invocation:
             kept = line[:allowed]
             self._log_left -= len(kept) + LINE_COST
             self.log_bytes += len(kept)
-            self.logs.append(LogLine(level, printable(kept), at_us))
+            kept_line = LogLine(level, printable(kept), at_us)
+            self.logs.append(kept_line)
+            if self.on_log is not None:
+                self.on_log(kept_line)
 
     @property
     def log_left(self) -> int:

@@ -37,6 +37,7 @@ class Op(IntEnum):
     DONE = 35
     CALL = 36
     FAILED = 37
+    LOG = 38
 
 
 # A log line costs at least 16 bytes of its limit, and 14 bytes here.
@@ -58,6 +59,7 @@ TO_SUPERVISOR: Final[dict[int, int]] = {
     Op.FAILED: MESSAGE_BYTES_MAX,
     Op.DONE: _DONE_MAX,
     Op.CALL: HOST_CALL_BYTES_MAX + _SMALL,
+    Op.LOG: 4 * _SMALL,
 }
 """Operations a supervisor reads, and the largest payload of each."""
 
@@ -164,7 +166,9 @@ def read_load(payload: bytes) -> Abi:
 # --- START
 
 _LIMITS = Struct("<QIQIIIIIIIII")
-_START = Struct("<IIQ?IIHHH")  # code, source, deadline, process; lengths: input, config, granted, id, trace
+_START = Struct(
+    "<IIQ??IIHHH"
+)  # code, source, deadline, process, stream logs; lengths: input, config, granted, id, trace
 _NO_SOURCE: Final = 0
 
 
@@ -182,6 +186,7 @@ class Start:
     granted: frozenset[str]
     invocation_id: str
     trace_context: str
+    stream_logs: bool
 
 
 @lru_cache(maxsize=256)
@@ -244,7 +249,7 @@ def pack_start(number: int, code: int, source: int, deadline_ns: int, request: I
         raise ValueError(f"expected a request that fits a frame, got lengths {lengths}")
     payload = b"".join(
         (
-            _START.pack(code, source, deadline_ns, request.process, *lengths),
+            _START.pack(code, source, deadline_ns, request.process, request.stream_logs, *lengths),
             _pack_limits(request.limits),
             request.input,
             request.config,
@@ -263,7 +268,7 @@ def read_start(payload: bytes) -> Start:
         FrameError: it does not parse.
     """
     try:
-        code, source, deadline, process, *lengths = _START.unpack_from(payload)
+        code, source, deadline, process, stream_logs, *lengths = _START.unpack_from(payload)
         position = _START.size + _LIMITS.size
         limits = _unpack_limits(payload[_START.size : position])
         pieces = []
@@ -275,7 +280,7 @@ def read_start(payload: bytes) -> Start:
         granted, identity, trace = _unpack_granted(pieces[2]), pieces[3].decode(), pieces[4].decode()
     except (StructError, ValueError) as error:
         raise FrameError(f"expected a START, got {error}") from error
-    return Start(code, source, deadline, process, limits, pieces[0], pieces[1], granted, identity, trace)
+    return Start(code, source, deadline, process, limits, pieces[0], pieces[1], granted, identity, trace, stream_logs)
 
 
 # --- CALL
@@ -379,6 +384,29 @@ def read_done(payload: bytes, limits: SandboxLimits) -> Outcome:
         return Outcome(None, failure, Usage(fuel, wall, guest, host, wasi, log, input_, 0), logs, logs_cut)
     except (StructError, ValueError) as error:
         raise FrameError(f"expected a DONE, got {error}") from error
+
+
+def pack_log(number: int, line: LogLine) -> bytes:
+    """Return the frame that tells one log line of an invocation that still runs; DONE repeats it."""
+    level, message = line.level.encode()[:255], line.message.encode("utf-8", "replace")
+    payload = _LINE.pack(line.at_us, len(level), len(message)) + level + message
+    return _HEADER.pack(len(payload), Op.LOG, number) + payload
+
+
+def read_log(payload: bytes) -> LogLine:
+    """Read the payload of LOG.
+
+    Raises:
+        FrameError: it does not parse.
+    """
+    try:
+        at_us, level, message = _LINE.unpack_from(payload)
+        middle = _LINE.size + level
+        if middle + message != len(payload):
+            raise FrameError(f"expected {middle + message} bytes of LOG, got {len(payload)}")
+        return LogLine(payload[_LINE.size : middle].decode(), payload[middle:].decode(), at_us)
+    except (StructError, ValueError) as error:
+        raise FrameError(f"expected a LOG, got {error}") from error
 
 
 LINE_COST: Final = 16

@@ -28,7 +28,8 @@ class InvocationRequest:
 
     ``source`` is the author's source for the abi ``image``; ``config`` is JSON; ``granted`` are full interface names
     such as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image,
-    ``load`` is called, but nothing is processed: a dry run, whose output is empty.
+    ``load`` is called, but nothing is processed: a dry run, whose output is empty. With ``stream_logs`` log lines are
+    also told while the guest runs.
     """
 
     code_id: str
@@ -41,3 +42,4 @@ class InvocationRequest:
     invocation_id: str = ""
     trace_context: str = ""
     process: bool = True
+    stream_logs: bool = False

@@ -17,12 +17,14 @@ import socket
 import subprocess
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
 from sandbox import process
-from sandbox.claims import believed
+from sandbox.claims import believed, believed_line
 from sandbox.frames import (
+    LINE_COST,
     FrameError,
     Op,
     Ready,
@@ -31,10 +33,11 @@ from sandbox.frames import (
     pack_start,
     read_call,
     read_done,
+    read_log,
     read_ready,
 )
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
-from sandbox.outcome import Failure, FailureKind, Outcome, Usage, printable
+from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import Level
 from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor_channel import CLOSED, Channel
@@ -91,11 +94,22 @@ class _Call:
 class _Flight:
     """One invocation in the worker: what it may do, and the next message for whoever awaits it."""
 
-    __slots__ = ("_waiter", "call_scope", "deadline_ns", "host_calls_left", "is_abandoned", "limits", "message")
+    __slots__ = (
+        "_waiter",
+        "call_scope",
+        "deadline_ns",
+        "host_calls_left",
+        "is_abandoned",
+        "limits",
+        "log_left",
+        "message",
+        "on_log",
+    )
 
     def __init__(self, limits: SandboxLimits, deadline_ns: int) -> None:
         self.limits, self.deadline_ns = limits, deadline_ns
-        self.host_calls_left = limits.host_calls
+        self.host_calls_left, self.log_left = limits.host_calls, limits.log_bytes
+        self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
         self.message: _Call | Outcome | None = None
         self.call_scope: asyncio.Timeout | None = None
@@ -235,10 +249,13 @@ class Worker:
 
     # --- invocations
 
-    async def invoke(self, request: InvocationRequest, host: HostCalls) -> Outcome:
+    async def invoke(
+        self, request: InvocationRequest, host: HostCalls, on_log: Callable[[LogLine], None] | None = None
+    ) -> Outcome:
         """Run one invocation to its outcome; failures of the guest are outcomes, not exceptions.
 
-        Cancelling the awaiting task stops the guest.
+        Cancelling the awaiting task stops the guest. ``on_log`` hears every log line while the guest runs, if the
+        request says ``stream_logs``; the outcome holds them all the same.
 
         Raises:
             WorkerError: the code was not loaded, or the worker was gone before the invocation was sent.
@@ -255,6 +272,7 @@ class Worker:
         number = self._next_number()
         deadline_ns = time.monotonic_ns() + limits.wall_ms * 1_000_000
         flight = self._flights[number] = _Flight(limits, deadline_ns)
+        flight.on_log = on_log if request.stream_logs else None
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._sweep_s, self._sweep_overdue)
         self._send(pack_start(number, known[0], source, deadline_ns, request))
@@ -327,6 +345,8 @@ class Worker:
             flight.deliver(outcome)
         elif op == Op.CALL:
             self._apply_call(number, payload)
+        elif op == Op.LOG:
+            self._apply_log(number, payload)
         elif op == Op.FAILED:
             self._kill(f"it failed: {printable(payload)}")
         elif op == Op.READY:
@@ -352,6 +372,16 @@ class Worker:
             raise FrameError("expected one host call at a time and no more than the limit")
         if not flight.is_abandoned:
             flight.deliver(call)
+
+    def _apply_log(self, number: int, payload: bytes) -> None:
+        flight = self._flights.get(number)
+        if flight is None or flight.on_log is None:
+            raise FrameError(f"expected log lines of an invocation that streams them, got number {number}")
+        flight.log_left -= LINE_COST
+        if flight.log_left < 0:
+            raise FrameError("expected log lines within the limit, got more")
+        if not flight.is_abandoned:
+            flight.on_log(believed_line(read_log(payload), flight.limits))
 
     # --- the end
 

@@ -31,6 +31,7 @@ from sandbox.frames import (
     frame,
     pack_call,
     pack_done,
+    pack_log,
     pack_ready,
     read_load,
     read_start,
@@ -151,6 +152,8 @@ class Server:
             trace_context=start.trace_context,
             process=start.process,
         )
+        if start.stream_logs:
+            invocation.on_log = lambda line: self._out.append(pack_log(number, line))
         self._scheduler.start(invocation, program)
 
     def _load(self, number: int, abi: Abi) -> None:

@@ -1,4 +1,4 @@
-"""A real ``agentfactory-node``, and what services and persons say to it: for integration, chaos, isolation and benches."""
+"""A real ``agentfactory-node``, and what services and persons say to it: for tests and benches."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A node's world without a control plane: templates resolved, approved and published into a bundle, a store filled from it."""
+"""A node's world without a control plane: templates are approved and published in memory, and put into a store."""
 
 import asyncio
 import hashlib

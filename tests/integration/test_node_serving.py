@@ -31,6 +31,15 @@ def put(key: str, value: str, **more: object) -> str:
     return guests.ask(b"kv.put", json.dumps({"key": key, "value": value, **more}).encode())
 
 
+def _sleep(delay_ns: int) -> str:
+    """What `guests.sleeper` does before it writes: poll one clock."""
+    return (
+        "(i64.store (i32.const 600) (i64.const 7)) (i32.store8 (i32.const 608) (i32.const 0))"
+        f"(i32.store (i32.const 616) (i32.const 1)) (i64.store (i32.const 624) (i64.const {delay_ns}))"
+        "(drop (call $poll_oneoff (i32.const 600) (i32.const 700) (i32.const 1) (i32.const 800)))"
+    )
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> NodeWorld:
     world = NodeWorld.make(tmp_path_factory.mktemp("world"))
@@ -45,6 +54,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> NodeWorld:
         world.command("docs/exit-seven", guests.EXIT_7, limits=SMALL),
         world.command("docs/unreachable", guests.UNREACHABLE, limits=SMALL),
         world.command("docs/logger", guests.say(2, b"one\ntwo \x1b[31m\n"), limits=SMALL),
+        world.command("docs/slow-logger", guests.say(2, b"early\n", _sleep(1_500_000_000)), limits=SMALL),
         world.command("docs/binary", guests.say(1, b"\xff\xfe"), limits=SMALL),
         world.command(
             "docs/configured",
@@ -251,6 +261,18 @@ def test_logs_are_kept_escaped_and_listed(acme: Stub) -> None:
     listed = acme.ListInvocations(pb.ListInvocationsRequest(template="docs/logger"), timeout=30).invocations
     assert [each.invocation_id for each in listed] == [receipt.invocation_id]
     assert not listed[0].logs
+
+
+def test_log_lines_arrive_while_the_guest_runs(acme: Stub) -> None:
+    request = pb.StreamInvokeRequest(template=pb.InvokeTemplateRequest(template="docs/slow-logger"))
+    started = time.monotonic()
+    events = acme.StreamInvoke(request, timeout=30)
+    first = next(events)
+    seen_s = time.monotonic() - started
+    assert first.log.message == "early"
+    (last,) = list(events)
+    assert last.result.receipt.usage.wall.ToTimedelta().total_seconds() >= 1.5
+    assert seen_s < last.result.receipt.usage.wall.ToTimedelta().total_seconds()
 
 
 def test_log_lines_arrive_before_the_result(acme: Stub) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 
-from sandbox.outcome import Failure, FailureKind, Outcome, Usage
+from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
 from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor import HostCalls, WorkerError
 
@@ -46,7 +46,9 @@ class FakeWorker:
     async def drop(self, code_id: str) -> None:
         self.dropped.append(code_id)
 
-    async def invoke(self, request: InvocationRequest, host: HostCalls) -> Outcome:
+    async def invoke(
+        self, request: InvocationRequest, host: HostCalls, on_log: Callable[[LogLine], None] | None = None
+    ) -> Outcome:
         if self.exited.is_set():
             raise WorkerError("gone")
         self.requests.append(request)
@@ -56,7 +58,10 @@ class FakeWorker:
         try:
             await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
-                return work.result()
+                outcome = work.result()
+                for line in outcome.logs if on_log is not None and request.stream_logs else ():
+                    on_log(line)
+                return outcome
             return Outcome(None, Failure(FailureKind.CRASH, "the worker process ended"), Usage())
         finally:
             self.in_flight -= 1
