@@ -1,5 +1,6 @@
 """OpenTelemetry over OTLP/gRPC, imported only when a collector is configured: spans, and the registry's metrics."""
 
+import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,7 +8,6 @@ from itertools import pairwise
 from typing import Final
 from urllib.parse import urlsplit
 
-from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics.export import (
@@ -24,20 +24,10 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace import Span as RecordingSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import (
-    NonRecordingSpan,
-    SpanContext,
-    SpanKind,
-    StatusCode,
-    TraceFlags,
-    set_span_in_context,
-)
-from opentelemetry.trace import Span as OtelSpan
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as PrometheusFamily
 from prometheus_client.samples import Sample
@@ -51,6 +41,10 @@ METRICS_PERIOD_S: Final = 15.0
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _SCOPE: Final = InstrumentationScope("agentfactory")
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_UNSET: Final = Status(StatusCode.UNSET)
+_RATIO_IDS: Final = 1 << 64
+"""A trace is chosen by the low half of its id, as OpenTelemetry's TraceIdRatioBased does: all processes agree."""
 _KINDS: Final[Mapping[str, SpanKind]] = {
     SpanName.COMMAND: SpanKind.CLIENT,
     SpanName.RPC_SERVER: SpanKind.SERVER,
@@ -98,17 +92,13 @@ class OtlpTracing:
     ) -> None:
         insecure = urlsplit(checked_endpoint(endpoint)).scheme == "http"
         self._resource = Resource({"service.name": service_name, "service.instance.id": instance})
-        self._provider = TracerProvider(
-            resource=self._resource, sampler=ParentBased(TraceIdRatioBased(trace_ratio)), shutdown_on_exit=False
-        )
+        self._sampled_below = round(trace_ratio * _RATIO_IDS)
         self._processor = BatchSpanProcessor(
             span_exporter
             or OTLPSpanExporter(
                 endpoint=endpoint, insecure=insecure, timeout=BRIEF_TIMEOUT_S if brief else EXPORT_TIMEOUT_S
             )
         )
-        self._provider.add_span_processor(self._processor)
-        self._tracer = self._provider.get_tracer("agentfactory")
         self._metric_exporter: MetricExporter | None = None
         if not brief:
             self._metric_exporter = metric_exporter or OTLPMetricExporter(
@@ -119,15 +109,19 @@ class OtlpTracing:
 
     def start(self, name: str, attributes: Mapping[str, Attribute], *, parent: str) -> tuple[ReportedSpan, str]:
         """See `service.telemetry.Tracing`. Below what was not sampled nothing is, and it costs nothing to find out."""
-        if parent and not int(parent[-2:], 16) & TraceFlags.SAMPLED:
-            return NO_SPAN, parent
-        context = Context()  # never that of a program which uses OpenTelemetry itself
         if parent:
-            context = set_span_in_context(NonRecordingSpan(_span_context(parent)), context)
-        kind = _KINDS.get(name, SpanKind.INTERNAL)
-        span = self._tracer.start_span(name, context=context, kind=kind, attributes=attributes, record_exception=False)
-        own = span.get_span_context()
-        return OtlpSpan(span, self._processor), f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+            above = _span_context(parent)
+            if not above.trace_flags.sampled:
+                return NO_SPAN, parent
+            trace_id = above.trace_id
+        else:
+            above = None
+            trace_id = secrets.randbits(128) or 1
+            if trace_id % _RATIO_IDS >= self._sampled_below:
+                return NO_SPAN, f"00-{trace_id:032x}-{secrets.randbits(64) or 1:016x}-00"
+        context = SpanContext(trace_id, secrets.randbits(64) or 1, is_remote=False, trace_flags=_SAMPLED)
+        span = OtlpSpan(name, dict(attributes), context, above, resource=self._resource, processor=self._processor)
+        return span, f"00-{trace_id:032x}-{context.span_id:016x}-01"
 
     def export_metrics(self, registry: CollectorRegistry) -> None:
         """See `service.telemetry.Tracing`: a thread sends ``registry`` every ``METRICS_PERIOD_S``."""
@@ -152,50 +146,76 @@ class OtlpTracing:
             self._thread.join(timeout=2 * EXPORT_TIMEOUT_S)
         if self._metric_exporter is not None:
             self._metric_exporter.shutdown(timeout_millis=EXPORT_TIMEOUT_S * 1000)
-        self._provider.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
 
 
 class OtlpSpan:
-    """Implements `service.telemetry.ReportedSpan`."""
+    """Implements `service.telemetry.ReportedSpan`.
 
-    __slots__ = ("_processor", "_span", "_took_s")
+    OpenTelemetry's own spans are not used: they cost three times as much, and cannot be as long as somebody else says.
+    """
 
-    def __init__(self, span: OtelSpan, processor: SpanProcessor) -> None:
-        self._span = span
+    __slots__ = (
+        "_above",
+        "_attributes",
+        "_begun_ns",
+        "_context",
+        "_name",
+        "_processor",
+        "_resource",
+        "_status",
+        "_took_s",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        attributes: dict[str, Attribute],
+        context: SpanContext,
+        above: SpanContext | None,
+        *,
+        resource: Resource,
+        processor: SpanProcessor,
+    ) -> None:
+        self._name = name
+        self._attributes = attributes
+        self._context = context
+        self._above = above
+        self._resource = resource
         self._processor = processor
+        self._status = _UNSET
         self._took_s: float | None = None
+        self._begun_ns = time.time_ns()
 
     def set(self, field: str, value: Attribute) -> None:
-        self._span.set_attribute(field, value)
+        self._attributes[field] = value
 
     def fail(self, reason: str) -> None:
-        self._span.set_status(StatusCode.ERROR, reason)
+        self._status = Status(StatusCode.ERROR, reason)
 
     def took(self, seconds: float) -> None:
         self._took_s = seconds
 
     def end(self) -> None:
-        if self._took_s is None or not isinstance(self._span, RecordingSpan):
-            self._span.end()
-        else:
-            self._processor.on_end(_lasting(self._span, self._took_s, now_ns=time.time_ns()))
-
-
-def _lasting(span: RecordingSpan, took_s: float, *, now_ns: int) -> ReadableSpan:
-    """Return ``span`` as it is exported, ended now and begun ``took_s`` ago, but not before it was started here."""
-    begun_ns = now_ns - int(took_s * 1e9)
-    return ReadableSpan(
-        name=span.name,
-        context=span.context,
-        parent=span.parent,
-        resource=span.resource,
-        attributes=span.attributes,
-        kind=span.kind,
-        instrumentation_scope=span.instrumentation_scope,
-        status=span.status,
-        start_time=begun_ns if span.start_time is None else min(now_ns, max(span.start_time, begun_ns)),
-        end_time=now_ns,
-    )
+        now_ns = time.time_ns()
+        begun_ns = self._begun_ns
+        if self._took_s is not None:
+            # Not before it was started here, whatever the other process says, and however the clock was set meanwhile.
+            begun_ns = min(now_ns, max(begun_ns, now_ns - int(self._took_s * 1e9)))
+        self._processor.on_end(
+            ReadableSpan(
+                name=self._name,
+                context=self._context,
+                parent=self._above,
+                resource=self._resource,
+                attributes=self._attributes,
+                kind=_KINDS.get(self._name, SpanKind.INTERNAL),
+                instrumentation_scope=_SCOPE,
+                status=self._status,
+                start_time=begun_ns,
+                end_time=now_ns,
+            )
+        )
 
 
 def _span_context(traceparent: str) -> SpanContext:
