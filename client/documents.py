@@ -14,6 +14,7 @@ class InvalidFileError(InvalidTemplateError):
         super().__init__(problems)
         self.file = file
         self.message = f"{file}:{self.message}"
+        self.args = (self.message,)
 
 
 def parse_file(file: str, data: bytes) -> Template:

@@ -15,7 +15,7 @@ from client.local_kv import LocalHost
 from client.publishing import CodeFileError, code_file
 from templates.canonical import JsonObject
 from templates.document import Code, ModuleCode, Template
-from templates.inheritance import merge_config, resolve
+from templates.inheritance import merge_config, parents_first, resolve
 from templates.names import TemplateName, TemplateRef, Version
 from templates.problems import InvalidDocumentError
 from templates.reasons import AgentFactoryError, Reason
@@ -172,12 +172,13 @@ def _ancestors(template: Template, path: Path, parents: Sequence[Path]) -> tuple
     line: list[Template] = []
     wanted = template.parent
     named = [read_file(one) for one in parents]
-    while wanted is not None and len(line) < len(named) + 8:
+    while wanted is not None and wanted not in {one.ref.template_name for one in (template, *line)}:
         found = next((one for one in named if one.ref.template_name == wanted), None) or _nearby(wanted, path)
         if found is None:
             raise LocalRunError(f"expected the parent {wanted} of {template.ref}; name its file with --parent")
         line.append(found)
         wanted = found.parent
+    parents_first((template, *line))  # refuses a circle, where the loop stopped
     resolved: tuple[ResolvedTemplate, ...] = ()
     for one in reversed(line):
         resolved = (resolve(one, resolved, author=LOCAL_AUTHOR, code=None), *resolved)
