@@ -114,15 +114,17 @@ async def measure() -> dict[str, list[float]]:
             name = f"n{number}"
             world.seed(name)
             environment = world.environment(name, spare_workers="0", **settings)
-            port = await stack.enter_async_context(process(arguments, environment, directory / f"{name}.log"))
+            port = stack.enter_context(process(arguments, environment, directory / f"{name}.log"))
             channel = await stack.enter_async_context(aio_channel(port, world.installation.service("web")))
             stub: Any = agent_pb2_grpc.AgentServiceStub(channel)
             calls[kind] = stub.InvokeTemplate
             for _ in range(WARM_CALLS):
                 await stub.InvokeTemplate(request, timeout=30)
         took: dict[str, list[float]] = {kind: [] for kind in kinds}
+        order = list(calls.items())
         for _ in range(ROUNDS):
-            for kind, call in calls.items():
+            order = [*order[1:], order[0]]
+            for kind, call in order:
                 times = []
                 for _ in range(CALLS):
                     started = time.perf_counter()
