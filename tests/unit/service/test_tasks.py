@@ -9,7 +9,8 @@ import structlog
 from service.logs import LogFormat, configure_logs
 from service.status import UnavailableError
 from service.tasks import TaskSupervisor
-from service.telemetry import Telemetry
+from service.telemetry import Telemetry, continued, current_trace_context
+from tests.recorded_tracing import PARENT
 
 
 @pytest.fixture
@@ -26,6 +27,18 @@ async def forever() -> None:
 
 async def fail(error: Exception) -> None:
     raise error
+
+
+async def test_a_task_leaves_the_trace_behind_in_which_it_was_started() -> None:
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append(current_trace_context())
+
+    async with TaskSupervisor() as tasks:
+        with continued(PARENT):
+            await tasks.start(look(), name="look", essential=False)
+    assert seen == [""]
 
 
 async def test_leaving_cancels_what_runs() -> None:
