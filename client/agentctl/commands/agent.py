@@ -58,10 +58,11 @@ def invoke(target: str, text: str, timeout_s: float, fuel: int, wall_ms: int, st
     from client.values import Answer, Limits
 
     limits: Limits = Limits(fuel=fuel, wall_ms=wall_ms)
+    data = read_input(text)
     with connections.agent_factory(connections.profile()) as factory:
         if stream:
             answer = None
-            for event in factory.stream(target, read_input(text), limits=limits, timeout_s=timeout_s):
+            for event in factory.stream(target, data, limits=limits, timeout_s=timeout_s):
                 if isinstance(event, Answer):
                     answer = event
                 else:
@@ -69,9 +70,9 @@ def invoke(target: str, text: str, timeout_s: float, fuel: int, wall_ms: int, st
             if answer is None:
                 raise click.ClickException("the stream ended without an answer")
         elif target.startswith("nodes/"):
-            answer = factory.invoke(target, read_input(text), limits=limits, timeout_s=timeout_s)
+            answer = factory.invoke(target, data, limits=limits, timeout_s=timeout_s)
         else:
-            answer = factory.invoke_template(target, read_input(text), limits=limits, timeout_s=timeout_s)
+            answer = factory.invoke_template(target, data, limits=limits, timeout_s=timeout_s)
     if is_json():
         emit({"output": answer.output, "receipt": answer.receipt.to_json()})
     else:
