@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,8 @@ async def serve_echo(files: TlsFiles) -> None:
     await server.wait_for_termination()
 
 
-@asynccontextmanager
-async def process(arguments: list[str], environment: dict[str, str], log: Path) -> AsyncIterator[int]:
+@contextmanager
+def process(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[int]:
     """Run a server whose log goes to a file (a pipe would burden the load generator) and yield its port."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGENTFACTORY_")}
     with log.open("w") as file:
@@ -81,7 +81,7 @@ async def process(arguments: list[str], environment: dict[str, str], log: Path) 
                     return
             if child.poll() is not None:
                 raise RuntimeError(f"expected a server, got {log.read_text()[-2000:]}")
-            await asyncio.sleep(0.01)
+            time.sleep(0.01)
     finally:
         child.terminate()
         child.wait(30)
@@ -140,10 +140,10 @@ async def rows() -> list[Row]:
         world.publish(world.command("docs/echo", guests.ECHO), world.source("docs/upper", SOURCE))
         world.seed()
         node = ["data_plane.main"]
-        async with process(node, world.environment(), directory / "first.log") as port:
+        with process(node, world.environment(), directory / "first.log") as port:
             await _first_answer(world, port)  # compiles the image; later starts find it in the cache
         started = time.perf_counter()
-        async with (
+        with (
             process(node, world.environment(), directory / "node.log") as port,
             process(["bench.bench_node", "--echo", str(directory)], {}, directory / "echo.log") as echo_port,
         ):

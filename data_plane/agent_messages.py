@@ -24,21 +24,25 @@ def duration(us: int) -> Duration:
     return Duration(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1_000)
 
 
-def receipt(record: InvocationRecord, node_id: str) -> pb.Receipt:
-    """Built field by field: nested messages given to a constructor are copied."""
-    made = pb.Receipt(
-        invocation_id=record.invocation_id,
-        node=node_id,
-        generation=record.generation,
-        caller=record.caller,
-        template=f"{record.template}@{record.version}",
-        template_sha256=record.template_sha256,
-        code_sha256=record.code_sha256,
-        image_sha256=record.image_sha256,
-        config_sha256=record.config_sha256,
-    )
-    _fill_usage(made.usage, record.usage)
+def response(output: str, record: InvocationRecord, node_id: str) -> pb.InvokeResponse:
+    """The answer to every invocation: filled in place, since messages given to a constructor are copied."""
+    made = pb.InvokeResponse(output=output)
+    _fill_receipt(made.receipt, record, node_id)
     return made
+
+
+def receipt(record: InvocationRecord, node_id: str) -> pb.Receipt:
+    made = pb.Receipt()
+    _fill_receipt(made, record, node_id)
+    return made
+
+
+def _fill_receipt(made: pb.Receipt, record: InvocationRecord, node_id: str) -> None:
+    made.invocation_id, made.node, made.generation = record.invocation_id, node_id, record.generation
+    made.caller, made.template = record.caller, f"{record.template}@{record.version}"
+    made.template_sha256, made.code_sha256 = record.template_sha256, record.code_sha256
+    made.image_sha256, made.config_sha256 = record.image_sha256, record.config_sha256
+    _fill_usage(made.usage, record.usage)
 
 
 def _fill_usage(made: pb.Usage, used: UsageRecord) -> None:

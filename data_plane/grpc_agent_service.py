@@ -25,6 +25,7 @@ from data_plane.agent_messages import (
     page_token,
     read_page_token,
     receipt,
+    response,
     template_summary,
 )
 from data_plane.agent_registry import AgentRegistry, ConfigMismatchError, EffectiveConfig, Wish, effective_config
@@ -194,7 +195,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             answer: Answer = await self._invoker.run(call)
         except InvocationFailedError as error:
             raise DetailedError(error, receipt(error.record, self._node_id)) from error
-        return pb.InvokeResponse(output=answer.output, receipt=receipt(answer.record, self._node_id))
+        return response(answer.output, answer.record, self._node_id)
 
     def _template_call(
         self,

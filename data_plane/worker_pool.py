@@ -11,7 +11,6 @@ Whoever dies takes its own invocations along and nothing else.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -96,7 +95,7 @@ class PooledWorker:
     invocations: int = 0
     loaded: set[str] = field(default_factory=set)
     loading: dict[str, asyncio.Lock] = field(default_factory=dict)
-    running: Counter[str] = field(default_factory=Counter)
+    running: dict[str, int] = field(default_factory=dict)
     victims: set[str] = field(default_factory=set)
     stopping: bool = False
 
@@ -185,7 +184,8 @@ class WorkerPool:
         on_log: Callable[[LogLine], None] | None = None,
     ) -> Outcome:
         """Run one invocation; raises `WorkerUnavailableError` if the worker was gone before it began."""
-        pooled.running[template_sha256] += 1
+        running = pooled.running
+        running[template_sha256] = running.get(template_sha256, 0) + 1
         pooled.invocations += 1
         try:
             return await pooled.worker.invoke(request, host, on_log)
@@ -195,10 +195,11 @@ class WorkerPool:
             pooled.used = self._monotonic()
             if pooled.worker.exited.is_set():
                 pooled.victims.add(template_sha256)
-            if pooled.running[template_sha256] > 1:
-                pooled.running[template_sha256] -= 1
+            left = running[template_sha256] - 1
+            if left:
+                running[template_sha256] = left
             else:
-                del pooled.running[template_sha256]
+                del running[template_sha256]
 
     async def keep_only(self, modules: frozenset[str]) -> None:
         """Drop compiled code that no active template needs; invocations in flight finish on it."""

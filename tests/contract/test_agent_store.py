@@ -14,7 +14,7 @@ from data_plane.agents.refusals import AgentExistsError, AgentsExhaustedError, R
 from data_plane.sqlite_agents import SqliteAgents
 from data_plane.sqlite_invocations import SqliteInvocations
 from data_plane.sqlite_migrations import NEWEST
-from data_plane.sqlite_writer import SqliteWriter, DatabaseFailedError
+from data_plane.sqlite_writer import DatabaseFailedError, SqliteWriter
 from templates.names import TemplateName
 from tests.unit.data_plane.memory_store import MemoryAgents, MemoryInvocations
 
