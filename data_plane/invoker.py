@@ -29,7 +29,7 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.broker.agents_grant import Budget
-from data_plane.worker_pool import WorkerPool
+from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
 from sandbox.request import InvocationRequest
@@ -54,6 +54,8 @@ from templates.schemas import CompiledSchema
 
 DEADLINE_MARGIN_MS: Final = 20
 """What is kept of an RPC's deadline for the way back, so that the caller gets the typed failure and the receipt."""
+
+WORKERS_TRIED_MAX: Final = 3
 
 FAILURE_REASONS: Final[Mapping[FailureKind, Reason]] = {kind: Reason(kind.value) for kind in FailureKind}
 """The kinds of failure are reasons of the same name; `service.status` maps those to gRPC."""
@@ -349,6 +351,15 @@ class Invoker:
             return Answer((outcome.output or b"").decode(), record)
 
     async def _in_worker(self, running: Running, data: bytes, limits: SandboxLimits) -> Outcome:
+        """Run in a worker of the tenant; one that was gone before it heard of the invocation is tried no longer."""
+        for _ in range(WORKERS_TRIED_MAX - 1):
+            try:
+                return await self._in_one_worker(running, data, limits)
+            except WorkerGoneError:
+                continue
+        return await self._in_one_worker(running, data, limits)
+
+    async def _in_one_worker(self, running: Running, data: bytes, limits: SandboxLimits) -> Outcome:
         call, template = running.call, running.call.template
         scope = AgentScope(tenant=call.tenant, template=template.name, agent_id=call.agent_id)
         pooled = self._pool.ready(call.tenant, template.module_sha256)

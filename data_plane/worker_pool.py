@@ -49,6 +49,10 @@ class Event(StrEnum):
     NOT_PRELOADED = "worker_not_preloaded"
 
 
+class WorkerGoneError(WorkerUnavailableError):
+    """The worker was gone before the invocation was sent, so it may be sent to another one."""
+
+
 class SandboxWorker(Protocol):
     """What the pool needs of `sandbox.supervisor.Worker`, and of the fake in tests."""
 
@@ -57,6 +61,9 @@ class SandboxWorker(Protocol):
 
     @property
     def level(self) -> str: ...
+
+    @property
+    def reason(self) -> str | None: ...
 
     @property
     def in_flight(self) -> int: ...
@@ -183,14 +190,14 @@ class WorkerPool:
         host: HostCalls,
         on_log: Callable[[LogLine], None] | None = None,
     ) -> Outcome:
-        """Run one invocation; raises `WorkerUnavailableError` if the worker was gone before it began."""
+        """Run one invocation; raises `WorkerGoneError` if the worker was gone before it was sent."""
         running = pooled.running
         running[template_sha256] = running.get(template_sha256, 0) + 1
         pooled.invocations += 1
         try:
             return await pooled.worker.invoke(request, host, on_log)
         except WorkerError as error:
-            raise WorkerUnavailableError(f"expected a worker, got: {error}", retry_s=0.1) from error
+            raise self._gone(pooled, error) from error
         finally:
             pooled.used = self._monotonic()
             if pooled.worker.exited.is_set():
@@ -374,6 +381,15 @@ class WorkerPool:
             state.not_before = now + min(pause_s, self._settings.backoff_s_max)
         state.deaths += 1
 
+    def _gone(self, pooled: PooledWorker, error: WorkerError) -> WorkerUnavailableError:
+        """Give a worker that is gone to nobody any more, which its process's exit would say a moment later."""
+        if pooled.worker.reason is None:
+            return WorkerUnavailableError(f"expected a worker that takes this code, got: {error}")
+        state = self._tenants.get(pooled.tenant)
+        if state is not None and pooled in state.workers:
+            state.workers.remove(pooled)
+        return WorkerGoneError(f"expected a worker, got: {error}", retry_s=0.1)
+
     async def _load(self, pooled: PooledWorker, module_sha256: str) -> None:
         if module_sha256 in pooled.loaded:
             return
@@ -385,6 +401,6 @@ class WorkerPool:
             try:
                 await pooled.worker.load(module_sha256, compiled)
             except WorkerError as error:
-                raise WorkerUnavailableError(f"expected a worker with the code loaded, got: {error}") from error
+                raise self._gone(pooled, error) from error
             pooled.loaded.add(module_sha256)
         pooled.loading.pop(module_sha256, None)

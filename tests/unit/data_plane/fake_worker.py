@@ -37,6 +37,11 @@ class FakeWorker:
         self.dropped: list[str] = []
         self.requests: list[InvocationRequest] = []
         self.behaviour = behaviour
+        self.is_silent = False  # gone, and its exit not yet noticed
+
+    @property
+    def reason(self) -> str | None:
+        return "dead" if self.exited.is_set() or self.is_silent else None
 
     async def load(self, code_id: str, compiled: CompiledCode) -> None:
         if self.exited.is_set():
@@ -49,7 +54,7 @@ class FakeWorker:
     async def invoke(
         self, request: InvocationRequest, host: HostCalls, on_log: Callable[[LogLine], None] | None = None
     ) -> Outcome:
-        if self.exited.is_set():
+        if self.reason is not None:
             raise WorkerError("gone")
         self.requests.append(request)
         self.in_flight += 1
@@ -59,8 +64,9 @@ class FakeWorker:
             await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 outcome = work.result()
-                for line in outcome.logs if on_log is not None and request.stream_logs else ():
-                    on_log(line)
+                if on_log is not None and request.stream_logs:
+                    for line in outcome.logs:
+                        on_log(line)
                 return outcome
             return Outcome(None, Failure(FailureKind.CRASH, "the worker process ended"), Usage())
         finally:

@@ -358,6 +358,17 @@ async def test_a_template_under_which_workers_die_is_quarantined_for_its_tenant(
     assert (await world.invoker.run(world.call(template, tenant="rival"))).output == "in"
 
 
+async def test_a_worker_that_went_before_it_heard_of_the_invocation_is_replaced(world: World) -> None:
+    template = world.activate()
+    await world.invoker.run(world.call(template))
+    gone = world.worker
+    gone.is_silent = True
+    world.worker = FakeWorker()
+    assert (await world.invoker.run(world.call(template, "again"))).output == "again"
+    assert len(gone.requests) == 1
+    assert world.outcomes() == ["OK", "OK"]
+
+
 async def test_drain_refuses_new_ones_and_waits_for_those_that_run(world: World) -> None:
     template = world.activate()
     release = asyncio.Event()

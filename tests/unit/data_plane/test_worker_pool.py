@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from data_plane.agents.refusals import WorkerUnavailableError
-from data_plane.worker_pool import REHEARSAL, PooledWorker, PoolSettings, WorkerPool
+from data_plane.worker_pool import REHEARSAL, PooledWorker, PoolSettings, WorkerGoneError, WorkerPool
 from sandbox.outcome import FailureKind, Outcome
 from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor import HostCalls, WorkerError
@@ -137,8 +137,23 @@ async def test_a_worker_that_is_gone_is_a_typed_refusal(world: World) -> None:
     pool = world.pool(spares=0)
     pooled = await pool.obtain("acme", MODULE)
     world.started[0].exited.set()
-    with pytest.raises(WorkerUnavailableError):
+    with pytest.raises(WorkerGoneError):
         await invoke(pool, pooled)
+    assert pool.workers() == ()
+
+
+async def test_code_that_a_living_worker_refuses_is_not_tried_elsewhere(world: World) -> None:
+    pool = world.pool(spares=0)
+    await pool.obtain("acme", MODULE)
+
+    async def refuse(code_id: str, compiled: CompiledCode) -> None:
+        raise WorkerError("other engine")
+
+    world.started[0].load = refuse  # type: ignore[method-assign]
+    with pytest.raises(WorkerUnavailableError) as refused:
+        await pool.obtain("acme", OTHER)
+    assert not isinstance(refused.value, WorkerGoneError)
+    assert len(pool.workers()) == 1
 
 
 async def test_deaths_in_a_row_make_the_next_start_wait_and_a_pause_forgives(world: World) -> None:
