@@ -29,6 +29,9 @@ from tests.node_world import NodeWorld
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ECHO_METHOD = "/bench.Echo/Invoke"
+MODULE_AGENT = REPOSITORY / "bench" / "module_agent"
+MODULE_OUTPUT = REPOSITORY / "build" / "bench" / "module_agent.wasm"
+MODULE_GRANTS = {"kv": {"namespace": "bench", "bytes_max": 65_536}, "agents": ["docs/*"]}
 SOURCE = "def process(text):\n    return text.upper()\n"
 LATENCY_ROUNDS, LATENCY_CALLS = 8, 100
 RATE_ROUNDS, RATE_CALLERS, RATE_CALLS = 3, 1_000, 4_000
@@ -132,12 +135,27 @@ def p95(values: list[float]) -> float:
     return sorted(values)[int(len(values) * 0.95)]
 
 
+def module_agent() -> bytes:
+    """Build the CPython module agent once; its digest differs from build to build, so that it is kept."""
+    if not MODULE_OUTPUT.exists():
+        MODULE_OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+        tool = Path(sys.executable).with_name("componentize-py")
+        world = ("-d", str(REPOSITORY / "sandbox" / "wit"), "-w", "agent")
+        paths = ("-p", str(MODULE_AGENT), "-o", str(MODULE_OUTPUT))
+        subprocess.run([str(tool), "-q", *world, "componentize", "app", *paths], check=True)
+    return MODULE_OUTPUT.read_bytes()
+
+
 async def rows() -> list[Row]:
     """Measure everything; half a minute on a quiet machine, and longer when the image must be compiled first."""
     with tempfile.TemporaryDirectory(prefix="bench-node-") as name:
         directory = Path(name)
         world = NodeWorld.make(directory)
-        world.publish(world.command("docs/echo", guests.ECHO), world.source("docs/upper", SOURCE))
+        world.publish(
+            world.command("docs/echo", guests.ECHO),
+            world.source("docs/upper", SOURCE),
+            world.module("docs/module", module_agent(), abi="component", grants=MODULE_GRANTS),
+        )
         world.seed()
         node = ["data_plane.main"]
         with process(node, world.environment(), directory / "first.log") as port:
@@ -196,6 +214,9 @@ async def _measure(stub: Any, echo: Any) -> list[Row]:
     guest_s = statistics.median(guest for _, guest in spent)
 
     took_python = await timed(lambda: stub.InvokeTemplate(python, timeout=30), PYTHON_CALLS)
+    module = pb.InvokeTemplateRequest(template="docs/module", input="hello, agent")
+    await timed(lambda: stub.InvokeTemplate(module, timeout=60), 3)
+    took_module = await timed(lambda: stub.InvokeTemplate(module, timeout=30), PYTHON_CALLS)
     create = pb.CreateAgentRequest(template="docs/echo", config='{"depth": 3}')
     took_create = await timed(lambda: stub.CreateAgent(create, timeout=30), CREATE_CALLS)
     bare_create = await timed(echo_once, CREATE_CALLS)
@@ -220,6 +241,8 @@ async def _measure(stub: Any, echo: Any) -> list[Row]:
         row(f"failures at {RATE_CALLERS} callers", failures, "", 0),
         row("CPython source agent, median", statistics.median(took_python) * 1e3, "ms", 7),
         row("CPython source agent, p95", p95(took_python) * 1e3, "ms", 12),
+        row("CPython module agent, median", statistics.median(took_module) * 1e3, "ms", 4),
+        row("CPython module agent, p95", p95(took_module) * 1e3, "ms", 8),
         row("CreateAgent, median", statistics.median(took_create) * 1e3, "ms"),
         row("CreateAgent, p95", p95(took_create) * 1e3, "ms", 5),
         row("bare echo beside CreateAgent, p95", p95(bare_create) * 1e3, "ms"),
