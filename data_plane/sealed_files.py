@@ -73,10 +73,10 @@ def read_sealed(path: Path, *, purpose: str, key: bytes) -> bytes:
         raise StoreDamagedError(path, f"a readable file, got {error.strerror}") from error
     head = len(_MAGIC) + _MAC_BYTES
     if len(data) > SEALED_BYTES_MAX or not data.startswith(_MAGIC) or len(data) < head:
-        raise StoreDamagedError(path, "a sealed file")
+        raise StoreDamagedError(path, "a whole sealed file, got something else")
     content = data[head:]
     if not hmac.compare_digest(data[len(_MAGIC) : head], _mac(content, purpose, key)):
-        raise StoreDamagedError(path, f"the seal of {purpose}")
+        raise StoreDamagedError(path, f"the bytes that were sealed as {purpose!r}, got changed ones")
     return content
 
 
