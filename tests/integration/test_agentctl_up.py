@@ -130,8 +130,10 @@ def test_an_interrupt_while_keys_are_made_leaves_nothing_half_done(tmp_path: Pat
     # Whoever runs the tests in the background of a script has interrupts ignored, and children inherit that.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{heard}; from client.agentctl.main import main; main()"]
-        + ["--dir", str(directory), "up", "--port", "0"],
+        [
+            *(sys.executable, "-c", f"{heard}; from client.agentctl.main import main; main()"),
+            *("--dir", str(directory), "up", "--port", "0"),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
