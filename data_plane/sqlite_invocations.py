@@ -46,6 +46,7 @@ class SqliteInvocations:
         self._kept = timedelta(seconds=kept_s)
         self._period_s = period_s
         self._queue: deque[InvocationRecord] = deque()
+        self._turn = asyncio.Lock()
         self._since_trim = TRIM_EVERY
         self.dropped = 0
 
@@ -64,7 +65,11 @@ class SqliteInvocations:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write everything that was recorded before this call."""
+        """Write everything that was recorded before this call; what another call is writing counts."""
+        async with self._turn:
+            await self._flush()
+
+    async def _flush(self) -> None:
         while self._queue:
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
             self._since_trim += len(batch)

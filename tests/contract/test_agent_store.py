@@ -1,5 +1,7 @@
 """What every agent store and every invocation log promises: the same body against the fake and SQLite."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -203,6 +205,22 @@ async def test_invocations_are_listed_newest_first_without_logs(invocations: Inv
     assert [each.invocation_id for each in rest] == [record(n).invocation_id for n in (2, 1, 0)]
     assert len(await invocations.list(InvocationFilter(tenant="acme", agent_id="one"))) == 2
     assert await invocations.list(InvocationFilter(tenant="acme", template="docs/none")) == []
+
+
+async def test_a_record_that_another_call_is_writing_is_found_too(tmp_path: Path) -> None:
+    async with SqliteWriter(tmp_path / "log.db", schema="invocations", durable=False) as writer:
+        log = SqliteInvocations(writer, kept_max=100, kept_s=3600)
+        released = threading.Event()
+        held = asyncio.ensure_future(writer.write(lambda _connection: released.wait(10)))
+        await asyncio.sleep(0)
+        log.record(record(1))
+        writing = asyncio.ensure_future(log.flush())
+        await asyncio.sleep(0)
+        listing = asyncio.ensure_future(log.list(InvocationFilter(tenant="acme", count_max=10)))
+        await asyncio.sleep(0.05)
+        released.set()
+        assert len(await listing) == 1
+        await asyncio.gather(held, writing)
 
 
 async def test_records_are_bounded_in_number_and_age(tmp_path: Path) -> None:
