@@ -26,7 +26,7 @@ from templates.shape import CAPABILITIES_SHAPE
 
 ABSTRACT, IMAGE = "abstract", "image"
 HOST_VERSION = "0.1.0"
-ALWAYS_OPEN = frozenset({"log", "context"})
+ALWAYS_OPEN = frozenset({"log", "context", "module-loader"})
 GRANTED = frozenset({"kv", "http", "llm", "agents"})
 COMMAND_CALL = "agentfactory.call"
 _REQUIRED_EXPORTS = {
