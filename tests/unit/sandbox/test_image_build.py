@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,15 @@ class Toolchain:
         self.runs = 0
         self.script = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
 
-    def command(self, out: Path) -> Sequence[str]:
+    def make(self, out: Path) -> None:
         self.runs += 1
-        return (sys.executable, "-c", self.script, str(out), f"built {self.runs}")
+        images.run_tool((sys.executable, "-c", self.script, str(out), f"built {self.runs}"))
 
 
 @pytest.fixture
 def toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toolchain:
     made = Toolchain(tmp_path)
-    recipe = Recipe(toolchain="wasmtime", inputs=(made.folder,), command=made.command)
+    recipe = Recipe(toolchain="wasmtime", inputs=(made.folder,), make=made.make)
     monkeypatch.setattr(images, "_HERE", tmp_path / "images")  # digests name files relative to the package
     monkeypatch.setattr(images, "__file__", str(made.folder / "entry.py"))
     monkeypatch.setitem(images.RECIPES, "toy", recipe)

@@ -1,0 +1,65 @@
+// The QuickJS image: runs an author's source, once, in an interpreter that was started while the image was built.
+
+import * as sdk from "agentfactory";
+import { started } from "./node_modules/agentfactory/host.js";
+import { answerText } from "./answer.js";
+import { reseed } from "./globals.js";
+import { report } from "./report.js";
+import { PREFIX, translated } from "./source.js";
+
+let author;
+let source = "";
+const evaluate = eval; // called by another name it evaluates in the global scope
+
+function guarded(work) {
+  try {
+    return work();
+  } catch (failure) {
+    throw report(failure, source, PREFIX.length);
+  }
+}
+
+function sdkImport(name) {
+  if (name === undefined) return sdk;
+  if (!Object.hasOwn(sdk, name)) throw new SyntaxError(`"agentfactory" has no ${name}; it has ${Object.keys(sdk).join(", ")}`);
+  return sdk[name];
+}
+
+function execute(code) {
+  started();
+  reseed();
+  author = evaluate(code)(sdkImport);
+  if (typeof author !== "function") {
+    throw new TypeError(`expected agent.js to export function process(text), got ${typeof author}`);
+  }
+}
+
+export function load(given) {
+  guarded(() => {
+    source = given;
+    execute(translated(source));
+  });
+}
+
+// The length of the source, the source, and the script made of it, so that nothing is parsed but the script.
+export function prepare(given) {
+  return guarded(() => {
+    source = given;
+    const code = translated(source);
+    evaluate(code); // a function is made and not called: an error in the author's syntax shows here
+    return `${source.length}\n${source}${code}`;
+  });
+}
+
+export function loadPrepared(prepared) {
+  guarded(() => {
+    const head = prepared.indexOf("\n");
+    const end = head + 1 + Number(prepared.slice(0, head));
+    source = prepared.slice(head + 1, end);
+    execute(prepared.slice(end));
+  });
+}
+
+export function process(text) {
+  return guarded(() => answerText(author(text)));
+}
