@@ -34,18 +34,25 @@ function execute(code) {
   }
 }
 
+const ZIP = "PK\u0003\u0004";
+
+function take(given) {
+  if (given.startsWith(ZIP)) throw new TypeError("expected agent.js, got a zip: bundle packages into one file");
+  source = given;
+}
+
 export function load(given) {
   guarded(() => {
-    source = given;
-    execute(translated(source));
+    take(given);
+    execute(translated(given));
   });
 }
 
 // The length of the source, the source, and the script made of it, so that nothing is parsed but the script.
 export function prepare(given) {
   return guarded(() => {
-    source = given;
-    const code = translated(source);
+    take(given);
+    const code = translated(given);
     evaluate(code); // a function is made and not called: an error in the author's syntax shows here
     return `${source.length}\n${source}${code}`;
   });

@@ -82,10 +82,10 @@ def test_a_failing_tool_leaves_what_was_there(toolchain: Toolchain, tmp_path: Pa
 def test_a_missing_tool_is_named_with_its_remedy(
     toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    absent = Recipe(toolchain="no-such-distribution", inputs=(), command=toolchain.command)
+    absent = Recipe(toolchain="no-such-distribution", inputs=(), make=toolchain.make)
     with pytest.raises(BuildError, match=r"requirements/guests\.txt"):
         inputs_digest(absent)
-    broken = Recipe(toolchain="wasmtime", inputs=(), command=lambda _out: ("/nonexistent/tool",))
+    broken = Recipe(toolchain="wasmtime", inputs=(), make=lambda _out: images.run_tool(["/nonexistent/tool"]))
     monkeypatch.setitem(images.RECIPES, "toy", broken)
     assert main(["toy", "--out", str(tmp_path / "out")]) == 1
     assert "expected /nonexistent/tool to be installed" in capsys.readouterr().err
