@@ -135,7 +135,8 @@ class ComponentProgram:
         prepared = loader.prepared(source)
         if prepared is None:
             instance = yield from self._instantiate(invocation)
-            translation = self._call(invocation, instance, loader.prepare, _as_text(source), bytes_max=PREPARED_BYTES_MAX)
+            text = _as_text(source)
+            translation = self._call(invocation, instance, loader.prepare, text, bytes_max=PREPARED_BYTES_MAX)
             prepared = yield from translation
             loader.keep(source, prepared)
             invocation.store.renew()

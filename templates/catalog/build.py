@@ -112,7 +112,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m templates.catalog.build", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/catalog"))
     parser.add_argument("--images", type=Path, default=Path("build/images"))
-    parser.add_argument("--image", action="append", default=[], help="place only this image; may be given several times")
+    parser.add_argument("--image", action="append", default=[], help="place only this image (repeatable)")
     arguments = parser.parse_args()
     try:
         placed = build(arguments.out, arguments.images, only=frozenset(arguments.image))

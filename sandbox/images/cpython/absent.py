@@ -50,9 +50,18 @@ def hint_for(failure: BaseException) -> str:
         return f" ({_THREADS})"
     if isinstance(failure, RuntimeError) and text.startswith("asyncio.run"):
         return f" ({_LOOP})"
-    if isinstance(failure, OSError) and type(failure).__module__ == "socket":
+    if isinstance(failure, TypeError) and text.endswith("got coroutine"):
+        return f" ({_LOOP})"
+    if isinstance(failure, OSError) and _raised_in(failure).endswith("/socket.py"):
         return f" ({_SOCKETS})"
     return ""
+
+
+def _raised_in(failure: BaseException) -> str:
+    frame = failure.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame.tb_frame.f_code.co_filename if frame else ""
 
 
 def _about_module(name: str) -> str:

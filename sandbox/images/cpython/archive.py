@@ -85,7 +85,10 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         self.files = files
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002 - the protocol's
+        target: types.ModuleType | None = None,  # noqa: ARG002
     ) -> importlib.machinery.ModuleSpec | None:
         base = fullname.replace(".", "/")
         for name, is_package in ((f"{base}/__init__.py", True), (f"{base}.py", False)):
@@ -98,7 +101,7 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        return None
+        """The default module."""
 
     def exec_module(self, module: types.ModuleType) -> None:
         name = module.__spec__.origin if module.__spec__ else None
@@ -108,7 +111,7 @@ class Importer(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         """The code of one file; a file that did not compile is compiled again, for its error."""
         found = self.files[name]
         if isinstance(found, bytes):
-            raise ImportError(f"expected Python in {name}")
+            raise ImportError(f"expected Python in {name}")  # noqa: TRY004 - what import statements raise
         code, source = found
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         if not code:

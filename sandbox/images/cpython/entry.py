@@ -16,7 +16,7 @@ import sys
 import traceback
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import absent
 import archive
@@ -29,8 +29,8 @@ from componentize_py_types import Err  # type: ignore[import-not-found]
 STANDARD_LIBRARY = """
     __future__ _strptime abc array ast base64 binascii bisect calendar cmath codecs collections collections.abc
     colorsys configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib
-    email.message email.parser email.policy encodings.ascii encodings.cp1252 encodings.idna encodings.latin_1
-    encodings.utf_16 encodings.utf_8_sig enum errno fnmatch fractions functools gc gzip hashlib heapq hmac html
+    email.message email.parser email.policy encodings.ascii encodings.cp1252 encodings.cp437 encodings.idna
+    encodings.latin_1 encodings.utf_16 encodings.utf_8_sig enum errno fnmatch fractions functools gc gzip hashlib heapq hmac html
     html.entities html.parser inspect io ipaddress itertools json json.decoder json.encoder json.scanner keyword
     linecache locale logging math numbers operator os os.path pathlib pprint quopri random re reprlib secrets
     shlex signal socket statistics string stringprep struct sys textwrap threading time token tokenize tomllib
@@ -132,7 +132,7 @@ def number(value: object, *, bits: int = 64) -> int | None:
 class Agent:
     """The author's source and its ``process``, of this one invocation."""
 
-    files: dict[str, str]  # the author's sources by the names that tracebacks show; of a zip only those imported
+    files: ClassVar[dict[str, str]] = {}  # the author's sources by the names that tracebacks show
     process: Callable[[str], object]
     reserve: bytearray | None = bytearray(65_536)  # given back before a MemoryError is reported
 
