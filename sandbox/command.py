@@ -52,8 +52,12 @@ class CommandProgram:
 
     def __init__(self, engine: Engine, module: CoreModule, turn: Turn) -> None:
         linker = CoreLinker(engine)
+        defined = set()
         for item in module.imports():
-            linker.define(item, _serve(turn, *_body_of(item)))
+            served = _body_of(item)
+            if (item.module, item.name) not in defined:  # Go's linker imports some functions several times
+                defined.add((item.module, item.name))
+                linker.define(item, _serve(turn, *served))
         self._linked = linker.link(module)
 
     @classmethod

@@ -80,9 +80,7 @@ def _zip(folder: Path, out: Path, tell: Tell) -> Path:
     if requirements.exists():
         vendored = vendor(requirements, tell=tell)
         if both := sorted(files.keys() & vendored.keys()):
-            raise BuildFailedError(
-                f"expected files of your own beside the packages', got both for {', '.join(both[:5])}"
-            )
+            raise BuildFailedError(f"expected other names than the packages' for your files, got {', '.join(both[:5])}")
         files = {**vendored, **files}
     data = pack(files)
     check_source(out.name, data)
@@ -106,9 +104,8 @@ def _module(template: Template, folder: Path, out: Path, abi: Abi, tell: Tell) -
         _component(lambda: python_module.module(_python_files(folder, tell), out, interfaces=_opened(template)))
     else:
         wanted = "agent.py or agent.js" if abi is Abi.COMPONENT else "main.c, main.zig or go.mod"
-        raise BuildFailedError(
-            f"expected {wanted} beside the template of a {abi}, got {', '.join(sorted(has)) or 'none'}"
-        )
+        found = ", ".join(sorted(has)) or "none"
+        raise BuildFailedError(f"expected {wanted} beside the template of a {abi}, got {found}")
     return out
 
 
@@ -133,12 +130,8 @@ def _component(make: Callable[[], None]) -> None:
     try:
         make()
     except javascript.ToolchainError as error:
-        text = str(error)
-        if text.startswith(
-            "expected "
-        ):  # a toolchain that is not there says what was expected; one that is, what failed
-            raise ToolchainMissingError(text) from error
-        raise BuildFailedError(text) from error
+        kind = ToolchainMissingError if error.is_missing else BuildFailedError
+        raise kind(str(error)) from error
 
 
 def _c(folder: Path, out: Path) -> None:

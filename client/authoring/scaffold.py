@@ -71,8 +71,9 @@ def _template(language: Language, name: str, domain: str) -> dict[str, Any]:
 def _readme(language: Language, name: str, domain: str) -> str:
     build = "agentctl template build && " if language.needs_build else ""
     return (
-        f"# {domain}/{name}\n\nCounts words. Written in {language.title}: `{build}agentctl template test` tries its examples"
-        " in the sandbox,\n`agentctl template run --watch template.json --input 'one two'` runs it again at every change.\n"
+        f"# {domain}/{name}\n\nCounts words. Written in {language.title}.\n"
+        f"`{build}agentctl template test` tries its examples in the sandbox;\n"
+        "`agentctl template run --watch template.json --input 'one two'` runs it again at every change.\n"
     )
 
 

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,10 +31,16 @@ interface random { get-random-bytes: func(len: u64) -> list<u8>; }
 _SHARED: Final = ("answer.js", "globals.js", "report.js")
 _INSTALL_TIMEOUT_S: Final = 600
 _BUILD_TIMEOUT_S: Final = 300
+_SAID_CHARACTERS_MAX: Final = 16_384
+_WRAPPING: Final = re.compile(r"Error: (?:: )?Failed to evaluate user JavaScript module: (?:Failed to [a-z]+ [^:]*: )?")
 
 
 class ToolchainError(Exception):
-    """Node or its packages are missing, or the tool refused the source; the message says which."""
+    """Node or its packages are missing (``is_missing``), or the tool refused the source; the message says which."""
+
+    def __init__(self, message: str, *, is_missing: bool = False) -> None:
+        super().__init__(message)
+        self.is_missing = is_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,8 @@ def find_node() -> Node:
         return Node(node, (node, str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")))
     on_path, npm = shutil.which("node"), shutil.which("npm")
     if on_path is None or npm is None:
-        raise ToolchainError("expected Node and npm, got none: `make images` installs both into .venv (60 MB)")
+        what = "expected Node and npm, got none: `make images` installs both into .venv (60 MB)"
+        raise ToolchainError(what, is_missing=True)
     return Node(on_path, (npm,))
 
 
@@ -139,7 +147,10 @@ def _componentize(
             *(find_node().node, str(tool), "--sync", "--wit", str(wit), "--world", world),
             *("--js", "entry.js", "--module-root", ".", "--output", str(made)),
         )
-        run(command, cwd=root, timeout_s=_BUILD_TIMEOUT_S)
+        try:
+            run(command, cwd=root, timeout_s=_BUILD_TIMEOUT_S)
+        except ToolchainError as error:
+            raise ToolchainError(_WRAPPING.sub("", str(error)).replace("at /agent.js", "at agent.js")) from error
         try:
             out.write_bytes(flatten(made.read_bytes()))
         except FlattenError as error:
@@ -177,11 +188,11 @@ def run(command: Iterable[str], *, cwd: Path, timeout_s: float) -> None:
     try:
         done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout_s)
     except FileNotFoundError:
-        raise ToolchainError(f"expected {words[0]} to be installed, got none") from None
+        raise ToolchainError(f"expected {words[0]} to be installed, got none", is_missing=True) from None
     except subprocess.TimeoutExpired:
         raise ToolchainError(f"expected {Path(words[0]).name} to end within {timeout_s:.0f} s") from None
     if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip())[-4000:].replace(f"{cwd}/", "")
+        said = (done.stderr.strip() or done.stdout.strip())[-_SAID_CHARACTERS_MAX:].replace(f"{cwd}/", "")
         raise ToolchainError(said or f"{Path(words[0]).name} ended with {done.returncode}")
 
 

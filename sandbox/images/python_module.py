@@ -15,6 +15,7 @@ SDK: Final = HERE.parent.parent / "sdk" / "python"
 WIT: Final = HERE.parent.parent / "wit"
 _WORLD: Final = "python-module"
 _BUILD_TIMEOUT_S: Final = 300
+_TRACEBACK: Final = "Traceback (most recent call last):"
 
 
 def module(files: Mapping[str, bytes], out: Path, *, interfaces: Iterable[str]) -> None:
@@ -30,7 +31,8 @@ def module(files: Mapping[str, bytes], out: Path, *, interfaces: Iterable[str]) 
     """
     tool = Path(sys.executable).with_name("componentize-py")
     if not tool.exists():
-        raise ToolchainError("expected componentize-py, got none: `make images` installs it into .venv")
+        what = "expected componentize-py, got none: `make images` installs it into .venv"
+        raise ToolchainError(what, is_missing=True)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         wit, app = root / "wit", root / "app"
@@ -46,5 +48,25 @@ def module(files: Mapping[str, bytes], out: Path, *, interfaces: Iterable[str]) 
         made = root / "made.wasm"
         command = (str(tool), "-q", "-d", str(wit), "-w", _WORLD, "componentize", "module_entry")
         paths = ("-p", str(app), "-p", str(SDK))
-        run((*command, *paths, "-o", str(made)), cwd=root, timeout_s=_BUILD_TIMEOUT_S)
+        try:
+            run((*command, *paths, "-o", str(made)), cwd=root, timeout_s=_BUILD_TIMEOUT_S)
+        except ToolchainError as error:
+            raise ToolchainError(authors_part(str(error))) from error
         shutil.copyfile(made, out)
+
+
+def authors_part(said: str) -> str:
+    """Of what componentize-py says, the traceback in the author's own files; all of it where there is none."""
+    before = said.partition("\n\nCaused by:")[0]
+    _, marker, traceback = before.rpartition(_TRACEBACK)
+    if not marker:
+        return said
+    kept, is_ours = [], False
+    for line in traceback.strip("\n").split("\n"):
+        if line.startswith("  File "):
+            is_ours = line.startswith('  File "/')  # the author's files are imported under names without a folder
+        elif not line.startswith(" "):
+            is_ours = False
+        if not is_ours:
+            kept.append(line)
+    return "\n".join([_TRACEBACK, *kept]).strip()

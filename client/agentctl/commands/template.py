@@ -220,7 +220,7 @@ def new(name: str, language: str, domain: str, folder: Path | None) -> None:
 @template.command()
 @click.argument("place", default=".", type=click.Path(exists=True, path_type=Path))
 def build(place: Path) -> None:
-    """Build the module, or the zip with vendored packages, that the template in PLACE (a folder or a document) names."""
+    """Build the module or zip, with vendored packages, that the template in PLACE (a folder or a document) names."""
     from client.authoring.building import build as build_code
 
     made = build_code(document_at(place), tell=note)

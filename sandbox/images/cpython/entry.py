@@ -28,13 +28,13 @@ from componentize_py_types import Err  # type: ignore[import-not-found]
 
 STANDARD_LIBRARY = """
     __future__ _strptime abc array ast base64 binascii bisect calendar cmath codecs collections collections.abc
-    colorsys configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib
-    email.message email.parser email.policy encodings.ascii encodings.cp1252 encodings.cp437 encodings.idna
-    encodings.latin_1 encodings.utf_16 encodings.utf_8_sig enum errno fnmatch fractions functools gc gzip hashlib heapq hmac html
+    colorsys configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib email.message
+    email.parser email.policy encodings.ascii encodings.cp1252 encodings.cp437 encodings.idna encodings.latin_1
+    encodings.utf_16 encodings.utf_8_sig enum errno fnmatch fractions functools gc gzip hashlib heapq hmac html
     html.entities html.parser inspect io ipaddress itertools json json.decoder json.encoder json.scanner keyword
-    linecache locale logging math numbers operator os os.path pathlib pprint quopri random re reprlib secrets
-    shlex signal socket statistics string stringprep struct sys textwrap threading time token tokenize tomllib
-    pkgutil traceback types typing unicodedata urllib.error urllib.parse uuid warnings weakref xml.etree.ElementTree
+    linecache locale logging math numbers operator os os.path pathlib pkgutil pprint quopri random re reprlib
+    secrets shlex signal socket statistics string stringprep struct sys textwrap threading time token tokenize
+    tomllib traceback types typing unicodedata urllib.error urllib.parse uuid warnings weakref xml.etree.ElementTree
     xml.sax.saxutils zipfile zlib zoneinfo
 """.split()  # noqa: SIM905 - ninety quoted words are harder to read
 
