@@ -254,8 +254,8 @@ def _host_call(
     op = bytes(memory.reach(op_at, op_length)[op_at : op_at + min(op_length, _OP_BYTES_MAX + 1)])
     if op in _LOCAL:
         invocation.enter_wasi()
-        request = memory.reach(request_at, request_length)
-        read = bytes(request[request_at : request_at + min(request_length, LOG_LINE_BYTES_MAX)])
+        view = memory.reach(request_at, request_length)
+        read = bytes(view[request_at : request_at + min(request_length, LOG_LINE_BYTES_MAX)])
         respond(_LOCAL[op](invocation, read))
         invocation.answer_now(continuation)
         return

@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from client.authoring.languages import GO_SDK, JAVASCRIPT_SDK, SKELETONS, Language
+from client.authoring.languages import GO_SDK, SKELETONS, Language
+from sandbox.images.javascript import SDK as JAVASCRIPT_SDK
 from templates.reasons import AgentFactoryError, Reason
 
 _NAME: Final = "@NAME@"

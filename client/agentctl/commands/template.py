@@ -224,8 +224,9 @@ def build(place: Path) -> None:
     from client.authoring.building import build as build_code
 
     made = build_code(document_at(place), tell=note)
-    facts = {"file": str(made), "bytes": made.stat().st_size, "sha256": hashlib.sha256(made.read_bytes()).hexdigest()}
-    emit(facts, text=f"{made}  {facts['bytes']:,} bytes  {facts['sha256'][:16]}")
+    data = made.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    emit({"file": str(made), "bytes": len(data), "sha256": digest}, text=f"{made}  {len(data):,} bytes  {digest[:16]}")
 
 
 @template.command()

@@ -18,8 +18,8 @@ import types
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import absent
-import archive
+import absent  # type: ignore[import-not-found]  # beside this file, on the path while the image is built
+import archive  # type: ignore[import-not-found]
 import wit_world  # type: ignore[import-not-found]  # made by componentize-py while it builds the image
 from agentfactory_sdk import _host
 from agentfactory_sdk._answer import answer_text
@@ -171,11 +171,8 @@ class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
         return output
 
 
-Translation = tuple[str, types.CodeType] | archive.Compiled
-
-
-def translated(source: str) -> Translation:
-    """The source and its code; of a zip every file's."""
+def translated(source: str) -> Any:
+    """The source and its code as a pair; of a zip ``archive.Compiled``, every file's."""
     if archive.is_archive(source):
         files = archive.unpacked(source)
         Agent.files = {FILE: files[FILE].decode("utf-8", "replace")}
@@ -184,8 +181,8 @@ def translated(source: str) -> Translation:
     return source, compile(source, FILE, "exec", dont_inherit=True)
 
 
-def load_translation(made: Translation) -> None:
-    """Run the author's module, with what a zip holds beside it to import."""
+def load_translation(made: Any) -> None:
+    """Run the author's module out of what ``translated`` made, with what a zip holds beside it to import."""
     if isinstance(made, dict):
         importer = archive.install(made)
         Agent.files = {name: found[1] for name, found in made.items() if isinstance(found, tuple)}
