@@ -13,7 +13,7 @@ from struct import error as StructError  # noqa: N812 - the module gives its exc
 from typing import Final
 
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, HOST_CALL_BYTES_MAX, TRANSFER_BYTES_CEILING, SandboxLimits
-from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
+from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import LEVELS, Level
 from sandbox.request import Abi, InvocationRequest
 
@@ -117,20 +117,22 @@ class FrameReader:
 
 # --- READY and LOAD
 
+_MISSING_MAX: Final = 16
 _ABIS: Final[tuple[Abi, ...]] = ("component", "image", "command")
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a worker says first: the level of isolation it reached and the fingerprint of its engine."""
+    """What a worker says first: the level of isolation it reached, its engine's fingerprint, what it lacks and why."""
 
     level: Level
     fingerprint: str
+    missing: tuple[str, ...] = ()
 
 
 def pack_ready(ready: Ready) -> bytes:
     """Return the payload of READY."""
-    return f"{ready.level} {ready.fingerprint}".encode()
+    return "\n".join((f"{ready.level} {ready.fingerprint}", *ready.missing)).encode()
 
 
 def read_ready(payload: bytes) -> Ready:
@@ -139,10 +141,11 @@ def read_ready(payload: bytes) -> Ready:
     Raises:
         FrameError: it does not parse.
     """
-    level, _, digest = payload.decode("ascii", "replace").partition(" ")
+    first, *missing = payload.decode("ascii", "replace").split("\n", _MISSING_MAX)
+    level, _, digest = first.partition(" ")
     for known in LEVELS:
         if level == known:
-            return Ready(known, digest)
+            return Ready(known, digest, tuple(printable(each.encode()) for each in missing))
     raise FrameError(f"expected a level of isolation, got {level[:40]!r}")
 
 

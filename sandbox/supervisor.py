@@ -14,7 +14,6 @@ import fcntl
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -42,7 +41,7 @@ from sandbox.process import Level
 from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor_channel import CLOSED, Channel
 
-__all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "Level", "Worker", "WorkerError", "WorkerSettings"]
+__all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "IsolationError", "Level", "Worker", "WorkerError", "WorkerSettings"]
 
 _SOURCES_MAX: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -70,6 +69,15 @@ class WorkerSettings:
 
 class WorkerError(Exception):
     """The worker could not do what was asked: it did not start, refused code, or is gone."""
+
+
+class IsolationError(WorkerError):
+    """This host does not let a worker reach the level of isolation that is demanded."""
+
+    def __init__(self, demanded: Level, reached: Level, missing: tuple[str, ...]) -> None:
+        lacks = f" ({'; '.join(missing)})" if missing else ""
+        super().__init__(f"expected a worker at isolation level {demanded}, got {reached}{lacks}")
+        self.demanded, self.reached, self.missing = demanded, reached, missing
 
 
 class HostCalls(Protocol):
@@ -138,9 +146,10 @@ class _Flight:
 class Worker:
     """One sandbox process and the invocations in it."""
 
-    def __init__(self, settings: WorkerSettings, sock: socket.socket, child: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, settings: WorkerSettings, sock: socket.socket, child: process.SandboxChild) -> None:
         self.pid = child.pid
         self.level: Level = "rlimits-only"
+        self.missing: tuple[str, ...] = ()
         self.exited = asyncio.Event()
         self._settings, self._child = settings, child
         self._loop = asyncio.get_running_loop()
@@ -167,8 +176,14 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
-            arguments = (str(settings.slots), str(settings.memory_slot_bytes), str(os.getpid()))
-            child = process.start("sandbox.worker", theirs, arguments)
+            try:
+                arguments = str(settings.slots), str(settings.memory_slot_bytes)
+                child = await process.start("sandbox.worker", theirs, arguments)
+            except BaseException as error:
+                ours.close()
+                if isinstance(error, process.ProcessError):
+                    raise WorkerError(f"expected a worker to start; {error}") from error
+                raise
         worker = cls(settings, ours, child)
         try:
             async with asyncio.timeout(settings.start_timeout_s):
@@ -184,8 +199,8 @@ class Worker:
             raise
         if not process.reaches(ready.level, settings.jail):
             await worker.stop()
-            raise WorkerError(f"expected a worker at isolation level {settings.jail}, got {ready.level}")
-        worker.level, worker._fingerprint = ready.level, ready.fingerprint
+            raise IsolationError(settings.jail, ready.level, ready.missing)
+        worker.level, worker.missing, worker._fingerprint = ready.level, ready.missing, ready.fingerprint
         return worker
 
     @property
