@@ -23,7 +23,7 @@ def confine(launched: str, *, memory_bytes_max: int, cpu_s_max: int) -> process.
     RLIMIT_DATA counts private writable memory; RLIMIT_AS would count reservations and is unusable with wasmtime. The
     compiler's threads are the one thing that it needs and a worker does not.
     """
-    process.prefer_as_victim()
+    process.prepare()
     engine.fingerprint()  # read from files that are out of reach afterwards
     limits = process.ProcessLimits(
         open_files=_DESCRIPTORS_MAX,

@@ -1,4 +1,4 @@
-"""Landlock without any access: https://docs.kernel.org/userspace-api/landlock.html
+"""Landlock without any access (Linux ``Documentation/userspace-api/landlock.rst``).
 
 Everything that the kernel's Landlock can handle is handled, and no rule permits anything. What stays possible: sockets
 and files that are already open, and opening a memfd through this process's own descriptors, which are no file system's.

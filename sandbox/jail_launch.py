@@ -31,7 +31,7 @@ INTERPRETER: Final = (sys.executable, "-I", "-S", "-B", "-X", "utf8")
 def main() -> None:
     report, descriptor = int(sys.argv[1]), sys.argv[2]
     package, site, module, *arguments = sys.argv[3:]
-    os.set_inheritable(report, False)  # noqa: FBT003 - its only parameter
+    os.set_inheritable(report, False)
     namespaces = enter()
     pid = _branch(namespaces)
     if pid:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _branch(namespaces: Namespaces) -> int:
-    """Return 0 in the new process and its pid here; where the kernel has no CLONE_PARENT, our own pid, and go on here."""
+    """Return 0 in the new process and its pid in this one; where the kernel has no CLONE_PARENT, our own, and go on."""
     namespaces.note(PID, None)  # before it is known, because the new process has a copy of what is said here
     try:
         return call("clone", _CLONE_PARENT | CLONE_NEWPID | signal.SIGCHLD, 0, 0, 0, 0)

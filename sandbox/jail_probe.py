@@ -13,13 +13,13 @@ _TIMEOUT_S: Final = 20.0
 _ANSWER_BYTES_MAX: Final = 1 << 16
 
 REMEDIES: Final = {
-    "user namespace": "allow unprivileged user namespaces (sysctl user.max_user_namespaces, and on Debian and Ubuntu "
+    "namespaces": "allow unprivileged user namespaces (sysctl user.max_user_namespaces, and on Debian and Ubuntu "
     "kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0), or start nodes as root",
     "Landlock": "boot with landlock in the kernel's lsm= list (Linux 5.13 or newer), and let the container's seccomp "
     "profile pass landlock_*",
     "seccomp": "let the container's seccomp profile pass seccomp(2)",
 }
-"""What mends what is missing, by the beginning of its text; namespaces in general are mended by the first."""
+"""What mends what is missing, by the beginning of its text."""
 
 
 async def probe(role: process.Role = "worker") -> process.Confinement:
@@ -46,23 +46,20 @@ async def probe(role: process.Role = "worker") -> process.Confinement:
     if not answer:
         raise process.ProcessError(f"expected an answer of a sandbox process, got its end with status {status}")
     facts = json.loads(answer)
-    return process.Confinement(
-        level=facts["level"], missing=tuple(facts["missing"]), descriptors=facts["descriptors"]
-    )
+    return process.Confinement(level=facts["level"], missing=tuple(facts["missing"]), descriptors=facts["descriptors"])
 
 
 def remedy(missing: Sequence[str]) -> str:
     """Return what would mend what is missing, empty when nothing is known to."""
-    found = []
+    found: list[str] = []
     for text in missing:
-        name = next((name for name in REMEDIES if text.startswith(name)), "user namespace")
-        if REMEDIES[name] not in found:
-            found.append(REMEDIES[name])
-    return "; ".join(found)
+        found += [REMEDIES[name] for name in REMEDIES if text.startswith(name)]
+    return "; ".join(dict.fromkeys(found))
 
 
 def main(descriptor: int, arguments: Sequence[str]) -> None:
     """Run in the sandbox process. ``arguments``: the launcher's, the role."""
+    process.prepare()
     launched, role = arguments
     with socket.socket(fileno=descriptor) as sock:
         try:

@@ -60,32 +60,34 @@ Rule = Literal["allowed"] | Refused | tuple[tuple[Argument, ...] | Refused, ...]
 """Tests come as alternatives, each a conjunction; a last alternative may refuse what passed none of them."""
 
 _WRITE_AND_EXECUTE: Final = mmap.PROT_WRITE | mmap.PROT_EXEC
-_NEVER_BOTH: Final = tuple(
-    (Argument(2, (bits,), _WRITE_AND_EXECUTE),) for bits in (0, mmap.PROT_WRITE, mmap.PROT_EXEC)
-)
+_NEVER_BOTH: Final = tuple((Argument(2, (bits,), _WRITE_AND_EXECUTE),) for bits in (0, mmap.PROT_WRITE, mmap.PROT_EXEC))
 # CPython's ctypes allots the code of its callbacks in single anonymous pages that stay writable.
 _CALLBACK_PAGE: Final = (
     Argument(1, (mmap.PAGESIZE,)),
     Argument(3, (mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,)),
     Argument(4, (0xFFFFFFFF,)),
 )
-_DESCRIPTOR_COMMANDS: Final = (1, 2, 3, 1033, 1034)  # F_GETFD, F_SETFD, F_GETFL, F_ADD_SEALS, F_GET_SEALS
+_DESCRIPTOR_COMMANDS: Final = (1, 2, 3, 1030, 1033, 1034)
+"""F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC (Python's mmap), F_ADD_SEALS, F_GET_SEALS."""
 _MEMFD_FLAGS: Final = (0, 1, 2, 3)  # MFD_CLOEXEC, MFD_ALLOW_SEALING
 _THREAD: Final = 0x003D0F00  # exactly what glibc's pthread_create asks for
 _PR_SET_NAME: Final = 15
 _PR_SET_VMA: Final = 0x53564D41
 
 # fmt: off
-_EVERYBODY: Final[dict[str, Rule]] = dict.fromkeys(
-    (
-        "brk", "clock_getres", "clock_gettime", "clock_nanosleep", "close", "exit", "exit_group", "fstat", "futex",
-        "getpid", "getrandom", "gettid", "gettimeofday", "lseek", "madvise", "membarrier", "mremap", "munmap",
-        "nanosleep", "poll", "ppoll", "read", "recvfrom", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
-        "rt_sigreturn", "sched_yield", "sendto", "sigaltstack", "write",
-    ),
-    "allowed",
-) | {"ioctl": Refused(errno.ENOTTY)}  # libraries ask whether they write to a terminal
+_NAMES: Final = (
+    "brk", "clock_getres", "clock_gettime", "clock_nanosleep", "close", "exit", "exit_group", "fstat", "futex",
+    "getpid", "getrandom", "gettid", "gettimeofday", "lseek", "madvise", "membarrier", "mremap", "munmap",
+    "nanosleep", "poll", "ppoll", "read", "recvfrom", "restart_syscall", "rt_sigaction", "rt_sigprocmask",
+    "rt_sigreturn", "sched_yield", "sendto", "sigaltstack", "write",
+)
 # fmt: on
+_EVERYBODY: Final[dict[str, Rule]] = {
+    **dict.fromkeys(_NAMES, "allowed"),
+    "ioctl": Refused(errno.ENOTTY),  # libraries ask whether they write to a terminal
+    "readlink": Refused(errno.EACCES),  # the engine names a file that it could not map
+    "readlinkat": Refused(errno.EACCES),
+}
 
 
 def _abort(pid: int) -> Rule:

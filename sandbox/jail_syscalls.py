@@ -52,6 +52,8 @@ _NUMBERS: Final[dict[str, tuple[int, int]]] = {
     "prctl": (157, 167),
     "pwrite64": (18, 68),
     "read": (0, 63),
+    "readlink": (89, -1),
+    "readlinkat": (267, 78),
     "recvfrom": (45, 207),
     "recvmsg": (47, 212),
     "restart_syscall": (219, 128),

@@ -21,7 +21,7 @@ from typing import Final, Literal, Protocol
 
 from sandbox import jail_credentials, jail_landlock, jail_mounts, jail_seccomp
 from sandbox.jail_launch import INTERPRETER
-from sandbox.jail_namespaces import NEEDED, PID, USER, Namespaces, enter_user_unmapped
+from sandbox.jail_namespaces import NEEDED, USER, Namespaces, enter_user_unmapped
 from sandbox.jail_syscalls import libc, prctl
 
 Level = Literal["full", "landlock+seccomp", "rlimits-only"]
@@ -98,7 +98,7 @@ class Child:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 code = os.waitstatus_to_exitcode(status)
-                self.returncode = -code if code == signal.SIGABRT else code  # see `_end_when_aborted`
+                self.returncode = -code if code == signal.SIGABRT else code  # see `prepare`
         return self.returncode
 
     def send_signal(self, sig: int) -> None:
@@ -122,7 +122,7 @@ class Child:
 
 
 async def start(module: str, sock: socket.socket, arguments: Sequence[str]) -> Child:
-    """Start a fresh interpreter on ``module.main(descriptor, [launched, *arguments])``; ``launched`` is for ``confine``.
+    """Start a fresh interpreter on ``module.main(descriptor, [launched, *arguments])``; `confine` wants ``launched``.
 
     ``sock`` is its only inheritance. Call it from a thread that lives as long as the child: the child dies with the
     thread that started it.
@@ -130,24 +130,9 @@ async def start(module: str, sock: socket.socket, arguments: Sequence[str]) -> C
     Raises:
         ProcessError: the launcher failed.
     """
-    wasmtime = importlib.util.find_spec("wasmtime")
-    if wasmtime is None or wasmtime.origin is None:
-        raise ProcessError("expected the wasmtime package to be installed, got none")
-    site = str(Path(wasmtime.origin).parent.parent)
-    descriptor = sock.fileno()
     reading, writing = os.pipe()
     try:
-        launcher = subprocess.Popen(
-            [*INTERPRETER, "-c", _LAUNCH, str(writing), str(descriptor), _PACKAGE, site, module, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={},
-            close_fds=True,
-            pass_fds=(descriptor, writing),
-            start_new_session=True,
-        )
+        launcher = _launch(writing, module, sock.fileno(), arguments)
     except BaseException:
         os.close(reading)
         raise
@@ -167,6 +152,24 @@ async def start(module: str, sock: socket.socket, arguments: Sequence[str]) -> C
     else:
         launcher.wait()
     return child
+
+
+def _launch(report: int, module: str, descriptor: int, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+    wasmtime = importlib.util.find_spec("wasmtime")
+    if wasmtime is None or wasmtime.origin is None:
+        raise ProcessError("expected the wasmtime package to be installed, got none")
+    site = str(Path(wasmtime.origin).parent.parent)
+    return subprocess.Popen(
+        [*INTERPRETER, "-c", _LAUNCH, str(report), str(descriptor), _PACKAGE, site, module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={},
+        close_fds=True,
+        pass_fds=(descriptor, report),
+        start_new_session=True,
+    )
 
 
 async def _read_all(descriptor: int) -> bytes:
@@ -233,7 +236,7 @@ def confine(limits: ProcessLimits, *, launched: str, role: Role) -> Confinement:
     if os.geteuid() == 0 and not has_identity:
         has_identity = reached.attempt("uid of its own", jail_credentials.become_nobody)
         enter_user_unmapped(namespaces)
-    reached.missing += [f"{name} namespace: {os.strerror(code)}" for name, code in sorted(namespaces.refused.items())]
+    reached.missing += _refusals(namespaces)
     try:
         jail_credentials.give_up_capabilities()
         prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -244,8 +247,6 @@ def confine(limits: ProcessLimits, *, launched: str, role: Role) -> Confinement:
         _set_limits(limits, file_bytes=0 if can_open else limits.image_bytes)
     except OSError as error:
         raise ProcessError(f"a step of confinement failed: {error}") from error
-    if PID in namespaces.entered:
-        _end_when_aborted()
     rules = jail_seccomp.worker_rules(can_open=can_open) if role == "worker" else jail_seccomp.compiler_rules()
     has_filter = reached.attempt("seccomp", lambda: jail_seccomp.install(jail_seccomp.assemble(rules)))
     is_apart = has_empty_root and has_identity and namespaces.entered.issuperset(NEEDED)
@@ -254,6 +255,14 @@ def confine(limits: ProcessLimits, *, launched: str, role: Role) -> Confinement:
         missing=tuple(reached.missing),
         descriptors=(jail_mounts.DESCRIPTORS if has_empty_root else "/proc/self/fd") if can_open else None,
     )
+
+
+def _refusals(namespaces: Namespaces) -> list[str]:
+    """Say what was refused, together what was refused for the same reason."""
+    reasons: dict[int, list[str]] = {}
+    for name, code in namespaces.refused.items():
+        reasons.setdefault(code, []).append(name)
+    return [f"namespaces ({', '.join(names)}): {os.strerror(code)}" for code, names in reasons.items()]
 
 
 def _set_limits(limits: ProcessLimits, *, file_bytes: int) -> None:
@@ -269,24 +278,20 @@ def _set_limits(limits: ProcessLimits, *, file_bytes: int) -> None:
             resource.setrlimit(name, (amount, amount))
 
 
-def _end_when_aborted() -> None:
-    """Let ``abort()`` end this process as what it is.
+def prepare() -> None:
+    """Do what a sandbox process does first: let itself be killed first for want of memory, and die of ``abort()``.
 
     Process 1 of a PID namespace gets no signal that has its default effect, so that SIGABRT would pass by and the
     abort end in an illegal instruction. With ``_exit`` as its handler the process exits with the signal's number.
     """
+    with suppress(OSError):  # without effect where /proc is read-only
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     libc.signal(int(signal.SIGABRT), ctypes.cast(libc._exit, ctypes.c_void_p))  # noqa: SLF001 - the C function's name
 
 
 def thread_count() -> int:
     """Return how many threads this process has."""
     return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names only, before the process serves
-
-
-def prefer_as_victim() -> None:
-    """Ask the kernel to kill this process first when memory runs out; without effect where /proc is read-only."""
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def reaches(level: Level, demanded: Level) -> bool:

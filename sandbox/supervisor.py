@@ -41,7 +41,16 @@ from sandbox.process import Level
 from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor_channel import CLOSED, Channel
 
-__all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "IsolationError", "Level", "Worker", "WorkerError", "WorkerSettings"]
+__all__ = [
+    "CompiledCode",
+    "HostCalls",
+    "InvocationRequest",
+    "IsolationError",
+    "Level",
+    "Worker",
+    "WorkerError",
+    "WorkerSettings",
+]
 
 _SOURCES_MAX: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE

@@ -163,9 +163,7 @@ class Server:
             raise FrameError("expected a descriptor with LOAD, got none")
         descriptor = self._descriptors.pop(0)
         try:
-            self._programs[number] = load_program(
-                self._engine, descriptor, abi, self._turn, descriptors=self._open_in
-            )
+            self._programs[number] = load_program(self._engine, descriptor, abi, self._turn, descriptors=self._open_in)
             self._out.append(frame(Op.LOADED, number))
         except EngineError as error:
             self._out.append(frame(Op.REFUSED, number, str(error).encode()[:MESSAGE_BYTES_MAX]))
@@ -219,12 +217,10 @@ def main(descriptor: int, arguments: Sequence[str]) -> None:
 
 
 def _be_worker(sock: socket.socket, launched: str, slots: int, memory_slot_bytes: int) -> None:
-    process.prefer_as_victim()
+    process.prepare()
     engine = Engine(EngineSettings(slots=slots, memory_slot_bytes=memory_slot_bytes))
     digest = fingerprint()
-    confinement = process.confine(
-        process.ProcessLimits(image_bytes=_CODE_BYTES_MAX), launched=launched, role="worker"
-    )
+    confinement = process.confine(process.ProcessLimits(image_bytes=_CODE_BYTES_MAX), launched=launched, role="worker")
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
     server = Server(sock, engine, slots=slots, descriptors=confinement.descriptors)

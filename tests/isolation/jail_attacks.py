@@ -12,7 +12,6 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from sandbox import process
 
@@ -71,7 +70,7 @@ def make_memory_executable_that_stays_writable() -> None:
     system(10, 226, ctypes.addressof(ctypes.c_char.from_buffer(page)), mmap.PAGESIZE, 7)
 
 
-ATTACKS: Final[dict[str, Callable[[], object]]] = {
+ATTACKS: dict[str, Callable[[], object]] = {
     # files
     "open a file": lambda: opened(b"/etc/passwd"),
     "open the root": lambda: opened(b"/"),
@@ -143,7 +142,7 @@ ATTACKS: Final[dict[str, Callable[[], object]]] = {
     "nothing": lambda: None,
     "wait a while": lambda: system(35, 101, struct.pack("qq", 0, 1_000), 0),
     "crash": lambda: ctypes.string_at(1),
-    "abort": lambda: libc.abort(),
+    "abort": libc.abort,
 }
 if X86:
     ATTACKS |= {
@@ -157,6 +156,7 @@ PLACES: list[bytes] = []
 
 def main(descriptor: int, arguments: Sequence[str]) -> None:
     """``arguments``: the launcher's, the attack, the supervisor's pid."""
+    process.prepare()
     launched, attack, *rest = arguments
     ARGUMENTS.extend(rest)
     with socket.socket(fileno=descriptor) as sock:

@@ -56,14 +56,17 @@ def as_a_container() -> None:
     )  # fmt: skip
 
 
+def has_mapped_code(pid: int) -> bool:
+    return "memfd:compiled" in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+
+
 async def examine() -> dict[str, object]:
     worker_, compiler = await probe("worker"), await probe("compiler")
     worker = await Worker.start(WorkerSettings(slots=5))
     try:
         outcome = await guests.run(worker, guests.ECHO, data=b"works")
         level, missing = worker.level, worker.missing
-        image = Path(f"/proc/{worker.pid}/maps")
-        mapped = os.access(image, os.R_OK) and "memfd:compiled" in image.read_text() if os.geteuid() == 0 else None
+        mapped = has_mapped_code(worker.pid) if os.geteuid() == 0 else None
     finally:
         await worker.stop()
     code = await compile_module(wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))'))
@@ -88,7 +91,7 @@ def main(restrictions: list[str]) -> None:
         refuse({"landlock_create_ruleset": Refused(errno.ENOSYS)})
     if "no-seccomp" in restrictions:
         refuse({"seccomp": Refused(errno.EINVAL)})
-    print(json.dumps(asyncio.run(examine())))
+    sys.stdout.write(json.dumps(asyncio.run(examine())))
 
 
 if __name__ == "__main__":
