@@ -47,6 +47,7 @@ from data_plane.staging import CodeStore, Staging
 from data_plane.updater import Updater
 from data_plane.worker_pool import PoolSettings, SandboxWorker, WorkerPool
 from sandbox.compile_cache import CompileCache
+from sandbox.compiler import CompilerSettings
 from sandbox.jail_probe import probe
 from sandbox.process import Confinement, ProcessError
 from sandbox.supervisor import IsolationError, Worker, WorkerSettings
@@ -150,8 +151,8 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
 
         # Workers, and the way of an invocation through them
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
-        code = CodeStore(files, cache, telemetry)
         isolation = Isolation(demanded_level(settings))
+        code = CodeStore(files, cache, telemetry, CompilerSettings(jail=isolation.demanded))
         telemetry.measure(ISOLATION_LEVEL, lambda: isolation.rank)
         worker_settings = WorkerSettings(jail=isolation.demanded)
 

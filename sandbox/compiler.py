@@ -10,6 +10,8 @@ import hashlib
 import json
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -22,6 +24,7 @@ CORE_PREAMBLE: Final = b"\x00asm\x01\x00\x00\x00"
 COMPONENT_PREAMBLE: Final = b"\x00asm\x0d\x00\x01\x00"
 ELF_MAGIC: Final = b"\x7fELF"
 HEADER_BYTES_MAX: Final = 16 << 20  # an inspection's names; wasmtime itself caps them far below
+_TOLD: Final = frozenset({"MODULE_INVALID", "COMPILER_LIMIT", "ISOLATION_TOO_WEAK"})
 _PIECE_BYTES: Final = 1 << 20
 
 
@@ -30,8 +33,9 @@ class CompilerError(Exception):
 
     Codes: ``NOT_WASM`` (something else), ``COMPILED_CODE`` (machine code: ``.cwasm`` or ELF), ``MODULE_SIZE`` (over the
     limit), ``MODULE_INVALID`` (the engine refuses it), ``NO_ENTRY`` (it exports nothing that a node could call),
-    ``COMPILER_LIMIT`` (time, memory or output ran out), ``COMPILER_CRASH`` (the child died). Only the last may be worth
-    a retry with the same bytes.
+    ``COMPILER_LIMIT`` (time, memory or output ran out), ``COMPILER_CRASH`` (the child died, or its answer makes no
+    sense), ``ISOLATION_TOO_WEAK`` (this host does not lock it away as demanded). Only the last two may be worth a retry
+    with the same bytes.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -42,13 +46,17 @@ class CompilerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompilerSettings:
-    """What one job may use. ``memory_bytes_max`` bounds private writable memory (RLIMIT_DATA)."""
+    """What one job may use. ``memory_bytes_max`` bounds private writable memory (RLIMIT_DATA).
+
+    A child that reaches less than the level ``jail`` reads nothing of the module.
+    """
 
     module_bytes_max: int = 64 << 20
     code_bytes_max: int = 512 << 20
     memory_bytes_max: int = 4 << 30
     cpu_s_max: int = 180
     wall_s_max: float = 240.0
+    jail: process.Level = "rlimits-only"
 
 
 def refuse_what_is_not_wasm(data: bytes, *, bytes_max: int) -> None:
@@ -92,12 +100,27 @@ async def compile_module(wasm: bytes, *, settings: CompilerSettings | None = Non
         CompilerError: see its codes.
     """
     header, code = await run_job("compile", wasm, settings or CompilerSettings())
-    return CompiledCode(
-        code=code,
-        abi=abi_of(str(header["kind"]), frozenset(header["exports"])),
-        module_sha256=hashlib.sha256(wasm).hexdigest(),
-        engine_fingerprint=str(header["engine_fingerprint"]),
-    )
+    with sensible():
+        return CompiledCode(
+            code=code,
+            abi=abi_of(str(header["kind"]), frozenset(header["exports"])),
+            module_sha256=hashlib.sha256(wasm).hexdigest(),
+            engine_fingerprint=str(header["engine_fingerprint"]),
+        )
+
+
+@contextmanager
+def sensible() -> Iterator[None]:
+    """Turn what an answer provokes that the job does not give into an error of the compiler: a module may own it.
+
+    Raises:
+        CompilerError: ``COMPILER_CRASH``.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        text = f"expected the answer of a compiler, got one that lacks sense ({type(error).__name__})"
+        raise CompilerError("COMPILER_CRASH", text) from error
 
 
 async def run_job(job: Job, wasm: bytes, settings: CompilerSettings) -> tuple[dict[str, Any], bytes]:
@@ -110,7 +133,13 @@ async def run_job(job: Job, wasm: bytes, settings: CompilerSettings) -> tuple[di
         CompilerError: see its codes.
     """
     refuse_what_is_not_wasm(wasm, bytes_max=settings.module_bytes_max)
-    limits = json.dumps({"memory_bytes_max": settings.memory_bytes_max, "cpu_s_max": settings.cpu_s_max})
+    limits = json.dumps(
+        {
+            "memory_bytes_max": settings.memory_bytes_max,
+            "cpu_s_max": settings.cpu_s_max,
+            "jail": settings.jail,
+        }
+    )
     child: process.Child | None = None
     ours, theirs = socket.socketpair()
     with ours:
@@ -168,10 +197,12 @@ def _read_answer(answer: bytes, status: int) -> tuple[dict[str, Any], bytes]:
     length = int.from_bytes(answer[:8], "big")
     if status != 0 or len(answer) < 8 + length or not length:
         raise _death(status)
-    header = json.loads(answer[8 : 8 + length])
-    if "error" in header:
-        raise CompilerError(header["error"]["code"], header["error"]["message"])
-    return header, answer[8 + length :]
+    with sensible():
+        header = json.loads(answer[8 : 8 + length])
+        if "error" in header:
+            code = str(header["error"]["code"])
+            raise CompilerError(code if code in _TOLD else "COMPILER_CRASH", str(header["error"]["message"])[:2_000])
+        return {**header}, answer[8 + length :]
 
 
 def _death(status: int) -> CompilerError:

@@ -48,13 +48,25 @@ def answer(sock: socket.socket, header: dict[str, object], body: bytes = b"") ->
     sock.sendall(body)
 
 
+def refuse(sock: socket.socket, demanded: process.Level, reached: process.Confinement) -> None:
+    """Say that this host isolates too little, and end without having read a byte of the module."""
+    lacks = f" ({'; '.join(reached.missing)})" if reached.missing else ""
+    text = f"expected a compiler at isolation level {demanded}, got {reached.level}{lacks}"
+    answer(sock, {"error": {"code": "ISOLATION_TOO_WEAK", "message": text}})
+    os._exit(0)
+
+
 def main(descriptor: int, arguments: Sequence[str]) -> None:
     """``arguments``: the launcher's, the job, the limits as JSON."""
     launched, job, limits = arguments
     with socket.socket(fileno=descriptor) as sock:
         sock.setblocking(True)
-        confinement = confine(launched, **json.loads(limits))
+        settings = json.loads(limits)
+        demanded = settings.pop("jail")
+        reached = confine(launched, **settings)
         try:
+            if not process.reaches(reached.level, demanded):
+                refuse(sock, demanded, reached)
             header, body = compiler_job.JOBS[job](read_all(sock))
         except compiler_job.RefusedModuleError as refusal:
             answer(sock, {"error": {"code": "MODULE_INVALID", "message": str(refusal)}})
@@ -62,5 +74,5 @@ def main(descriptor: int, arguments: Sequence[str]) -> None:
             text = "expected to compile within the memory limit, got no more"
             answer(sock, {"error": {"code": "COMPILER_LIMIT", "message": text}})
         else:
-            answer(sock, {**header, "isolation": confinement.level}, body)
+            answer(sock, header, body)
         os._exit(0)  # wasmtime's threads need no farewell, and an ordinary end looks for files

@@ -4,7 +4,7 @@ Each side reads the other's frames as hostile: a length over its cap, an unknown
 parse raises ``FrameError``, after which nothing else from that peer is read. Integers are little-endian.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -53,7 +53,7 @@ TO_WORKER: Final[dict[int, int]] = {
 }
 """Operations a worker reads, and the largest payload of each."""
 TO_SUPERVISOR: Final[dict[int, int]] = {
-    Op.READY: _SMALL,
+    Op.READY: MESSAGE_BYTES_MAX,
     Op.LOADED: 0,
     Op.REFUSED: MESSAGE_BYTES_MAX,
     Op.FAILED: MESSAGE_BYTES_MAX,
@@ -77,12 +77,21 @@ def frame(op: Op, number: int, payload: bytes = b"") -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames ``(op, number, payload)``."""
+    """Cuts a byte stream into frames ``(op, number, payload)``.
 
-    def __init__(self, allowed: dict[int, int]) -> None:
-        self._allowed = allowed
+    ``admit(op, number, length)`` sees the header of every frame over 64 KiB before its payload is kept, and may raise
+    `FrameError`.
+    """
+
+    def __init__(self, allowed: dict[int, int], admit: Callable[[int, int, int], None] | None = None) -> None:
+        self._allowed, self._admit = allowed, admit
         self._rest = bytearray()
         self._wanted = HEADER_BYTES
+
+    @property
+    def is_within(self) -> bool:
+        """A frame has begun and is not complete."""
+        return bool(self._rest)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Yield the frames that ``data`` completes.
@@ -103,6 +112,8 @@ class FrameReader:
                 raise FrameError(
                     f"expected a known operation and at most its length, got operation {op}, {length} bytes"
                 )
+            if length > _SMALL and self._admit is not None:
+                self._admit(op, number, length)
             end = position + HEADER_BYTES + length
             if end > size:
                 self._wanted = HEADER_BYTES + length
@@ -414,11 +425,13 @@ def read_log(payload: bytes) -> LogLine:
 
 LINE_COST: Final = 16
 """Bytes of the log limit that a line costs besides its text, so that empty lines are not free."""
-_ESCAPE_GROWTH: Final = 6  # one byte of a guest becomes at most six when it is escaped
+DONE_FIXED_BYTES: Final = _DONE.size
+LINE_BYTES: Final = _LINE.size
+ESCAPE_GROWTH: Final = 6  # one byte of a guest becomes at most six when it is escaped
 
 
 def _read_logs(payload: bytes, position: int, lines: int, limits: SandboxLimits) -> tuple[LogLine, ...]:
-    if lines * LINE_COST > limits.log_bytes or len(payload) - position > _ESCAPE_GROWTH * limits.log_bytes + _SMALL:
+    if lines * LINE_COST > limits.log_bytes or len(payload) - position > ESCAPE_GROWTH * limits.log_bytes + _SMALL:
         raise FrameError(f"expected log lines within {limits.log_bytes} bytes, got {lines} lines")
     logs = []
     for _ in range(lines):

@@ -142,23 +142,23 @@ def compiler_rules() -> dict[str, Rule]:
     }
 
 
-def assemble(rules: Mapping[str, Rule], *, otherwise: int = _KILL) -> list[Instruction]:
+def assemble(rules: Mapping[str, Rule], *, otherwise: int = _KILL, machine: str = MACHINE) -> list[Instruction]:
     """Return the filter program: instructions as (code, jump if true, jump if false, constant).
 
     Raises:
         OSError: this architecture's numbers are not known.
     """
-    number_of("read")  # refuses an unknown architecture before its audit number is looked up
+    number_of("read", machine)  # refuses an unknown architecture before its audit number is looked up
     program: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
-        (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[MACHINE]),
+        (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_AT),
         (_JUMP_AT_LEAST, 0, 1, _X32_BIT),
         (_RETURN, 0, 0, _KILL),
     ]
     for name, rule in rules.items():
-        number = number_of(name)
+        number = number_of(name, machine)
         if number >= 0:
             body = _body(rule)
             program += [(_JUMP_EQUAL, 0, len(body), number), *body]

@@ -81,15 +81,15 @@ _syscall = libc.syscall
 _syscall.restype = ctypes.c_long
 
 
-def number_of(name: str) -> int:
-    """Return the number of a system call on this machine, -1 where it has none.
+def number_of(name: str, machine: str = MACHINE) -> int:
+    """Return the number of a system call on this kind of machine, -1 where it has none.
 
     Raises:
         OSError: ENOSYS, on an architecture whose numbers are not known here.
     """
-    column = _COLUMNS.get(MACHINE)
+    column = _COLUMNS.get(machine)
     if column is None:
-        raise OSError(errno.ENOSYS, f"expected x86_64 or aarch64, got {MACHINE}")
+        raise OSError(errno.ENOSYS, f"expected x86_64 or aarch64, got {machine}")
     return _NUMBERS[name][column]
 
 

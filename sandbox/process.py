@@ -294,6 +294,16 @@ def thread_count() -> int:
     return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names only, before the process serves
 
 
+def ending(code: int) -> str:
+    """Say in words how a sandbox process ended, from its exit status as `Child.poll` returns it."""
+    if code == -signal.SIGSYS:
+        return "it was ended by SIGSYS: a system call that its jail does not allow"
+    if code < 0:
+        with suppress(ValueError):
+            return f"it was ended by {signal.Signals(-code).name}"
+    return f"it exited with code {code}"
+
+
 def reaches(level: Level, demanded: Level) -> bool:
     """Say whether a level is at least the demanded one."""
     return LEVELS.index(level) >= LEVELS.index(demanded)

@@ -9,7 +9,6 @@ States of a worker: starting → serving → gone. There is no way back; whateve
 """
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import signal
@@ -18,12 +17,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from sandbox import process
-from sandbox.claims import believed, believed_line
+from sandbox.claims import Claimed, believed, believed_line, line_cost, require_room
 from sandbox.frames import (
-    LINE_COST,
     FrameError,
     Op,
     Ready,
@@ -38,8 +36,9 @@ from sandbox.frames import (
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import Level
-from sandbox.request import CompiledCode, InvocationRequest
-from sandbox.supervisor_channel import CLOSED, Channel
+from sandbox.request import CompiledCode, HostCalls, InvocationRequest
+from sandbox.supervisor_channel import CLOSED, STALL_S, Channel
+from sandbox.worker_errors import IsolationError, WorkerError
 
 __all__ = [
     "CompiledCode",
@@ -54,6 +53,8 @@ __all__ = [
 
 _SOURCES_MAX: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_CANCEL_NS_MAX: Final = 5_000_000_000
+"""How long a worker may take to let go of an invocation that was cancelled, before the grace begins."""
 _ENDS: Final = {FailureKind.CRASH: "the worker process ended", FailureKind.CANCELLED: "the worker was stopped"}
 _ANSWER_TOO_LONG: Final = b'{"error":{"kind":"failed","message":"the answer is too long to be carried"}}'
 
@@ -65,7 +66,8 @@ class WorkerSettings:
     ``slots`` invocations are in flight at once, further ones wait in the worker; ``jail`` is the lowest level of
     isolation that is acceptable: a worker that reaches less is refused. ``grace_ms`` is what a worker gets beyond an
     invocation's deadline before it is killed. ``memory_slot_bytes`` is the most memory that any invocation in this
-    worker can have, whatever its limits say; it is address space, not memory.
+    worker can have, whatever its limits say; it is address space, not memory. ``stall_s`` is how long a worker may
+    leave a frame unfinished, or not read what was sent to it.
     """
 
     slots: int = 1_000
@@ -74,31 +76,7 @@ class WorkerSettings:
     start_timeout_s: float = 20.0
     load_timeout_s: float = 60.0
     memory_slot_bytes: int = 256 * MIB
-
-
-class WorkerError(Exception):
-    """The worker could not do what was asked: it did not start, refused code, or is gone."""
-
-
-class IsolationError(WorkerError):
-    """This host does not let a worker reach the level of isolation that is demanded."""
-
-    def __init__(self, demanded: Level, reached: Level, missing: tuple[str, ...]) -> None:
-        lacks = f" ({'; '.join(missing)})" if missing else ""
-        super().__init__(f"expected a worker at isolation level {demanded}, got {reached}{lacks}")
-        self.demanded, self.reached, self.missing = demanded, reached, missing
-
-
-class HostCalls(Protocol):
-    """Carries out the host calls of one invocation."""
-
-    async def call(self, interface: str, function: str, argument: bytes) -> bytes:
-        """Return the JSON answer to one host call, ``{"ok": …}`` or ``{"error": {"kind", "message"}}``.
-
-        It is cancelled when the invocation ends first (deadline, cancellation, death of the worker). What it raises
-        stops the guest and leaves ``Worker.invoke``.
-        """
-        ...
+    stall_s: float = STALL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +91,7 @@ class _Flight:
 
     __slots__ = (
         "_waiter",
+        "answered_at",
         "call_scope",
         "deadline_ns",
         "host_calls_left",
@@ -128,9 +107,17 @@ class _Flight:
         self.host_calls_left, self.log_left = limits.host_calls, limits.log_bytes
         self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
+        self.answered_at = 0  # where in the stream to the worker its latest answer ends
         self.message: _Call | Outcome | None = None
         self.call_scope: asyncio.Timeout | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    def claimed(self, now_ns: int) -> Claimed:
+        """What the supervisor itself knows, against which an outcome is read."""
+        started_ns = self.deadline_ns - self.limits.wall_ms * 1_000_000
+        return Claimed(
+            host_calls=self.limits.host_calls - self.host_calls_left, elapsed_us=(now_ns - started_ns) // 1_000
+        )
 
     @property
     def is_calling(self) -> bool:
@@ -162,7 +149,9 @@ class Worker:
         self.exited = asyncio.Event()
         self._settings, self._child = settings, child
         self._loop = asyncio.get_running_loop()
-        self._channel = Channel(sock, on_frame=self._apply, on_end=self._kill)
+        self._channel = Channel(
+            sock, on_frame=self._apply, on_end=self._kill, admit=self._admit, stall_s=settings.stall_s
+        )
         self._gone: str | None = None
         self._fingerprint = ""
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
@@ -325,10 +314,13 @@ class Worker:
             flight.call_scope = None
         if flight.message is None and self._gone is None:
             self._send(frame(Op.ANSWER, number, answer if len(answer) <= HOST_ANSWER_BYTES_MAX else _ANSWER_TOO_LONG))
+            flight.answered_at = self._channel.queued
 
     def _abandon(self, number: int, flight: _Flight) -> None:
         """Nobody awaits it any more: stop the guest. It stays known until the worker has let go of it."""
         flight.is_abandoned = True
+        flight.host_calls_left = min(flight.host_calls_left, 1)  # one may be on its way already
+        flight.deadline_ns = min(flight.deadline_ns, time.monotonic_ns() + _CANCEL_NS_MAX)
         if number in self._flights and self._gone is None:
             self._send(frame(Op.CANCEL, number))
 
@@ -359,12 +351,20 @@ class Worker:
 
     # --- what the worker says
 
+    def _admit(self, op: int, number: int, length: int) -> None:
+        """Refuse a long frame by its header, before it is buffered, if nothing can justify it."""
+        flight = self._flights.get(number)
+        if flight is None or (op == Op.CALL and flight.is_calling) or (op == Op.LOG and flight.on_log is None):
+            raise FrameError(f"expected nothing, got operation {op} about {number} with {length} bytes")
+        require_room(op, length, flight.limits)
+
     def _apply(self, op: int, number: int, payload: bytes) -> None:
         if op == Op.DONE:
             flight = self._flights.get(number)
             if flight is None:
                 raise FrameError(f"expected the end of an invocation in flight, got number {number}")
-            outcome = believed(read_done(payload, flight.limits), flight.limits)
+            outcome = read_done(payload, flight.limits)
+            outcome = believed(outcome, flight.limits, flight.claimed(time.monotonic_ns()))
             del self._flights[number]
             flight.deliver(outcome)
         elif op == Op.CALL:
@@ -392,8 +392,8 @@ class Worker:
             raise FrameError(f"expected a call of an invocation in flight, got number {number}")
         call = _Call(*read_call(payload))
         flight.host_calls_left -= 1
-        if flight.host_calls_left < 0 or flight.is_calling:
-            raise FrameError("expected one host call at a time and no more than the limit")
+        if flight.host_calls_left < 0 or flight.is_calling or flight.answered_at > self._channel.sent:
+            raise FrameError("expected one host call at a time, after the answer to the last, within the limit")
         if not flight.is_abandoned:
             flight.deliver(call)
 
@@ -401,11 +401,11 @@ class Worker:
         flight = self._flights.get(number)
         if flight is None or flight.on_log is None:
             raise FrameError(f"expected log lines of an invocation that streams them, got number {number}")
-        flight.log_left -= LINE_COST
+        flight.log_left -= line_cost(len(payload))
         if flight.log_left < 0:
             raise FrameError("expected log lines within the limit, got more")
         if not flight.is_abandoned:
-            flight.on_log(believed_line(read_log(payload), flight.limits))
+            flight.on_log(believed_line(read_log(payload), flight.claimed(time.monotonic_ns())))
 
     # --- the end
 
@@ -431,8 +431,8 @@ class Worker:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         if self._gone is None:
-            self._channel.read()  # what it said last: an outcome that was sent counts
-        reason = _reason_of(code)
+            self._channel.read_last()  # what it said last: an outcome that was sent counts
+        reason = process.ending(code)
         self._fail_all(reason)
         if self._gone == CLOSED:
             self._gone = reason
@@ -477,13 +477,6 @@ def _fail(waiter: asyncio.Future[Any], error: WorkerError) -> None:
     if not waiter.done():
         waiter.set_exception(error)
         waiter.exception()  # whoever waits sees it; without a waiter it is not worth a warning
-
-
-def _reason_of(code: int) -> str:
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"it was ended by {signal.Signals(-code).name}"
-    return f"it exited with code {code}"
 
 
 def _seal(code: bytes) -> int:

@@ -104,3 +104,19 @@ def test_what_is_missing_is_named_once() -> None:
     assert str(error) == "expected a worker at isolation level full, got rlimits-only (Landlock: no; seccomp: no)"
     assert remedy(("Landlock: no", "Landlock: again")).count("lsm=") == 1
     assert remedy(()) == ""
+
+
+async def test_a_compiler_below_the_demanded_level_reads_nothing() -> None:
+    code = (
+        "import asyncio\n"
+        "from tests.isolation.restricted_host import as_a_container\n"
+        "from sandbox.compiler import CompilerError, CompilerSettings, compile_module\n"
+        "as_a_container()\n"
+        "try:\n"
+        "    asyncio.run(compile_module(b'\\0asm\\1\\0\\0\\0', settings=CompilerSettings(jail='full')))\n"
+        "except CompilerError as error:\n"
+        "    print(error.code, error.message)\n"
+    )
+    playing = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    answer, _ = await playing.communicate()
+    assert b"ISOLATION_TOO_WEAK expected a compiler at isolation level full, got landlock+seccomp (" in answer
