@@ -4,7 +4,7 @@ Each side reads the other's frames as hostile: a length over its cap, an unknown
 parse raises ``FrameError``, after which nothing else from that peer is read. Integers are little-endian.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -84,12 +84,19 @@ class FrameReader:
         self._rest = bytearray()
         self._wanted = HEADER_BYTES
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the frames that ``data`` completes.
+    def feed(self, data: bytes) -> Iterable[tuple[int, int, bytes]]:
+        """Return the frames that ``data`` completes, to be gone through once, before the next data.
 
         Raises:
-            FrameError: an unknown operation or a payload over its cap.
+            FrameError: an unknown operation or a payload over its cap; after the frames that came before it.
         """
+        if not self._rest and len(data) >= HEADER_BYTES:
+            length, op, number = _HEADER.unpack_from(data)
+            if len(data) == HEADER_BYTES + length and length <= self._allowed.get(op, -1):
+                return ((op, number, data[HEADER_BYTES:]),)  # the usual case: one whole frame
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         if self._rest:
             self._rest += data
             if len(self._rest) < self._wanted:
@@ -172,7 +179,7 @@ _START = Struct(
 _NO_SOURCE: Final = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed; not frozen because that triples what making one costs
 class Start:
     """An invocation as the worker reads it. ``source`` is the number of a source sent before, 0 for none."""
 
@@ -189,9 +196,16 @@ class Start:
     stream_logs: bool
 
 
-@lru_cache(maxsize=256)
+_PACKED_MAX: Final = 256
+_packed: dict[int, tuple[SandboxLimits, bytes]] = {}
+
+
 def _pack_limits(limits: SandboxLimits) -> bytes:
-    return _LIMITS.pack(
+    """Pack limits, remembered by the object: a template's are the same one every time, and hashing them costs more."""
+    known = _packed.get(id(limits))
+    if known is not None and known[0] is limits:
+        return known[1]
+    raw = _LIMITS.pack(
         limits.fuel,
         limits.wall_ms,
         limits.memory_bytes,
@@ -205,6 +219,10 @@ def _pack_limits(limits: SandboxLimits) -> bytes:
         limits.table_elements,
         limits.instances,
     )
+    if len(_packed) >= _PACKED_MAX:
+        _packed.clear()
+    _packed[id(limits)] = limits, raw  # holds the object, so that its id stays its own
+    return raw
 
 
 @lru_cache(maxsize=256)
@@ -242,23 +260,14 @@ def pack_start(number: int, code: int, source: int, deadline_ns: int, request: I
     Raises:
         ValueError: a field of the request is longer than the frame can say.
     """
-    granted = _pack_granted(request.granted)
+    granted, data, config = _pack_granted(request.granted), request.input, request.config
     identity, trace = request.invocation_id.encode(), request.trace_context.encode()
-    lengths = (len(request.input), len(request.config), len(granted), len(identity), len(trace))
-    if max(lengths[2:]) >= _SMALL or max(lengths[:2]) > TRANSFER_BYTES_CEILING:
+    lengths = len(data), len(config), len(granted), len(identity), len(trace)
+    if lengths[0] > TRANSFER_BYTES_CEILING or lengths[1] > TRANSFER_BYTES_CEILING or max(lengths[2:]) >= _SMALL:
         raise ValueError(f"expected a request that fits a frame, got lengths {lengths}")
-    payload = b"".join(
-        (
-            _START.pack(code, source, deadline_ns, request.process, request.stream_logs, *lengths),
-            _pack_limits(request.limits),
-            request.input,
-            request.config,
-            granted,
-            identity,
-            trace,
-        )
-    )
-    return _HEADER.pack(len(payload), Op.START, number) + payload
+    fixed = _START.pack(code, source, deadline_ns, request.process, request.stream_logs, *lengths)
+    header = _HEADER.pack(len(fixed) + _LIMITS.size + sum(lengths), Op.START, number)
+    return b"".join((header, fixed, _pack_limits(request.limits), data, config, granted, identity, trace))
 
 
 def read_start(payload: bytes) -> Start:
@@ -268,19 +277,29 @@ def read_start(payload: bytes) -> Start:
         FrameError: it does not parse.
     """
     try:
-        code, source, deadline, process, stream_logs, *lengths = _START.unpack_from(payload)
-        position = _START.size + _LIMITS.size
-        limits = _unpack_limits(payload[_START.size : position])
-        pieces = []
-        for length in lengths:
-            pieces.append(payload[position : position + length])
-            position += length
-        if position != len(payload):
-            raise FrameError(f"expected {position} bytes of START, got {len(payload)}")
-        granted, identity, trace = _unpack_granted(pieces[2]), pieces[3].decode(), pieces[4].decode()
+        code, source, deadline, process, stream_logs, first, second, third, fourth, fifth = _START.unpack_from(payload)
+        input_at = _START.size + _LIMITS.size
+        config_at = input_at + first
+        granted_at = config_at + second
+        identity_at = granted_at + third
+        trace_at = identity_at + fourth
+        if trace_at + fifth != len(payload):
+            raise FrameError(f"expected {trace_at + fifth} bytes of START, got {len(payload)}")
+        return Start(
+            code,
+            source,
+            deadline,
+            process,
+            _unpack_limits(payload[_START.size : input_at]),
+            payload[input_at:config_at],
+            payload[config_at:granted_at],
+            _unpack_granted(payload[granted_at:identity_at]),
+            payload[identity_at:trace_at].decode(),
+            payload[trace_at:].decode(),
+            stream_logs,
+        )
     except (StructError, ValueError) as error:
         raise FrameError(f"expected a START, got {error}") from error
-    return Start(code, source, deadline, process, limits, pieces[0], pieces[1], granted, identity, trace, stream_logs)
 
 
 # --- CALL

@@ -22,7 +22,7 @@ class CompiledCode:
     engine_fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # never changed; not frozen because that triples what making one costs
 class InvocationRequest:
     """One call of loaded code.
 

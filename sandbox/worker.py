@@ -90,6 +90,7 @@ class Server:
         if out:
             self._socket.sendall(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
+        self._scheduler.discard_ended()
         return True
 
     # --- reading
