@@ -387,6 +387,7 @@ class Invoker:
                 invocation_id=running.invocation_id,
                 trace_context=current_trace_context(),
                 stream_logs=call.on_log is not None,
+                meter=running.budget.meter,
             )
             host = self._host_calls(running, scope)
             outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)

@@ -46,7 +46,7 @@ TO_WORKER: Final[dict[int, int]] = {
     Op.LOAD: _SMALL,
     Op.DROP: 0,
     Op.START: 3 * TRANSFER_BYTES_CEILING,
-    Op.ANSWER: HOST_ANSWER_BYTES_MAX,
+    Op.ANSWER: HOST_ANSWER_BYTES_MAX + 8,
     Op.CANCEL: 0,
     Op.SOURCE: TRANSFER_BYTES_CEILING,
     Op.FORGET_SOURCE: 0,
@@ -302,27 +302,28 @@ def read_start(payload: bytes) -> Start:
         raise FrameError(f"expected a START, got {error}") from error
 
 
-# --- CALL
+# --- CALL and ANSWER
 
-_CALL = Struct("<BB")
+_CALL = Struct("<QBB")  # fuel used so far; lengths of the names
+_CHARGE = Struct("<Q")
 _NAME_BYTES_MAX: Final = 64
 
 
-def pack_call(number: int, interface: str, function: str, argument: bytes) -> bytes:
+def pack_call(number: int, interface: str, function: str, argument: bytes, *, fuel_used: int) -> bytes:
     """Return the frame that carries a host call out. Names are ASCII and at most 64 bytes."""
     names = interface.encode("ascii"), function.encode("ascii")
-    payload = b"".join((_CALL.pack(len(names[0]), len(names[1])), *names, argument))
+    payload = b"".join((_CALL.pack(fuel_used, len(names[0]), len(names[1])), *names, argument))
     return _HEADER.pack(len(payload), Op.CALL, number) + payload
 
 
-def read_call(payload: bytes) -> tuple[str, str, bytes]:
-    """Read the payload of CALL: interface, function, argument.
+def read_call(payload: bytes) -> tuple[int, str, str, bytes]:
+    """Read the payload of CALL: fuel used so far, interface, function, argument.
 
     Raises:
         FrameError: it does not parse.
     """
     try:
-        first, second = _CALL.unpack_from(payload)
+        fuel_used, first, second = _CALL.unpack_from(payload)
         middle = _CALL.size + first
         end = middle + second
         if not 0 < first <= _NAME_BYTES_MAX or not 0 < second <= _NAME_BYTES_MAX or end > len(payload):
@@ -332,7 +333,24 @@ def read_call(payload: bytes) -> tuple[str, str, bytes]:
         raise FrameError(f"expected a CALL, got {error}") from error
     if len(payload) - end > HOST_CALL_BYTES_MAX:
         raise FrameError(f"expected an argument of at most {HOST_CALL_BYTES_MAX} bytes, got {len(payload) - end}")
-    return interface, function, payload[end:]
+    return fuel_used, interface, function, payload[end:]
+
+
+def pack_answer(number: int, answer: bytes, *, fuel: int) -> bytes:
+    """Return the frame that answers a host call; the guest loses ``fuel``, which others burned for it."""
+    return _HEADER.pack(_CHARGE.size + len(answer), Op.ANSWER, number) + _CHARGE.pack(fuel) + answer
+
+
+def read_answer(payload: bytes) -> tuple[bytes, int]:
+    """Read the payload of ANSWER: the answer, and the fuel to be taken.
+
+    Raises:
+        FrameError: it does not parse.
+    """
+    if len(payload) < _CHARGE.size:
+        raise FrameError(f"expected at least {_CHARGE.size} bytes of ANSWER, got {len(payload)}")
+    (fuel,) = _CHARGE.unpack_from(payload)
+    return payload[_CHARGE.size :], fuel
 
 
 # --- DONE

@@ -84,11 +84,16 @@ class Scheduler:
             self._backlog.append((invocation, program))
             self._set_timer(invocation.deadline_ns, invocation.number, None)
 
-    def answer(self, number: int, value: bytes) -> None:
-        """Give the answer to the host call of an invocation; ignored when it no longer waits for one."""
+    def answer(self, number: int, value: bytes, *, fuel: int = 0) -> None:
+        """Give the answer to the host call of an invocation; ignored when it no longer waits for one.
+
+        ``fuel`` is what others burned for it: the guest has so much less from now on.
+        """
         invocation = self._invocations.get(number)
         if invocation is None or invocation.waiting is None or not invocation.waiting.is_host_call:
             return
+        if fuel and not invocation.waiting.ready:
+            invocation.store.charge(fuel)
         self._give(invocation, invocation.waiting, value)
 
     def cancel(self, number: int) -> None:
