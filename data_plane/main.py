@@ -50,7 +50,8 @@ from sandbox.compile_cache import CompileCache
 from sandbox.compiler import CompilerSettings
 from sandbox.jail_probe import probe
 from sandbox.process import Confinement, ProcessError
-from sandbox.supervisor import IsolationError, Worker, WorkerSettings
+from sandbox.supervisor import Worker, WorkerSettings
+from sandbox.worker_errors import IsolationError
 from service.identity import IdentityKind, InvalidIdentityError, identity_of_certificate
 from service.interceptors import ServerGuard
 from service.logs import configure_logs, get_logger

@@ -20,7 +20,8 @@ from typing import Final, Protocol
 from data_plane.agents.refusals import IsolationTooWeakError, WorkerUnavailableError
 from sandbox.outcome import LogLine, Outcome
 from sandbox.request import CompiledCode, InvocationRequest
-from sandbox.supervisor import HostCalls, IsolationError, WorkerError
+from sandbox.supervisor import HostCalls, WorkerError
+from sandbox.worker_errors import IsolationError
 from service.logs import get_logger
 from service.tasks import TaskSupervisor
 from service.telemetry import WORKER_EXITS, WORKERS, Field, Telemetry

@@ -26,6 +26,7 @@ from sandbox.frames import (
     Op,
     Ready,
     frame,
+    pack_answer,
     pack_load,
     pack_start,
     read_call,
@@ -36,20 +37,11 @@ from sandbox.frames import (
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import Level
-from sandbox.request import CompiledCode, HostCalls, InvocationRequest
+from sandbox.request import CompiledCode, FuelMeter, HostCalls, InvocationRequest
 from sandbox.supervisor_channel import CLOSED, STALL_S, Channel
 from sandbox.worker_errors import IsolationError, WorkerError
 
-__all__ = [
-    "CompiledCode",
-    "HostCalls",
-    "InvocationRequest",
-    "IsolationError",
-    "Level",
-    "Worker",
-    "WorkerError",
-    "WorkerSettings",
-]
+__all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "Level", "Worker", "WorkerError", "WorkerSettings"]
 
 _SOURCES_MAX: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -94,17 +86,19 @@ class _Flight:
         "answered_at",
         "call_scope",
         "deadline_ns",
-        "host_calls_left",
+        "host_calls",
+        "host_calls_max",
         "is_abandoned",
         "limits",
         "log_left",
         "message",
+        "meter",
         "on_log",
     )
 
-    def __init__(self, limits: SandboxLimits, deadline_ns: int) -> None:
-        self.limits, self.deadline_ns = limits, deadline_ns
-        self.host_calls_left, self.log_left = limits.host_calls, limits.log_bytes
+    def __init__(self, limits: SandboxLimits, deadline_ns: int, meter: FuelMeter) -> None:
+        self.limits, self.deadline_ns, self.meter = limits, deadline_ns, meter
+        self.host_calls, self.host_calls_max, self.log_left = 0, limits.host_calls, limits.log_bytes
         self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
         self.answered_at = 0  # where in the stream to the worker its latest answer ends
@@ -115,9 +109,7 @@ class _Flight:
     def claimed(self, now_ns: int) -> Claimed:
         """What the supervisor itself knows, against which an outcome is read."""
         started_ns = self.deadline_ns - self.limits.wall_ms * 1_000_000
-        return Claimed(
-            host_calls=self.limits.host_calls - self.host_calls_left, elapsed_us=(now_ns - started_ns) // 1_000
-        )
+        return Claimed(host_calls=self.host_calls, elapsed_us=(now_ns - started_ns) // 1_000)
 
     @property
     def is_calling(self) -> bool:
@@ -284,7 +276,7 @@ class Worker:
         source = 0 if request.source is None else self._source_number(request.source)
         number = self._next_number()
         deadline_ns = time.monotonic_ns() + limits.wall_ms * 1_000_000
-        flight = self._flights[number] = _Flight(limits, deadline_ns)
+        flight = self._flights[number] = _Flight(limits, deadline_ns, request.meter)
         flight.on_log = on_log if request.stream_logs else None
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._sweep_s, self._sweep_overdue)
@@ -303,6 +295,7 @@ class Worker:
         """Carry out one host call in the task of the invocation's caller, and no longer than the invocation lives."""
         until = self._loop.time() + (flight.deadline_ns - time.monotonic_ns()) / 1e9
         scope = flight.call_scope = asyncio.timeout_at(until)
+        charged_before = flight.meter.charged
         try:
             async with scope:
                 answer = await host.call(call.interface, call.function, call.argument)
@@ -313,13 +306,14 @@ class Worker:
         finally:
             flight.call_scope = None
         if flight.message is None and self._gone is None:
-            self._send(frame(Op.ANSWER, number, answer if len(answer) <= HOST_ANSWER_BYTES_MAX else _ANSWER_TOO_LONG))
+            carried = answer if len(answer) <= HOST_ANSWER_BYTES_MAX else _ANSWER_TOO_LONG
+            self._send(pack_answer(number, carried, fuel=flight.meter.charged - charged_before))
             flight.answered_at = self._channel.queued
 
     def _abandon(self, number: int, flight: _Flight) -> None:
         """Nobody awaits it any more: stop the guest. It stays known until the worker has let go of it."""
         flight.is_abandoned = True
-        flight.host_calls_left = min(flight.host_calls_left, 1)  # one may be on its way already
+        flight.host_calls_max = flight.host_calls + 1  # one may be on its way already
         flight.deadline_ns = min(flight.deadline_ns, time.monotonic_ns() + _CANCEL_NS_MAX)
         if number in self._flights and self._gone is None:
             self._send(frame(Op.CANCEL, number))
@@ -390,10 +384,14 @@ class Worker:
         flight = self._flights.get(number)
         if flight is None:
             raise FrameError(f"expected a call of an invocation in flight, got number {number}")
-        call = _Call(*read_call(payload))
-        flight.host_calls_left -= 1
-        if flight.host_calls_left < 0 or flight.is_calling or flight.answered_at > self._channel.sent:
+        fuel_used, interface, function, argument = read_call(payload)
+        flight.host_calls += 1
+        if flight.host_calls > flight.host_calls_max or flight.is_calling or flight.answered_at > self._channel.sent:
             raise FrameError("expected one host call at a time, after the answer to the last, within the limit")
+        if not flight.meter.used <= fuel_used <= flight.limits.fuel:
+            raise FrameError(f"expected fuel from {flight.meter.used} to {flight.limits.fuel}, got {fuel_used}")
+        flight.meter.used = fuel_used
+        call = _Call(interface, function, argument)
         if not flight.is_abandoned:
             flight.deliver(call)
 

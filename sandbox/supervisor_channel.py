@@ -125,7 +125,7 @@ class Channel:
         if not count:
             self._end(CLOSED)
             return
-        self._unread = self._reader.feed(bytes(self._view[:count]))
+        self._unread = iter(self._reader.feed(bytes(self._view[:count])))
         self._hand_on()
 
     def read_last(self) -> None:

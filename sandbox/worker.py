@@ -33,6 +33,7 @@ from sandbox.frames import (
     pack_done,
     pack_log,
     pack_ready,
+    read_answer,
     read_load,
     read_start,
 )
@@ -92,6 +93,7 @@ class Server:
         if out:
             self._socket.sendall(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
+        self._scheduler.discard_ended()
         return True
 
     # --- reading
@@ -122,7 +124,8 @@ class Server:
         if op == Op.START:
             self._start(number, payload)
         elif op == Op.ANSWER:
-            self._scheduler.answer(number, payload)
+            answer, fuel = read_answer(payload)
+            self._scheduler.answer(number, answer, fuel=fuel)
         elif op == Op.CANCEL:
             self._scheduler.cancel(number)
         elif op == Op.LOAD:
@@ -180,7 +183,8 @@ class Server:
         )
 
     def host_call(self, invocation: Invocation, interface: str, function: str, argument: bytes) -> None:
-        self._out.append(pack_call(invocation.number, interface, function, argument))
+        fuel_used = invocation.store.fuel_used()
+        self._out.append(pack_call(invocation.number, interface, function, argument, fuel_used=fuel_used))
 
 
 def load_program(engine: Engine, descriptor: int, abi: Abi, turn: Turn, *, descriptors: str | None) -> Program:

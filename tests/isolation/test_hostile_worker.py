@@ -108,12 +108,13 @@ LIES: dict[str, Callable[[int], bytes]] = {
     "log lines that lie about their length": lambda n: frame(
         Op.DONE, n, done(n, b"", (LogLine("info", "abc", 0),))[16:-3]
     ),
-    "a call of a stranger": lambda n: pack_call(n + 7, "kv", "get", b""),
-    "a call without names": lambda n: frame(Op.CALL, n, b"\0\0"),
-    "a call with a lying length": lambda n: frame(Op.CALL, n, b"\xff\xff"),
-    "a call with names that are not ASCII": lambda n: frame(Op.CALL, n, b"\x01\x01\xff\xff"),
-    "a call with a huge argument": lambda n: pack_call(n, "kv", "get", b"x" * ((1 << 20) + 1)),
-    "two calls at once": lambda n: pack_call(n, "kv", "get", b"") * 2,
+    "a call of a stranger": lambda n: pack_call(n + 7, "kv", "get", b"", fuel_used=0),
+    "a call without names": lambda n: frame(Op.CALL, n, bytes(10)),
+    "a call with a lying length": lambda n: frame(Op.CALL, n, bytes(8) + b"\xff\xff"),
+    "a call with names that are not ASCII": lambda n: frame(Op.CALL, n, bytes(8) + b"\x01\x01\xff\xff"),
+    "a call with a huge argument": lambda n: pack_call(n, "kv", "get", b"x" * ((1 << 20) + 1), fuel_used=0),
+    "a call with more fuel than the limit": lambda n: pack_call(n, "kv", "get", b"", fuel_used=LIMITS.fuel + 1),
+    "two calls at once": lambda n: pack_call(n, "kv", "get", b"", fuel_used=0) * 2,
     "its own failure": lambda _: frame(Op.FAILED, 0, b"ValueError: \x1b[31m"),
 }
 
@@ -140,13 +141,23 @@ async def test_more_host_calls_than_the_limit_kill_it(hostile: TakenOver) -> Non
     host = Echoing()
     task, number = await start(hostile, host=host)
     for _ in range(LIMITS.host_calls):
-        hostile.say(pack_call(number, "kv", "get", b"1"))
+        hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
         (op, answered, _), *_ = await hostile.frames()
         assert (op, answered) == (Op.ANSWER, number)
-    hostile.say(pack_call(number, "kv", "get", b"1"))
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
     await hostile.worker.exited.wait()
     assert (await task).failure is not None
     assert len(host.calls) == LIMITS.host_calls
+
+
+async def test_fuel_that_comes_back_kills_it(hostile: TakenOver) -> None:
+    task, number = await start(hostile)
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=100))
+    (op, _, _), *_ = await hostile.frames()
+    assert op == Op.ANSWER
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=99))
+    await hostile.worker.exited.wait()
+    assert (await task).failure is not None
 
 
 async def test_bytes_that_come_one_by_one_are_understood(hostile: TakenOver) -> None:
@@ -219,10 +230,10 @@ async def test_a_call_before_the_last_answer_was_read_is_refused(
 
     host = Generous()
     task, number = await start(hostile, host=host)  # type: ignore[arg-type]  # another host
-    hostile.say(pack_call(number, "kv", "get", b"1"))
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
     while hostile.worker._channel.sent == hostile.worker._channel.queued:  # noqa: ASYNC110 - it has no event to offer
         await asyncio.sleep(0.001)
-    hostile.say(pack_call(number, "kv", "get", b"1"))
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
     await until_gone(hostile, child, "after the answer to the last")
     assert host.calls == 1
     await task
@@ -232,7 +243,7 @@ async def test_an_answer_that_was_read_may_be_followed_by_a_call(hostile: TakenO
     host = Echoing()
     task, number = await start(hostile, host=host)
     for _ in range(3):
-        hostile.say(pack_call(number, "kv", "get", b"x" * 100_000))
+        hostile.say(pack_call(number, "kv", "get", b"x" * 100_000, fuel_used=0))
         heard: list[tuple[int, int, bytes]] = []
         while not heard:
             heard = await hostile.frames()
@@ -244,7 +255,7 @@ async def test_fewer_host_calls_than_were_carried_out_is_a_lie(
     hostile: TakenOver, child: "subprocess.Popen[bytes]"
 ) -> None:
     task, number = await start(hostile)
-    hostile.say(pack_call(number, "kv", "get", b"1"))
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
     await hostile.frames()
     hostile.say(done(number))
     await until_gone(hostile, child, "within the limits")
@@ -263,12 +274,41 @@ async def test_calls_after_a_cancellation_are_one_at_most(hostile: TakenOver, ch
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    hostile.say(pack_call(number, "kv", "get", b"1"))  # it was on its way
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))  # it was on its way
     await asyncio.sleep(0.05)
     assert not hostile.worker.exited.is_set()
-    hostile.say(pack_call(number, "kv", "get", b"1"))
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
     await until_gone(hostile, child, "within the limit")
     assert host.calls == []
+
+
+async def test_an_honest_worker_outlives_cancellations() -> None:
+    worker = await Worker.start(WorkerSettings(slots=5))
+    try:
+        text = guests.ask(b"kv.get", b"{}")
+        await worker.load(text, guests.compiled(text))
+        asked = asyncio.Event()
+
+        class Slow:
+            async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+                del interface, function, argument
+                asked.set()
+                await asyncio.Event().wait()
+                return b""
+
+        request = InvocationRequest(code_id=text, abi="command", limits=LIMITS, granted=guests.KV)
+        for _ in range(3):
+            asked.clear()
+            task = asyncio.ensure_future(worker.invoke(request, Slow()))
+            await asked.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert (await guests.run(worker, guests.ECHO, data=b"well")).output == b"well"
+        await guests.until_empty(worker)
+        assert worker.reason is None
+    finally:
+        await worker.stop()
 
 
 async def test_streamed_lines_are_charged_by_their_length(hostile: TakenOver, child: "subprocess.Popen[bytes]") -> None:

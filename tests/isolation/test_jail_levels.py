@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from sandbox.jail_probe import remedy
-from sandbox.supervisor import IsolationError, Worker, WorkerSettings
+from sandbox.supervisor import Worker, WorkerSettings
+from sandbox.worker_errors import IsolationError
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="plays other users")
 
@@ -80,7 +81,8 @@ async def test_a_level_that_is_not_reached_is_refused_and_says_what_is_missing()
     code = (
         "import asyncio\n"
         "from tests.isolation.restricted_host import as_a_container\n"
-        "from sandbox.supervisor import IsolationError, Worker, WorkerSettings\n"
+        "from sandbox.supervisor import Worker, WorkerSettings\n"
+        "from sandbox.worker_errors import IsolationError\n"
         "as_a_container()\n"
         "try:\n"
         "    asyncio.run(Worker.start(WorkerSettings(slots=5, jail='full')))\n"
