@@ -17,7 +17,7 @@ from sandbox.jail_namespaces import CLONE_NEWPID, PID, Namespaces, enter
 from sandbox.jail_syscalls import call
 
 _CLONE_PARENT: Final = 0x00008000
-_RUN: Final = (
+RUN: Final = (
     "import sys\n"
     "sys.path[:0] = sys.argv[1:3]\n"
     "from importlib import import_module\n"
@@ -38,7 +38,7 @@ def main() -> None:
         os.write(report, str(pid).encode())
         if pid != os.getpid():
             os._exit(0)
-    run = (*INTERPRETER, "-c", _RUN, package, site, module, descriptor, namespaces.pack(), *arguments)
+    run = (*INTERPRETER, "-c", RUN, package, site, module, descriptor, namespaces.pack(), *arguments)
     os.execve(sys.executable, run, {})  # noqa: S606 - no shell is the point
 
 

@@ -3,8 +3,9 @@
     python -m tests.isolation.restricted_host RESTRICTION...
 
 It restricts itself, for good, then probes, runs an invocation in a real worker, compiles a module, and prints what came
-of it as JSON. Restrictions: ``ordinary-user`` (no capability, another uid), ``no-user-namespaces``, ``container``
-(a seccomp profile as container engines have: no namespaces, no mounts), ``no-landlock``, ``no-seccomp``.
+of it as JSON. Restrictions: ``ordinary-user`` (no capability, another uid) and with it ``no-user-namespaces`` or
+``read-only-proc``; ``container`` (a seccomp profile as container engines have: no namespaces, no mounts);
+``no-landlock``; ``no-seccomp``.
 """
 
 import asyncio
@@ -25,11 +26,12 @@ from sandbox.supervisor import Worker, WorkerSettings
 from tests.isolation import guests
 
 _ORDINARY = 1_000
+_READ_ONLY, _REMOUNT, _BIND, _REC = 0x1, 0x20, 0x1000, 0x4000
 _NEW_NAMESPACES = 0x7E020000
 _ALLOW = 0x7FFF0000
 
 
-def become_ordinary(*, namespaces_max: int | None) -> None:
+def become_ordinary(*, namespaces_max: int | None, proc_is_read_only: bool) -> None:
     """Be uid 1000 in a user namespace of which root is outside; files of root's stay readable."""
     uid, gid = os.geteuid(), os.getegid()
     checked("unshare", 0x10000000)
@@ -37,6 +39,10 @@ def become_ordinary(*, namespaces_max: int | None) -> None:
         Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
     if namespaces_max is not None:
         Path("/proc/sys/user/max_user_namespaces").write_text(str(namespaces_max), encoding="ascii")
+    if proc_is_read_only:
+        checked("unshare", 0x00020000)
+        checked("mount", b"/proc", b"/proc", None, _BIND | _REC, None)
+        checked("mount", None, b"/proc", None, _BIND | _REMOUNT | _READ_ONLY, None)
     give_up_capabilities()
 
 
@@ -84,7 +90,10 @@ async def examine() -> dict[str, object]:
 
 def main(restrictions: list[str]) -> None:
     if "ordinary-user" in restrictions:
-        become_ordinary(namespaces_max=0 if "no-user-namespaces" in restrictions else None)
+        become_ordinary(
+            namespaces_max=0 if "no-user-namespaces" in restrictions else None,
+            proc_is_read_only="read-only-proc" in restrictions,
+        )
     if "container" in restrictions:
         as_a_container()
     if "no-landlock" in restrictions:

@@ -49,6 +49,14 @@ async def test_without_user_namespaces_an_ordinary_user_keeps_landlock_and_secco
 
 
 @needs_root
+async def test_a_user_namespace_that_cannot_be_mapped_is_none() -> None:
+    """As where AppArmor or a read-only /proc keeps the map from being written, after the namespace was entered."""
+    told = await on_a_host(["ordinary-user", "read-only-proc"])
+    assert told["level"] == "landlock+seccomp"
+    assert "namespaces (user): Read-only file system" in told["missing"]
+
+
+@needs_root
 @pytest.mark.parametrize("user", [[], ["ordinary-user"]], ids=["as root", "as an ordinary user"])
 async def test_a_container_without_namespaces_keeps_landlock_and_seccomp(user: list[str]) -> None:
     told = await on_a_host([*user, "container"])
