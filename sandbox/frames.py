@@ -12,9 +12,9 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - the module gives its exception a small letter
 from typing import Final
 
+from sandbox.jail import LEVELS, Level
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, HOST_CALL_BYTES_MAX, TRANSFER_BYTES_CEILING, SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
-from sandbox.process import LEVELS, Level
 from sandbox.request import Abi, InvocationRequest
 
 MESSAGE_BYTES_MAX: Final = 4_096
