@@ -260,7 +260,6 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
 
             async def figures() -> Figures:
                 look = state.look()
-                workers = pool.workers()
                 return Figures(
                     generation=0 if look.active is None else look.active.number,
                     in_flight=invoker.in_flight,
@@ -268,7 +267,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                     invocations=invoker.counts.invocations,
                     failures=invoker.counts.failures,
                     state=str(look.state),
-                    isolation=workers[0].worker.level if workers else "",
+                    isolation=isolation.level or "",
                 )
 
             subscriber = GrpcSubscriber(

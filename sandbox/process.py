@@ -59,7 +59,10 @@ class Child:
     def poll(self) -> int | None:
         """Return the exit status as `subprocess` does (negative: the signal), None while it runs."""
         if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # a program around us that ignores SIGCHLD, or waits for everybody
+                pid, status = self.pid, 0
             if pid:
                 code = os.waitstatus_to_exitcode(status)
                 self.returncode = -code if code == signal.SIGABRT else code  # see `jail.prepare`
