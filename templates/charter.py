@@ -144,6 +144,20 @@ class Charter:
             yield f"expected self_review of {name} only in mode development, got it in mode production"
 
 
+def read_secret_bindings(value: JsonObject) -> dict[str, SecretBinding]:
+    """Read ``secret_bindings`` as they stand in a charter, for one that is about to be made.
+
+    Raises:
+        CharterInvalidError: with every problem found.
+    """
+    _DOCUMENT.check_member("secret_bindings", value)
+    members: Mapping[str, Any] = value
+    try:
+        return {name: _read_binding(binding) for name, binding in members.items()}
+    except InvalidNameError as error:
+        raise CharterInvalidError(error.message) from None
+
+
 def read_charter(data: bytes) -> Charter:
     """Read charter.json: strict, canonical, consistent (thresholds that can be reached, keys of one person only …).
 
