@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from data_plane.broker.address_policy import Destinations, unwrapped
 from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.origin import IpAddress, Origin
+from service.tls import TlsFilesError
 
 ADDRESSES_MAX: Final = 64
 ATTEMPTS_MAX: Final = 4
@@ -67,7 +68,7 @@ def client_tls(ca_file: Path | None) -> ssl.SSLContext:
     Not `ssl.create_default_context`, which writes session keys to the file that ``SSLKEYLOGFILE`` names.
 
     Raises:
-        OSError: the file is missing or holds no certificate.
+        TlsFilesError: the file is missing or holds no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the certificate and the name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -76,7 +77,10 @@ def client_tls(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is None:
         context.load_default_certs()
     else:
-        context.load_verify_locations(cafile=ca_file)
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except OSError as error:  # `ssl.SSLError` is one
+            raise TlsFilesError(f"expected certificates of authorities in {ca_file}, got: {error}") from None
     return context
 
 

@@ -1,6 +1,5 @@
 import asyncio
 import gzip
-import ssl
 import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -14,6 +13,7 @@ from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.origin import IpAddress, Origin
 from data_plane.egress_connect import Connector, client_tls
 from data_plane.http_egress import READ_BYTES, EgressLimits, HttpEgress, Response, Traffic
+from service.tls import TlsFilesError
 from tests.egress_world import FixedResolver, egress_of
 from tests.http_server import HOST, Handler, HttpServer, Seen, ServerTls, answers, http_server, ok, server_tls
 
@@ -483,9 +483,10 @@ async def test_cancellation_is_not_taken_for_a_timeout_and_closes_the_connection
     listening.close()
 
 
-def test_an_authority_that_is_missing_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(OSError):
-        client_tls(tmp_path / "missing.pem")
-    (tmp_path / "empty.pem").write_text("", encoding="utf-8")
-    with pytest.raises(ssl.SSLError):
-        client_tls(tmp_path / "empty.pem")
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_authorities_that_are_none_stop_the_start(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    with pytest.raises(TlsFilesError, match=r"authorities\.pem"):
+        client_tls(file)
