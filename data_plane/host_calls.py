@@ -139,6 +139,7 @@ class Broker:
             limits=child_limits(callee.limits, budget, depth_max=self._depth_max, now=now),
             parent_invocation_id=self._running.invocation_id,
             depth=call.depth + 1,
+            egress_above=self._running.egress,
         )
         try:
             answer = await self._invoker.run_child(child, budget)

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -100,6 +100,7 @@ class Call:
     remaining_s: float | None = None
     parent_invocation_id: str = ""
     depth: int = 0
+    egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
     on_begun: Callable[[InvocationRecord], None] | None = None
 
@@ -129,8 +130,8 @@ class Running:
     started_at: float
     task: "asyncio.Task[object]"
     budget: Budget
+    egress: EgressSpent
     record: InvocationRecord | None = None
-    egress: EgressSpent = field(default_factory=EgressSpent)
     host_call_s: float = 0.0
     stopped: Failure | None = None
 
@@ -336,7 +337,14 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
-        running = Running(call=call, invocation_id=invocation_id, started_at=started_at, task=task, budget=budget)
+        running = Running(
+            call=call,
+            invocation_id=invocation_id,
+            started_at=started_at,
+            task=task,
+            budget=budget,
+            egress=EgressSpent(above=call.egress_above),
+        )
         asyncio.get_running_loop().call_soon(self._begin_record, running)  # when the worker has what it needs
         self._running.add(running)
         self._idle.clear()

@@ -89,11 +89,32 @@ class OutgoingRequest:
 
 @dataclass(slots=True, kw_only=True)
 class EgressSpent:
-    """What one invocation has sent and received so far, over all of its bindings; bytes of HTTP."""
+    """What one invocation and everything below it have sent and received so far, in bytes of HTTP.
+
+    ``above`` is that of the invocation that asked for this one: agents that invoke agents do not multiply what the
+    first may send.
+    """
 
     requests: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
+    above: "EgressSpent | None" = None
+
+    def add(self, *, requests: int = 0, sent_bytes: int = 0, received_bytes: int = 0) -> None:
+        """Count here and at every level above."""
+        level: EgressSpent | None = self
+        while level is not None:
+            level.requests += requests
+            level.sent_bytes += sent_bytes
+            level.received_bytes += received_bytes
+            level = level.above
+
+    def whole(self) -> "EgressSpent":
+        """Return what the first of the invocations above has spent, this one's included."""
+        level = self
+        while level.above is not None:
+            level = level.above
+        return level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +132,7 @@ class EgressAmounts:
         Raises:
             HostRefusal: ``budget``: nothing is left for this request.
         """
+        spent = spent.whole()
         if spent.requests >= self.requests_max:
             raise HostRefusal(ErrorKind.BUDGET, f"expected at most {self.requests_max} requests in one invocation")
         length = (

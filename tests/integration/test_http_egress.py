@@ -1,9 +1,11 @@
 import asyncio
 import gzip
+import socket
 import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -481,6 +483,18 @@ async def test_cancellation_is_not_taken_for_a_timeout_and_closes_the_connection
     async with asyncio.timeout(5):
         await closed.wait()
     listening.close()
+
+
+async def test_a_peer_that_is_not_the_judged_address_is_refused() -> None:
+    async with http_server(answers(ok(b""))) as server:
+        origin = Origin.parse(server.origin)
+        allowed = Destinations.parse({server.origin: ["127.0.0.0/8", "192.0.2.1/32"]})
+        with socket.create_connection(("127.0.0.1", server.port)) as connected:
+            for destinations, judged in ((allowed, "192.0.2.1"), (Destinations(), "127.0.0.1")):
+                connector = Connector(destinations=destinations, resolver=FixedResolver(), tls=client_tls(None))
+                with pytest.raises(HostRefusal) as caught:
+                    connector._require_peer(origin, ip_address(judged), connected)
+                assert caught.value.kind is ErrorKind.DENIED
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])

@@ -332,6 +332,18 @@ def test_an_invocation_may_send_and_receive_so_much(spent: EgressSpent, allowed:
     assert caught.value.kind is ErrorKind.BUDGET
 
 
+def test_what_is_spent_below_counts_above_and_what_is_spent_beside_counts_too() -> None:
+    root = EgressSpent()
+    left, right = EgressSpent(above=root), EgressSpent(above=root)
+    below = EgressSpent(above=left)
+    below.add(requests=2, sent_bytes=10, received_bytes=100)
+    left.add(requests=1)
+    assert [each.requests for each in (root, left, right, below)] == [3, 3, 0, 2]
+    assert (root.sent_bytes, left.received_bytes, right.received_bytes) == (10, 100, 0)
+    with pytest.raises(HostRefusal):
+        AMOUNTS.require(right, go())
+
+
 def test_an_answer_is_text_where_it_can_be() -> None:
     assert answer_of(200, {"a": "b"}, "é".encode()) == {"status": 200, "headers": {"a": "b"}, "body": "é"}
     assert answer_of(200, {}, b"\xff") == {"status": 200, "headers": {}, "body_base64": "/w=="}
