@@ -4,7 +4,7 @@ Each side reads the other's frames as hostile: a length over its cap, an unknown
 parse raises ``FrameError``, after which nothing else from that peer is read. Integers are little-endian.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -12,9 +12,9 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - the module gives its exception a small letter
 from typing import Final
 
+from sandbox.jail import LEVELS, Level
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, HOST_CALL_BYTES_MAX, TRANSFER_BYTES_CEILING, SandboxLimits
-from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
-from sandbox.process import LEVELS, Level
+from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.request import Abi, InvocationRequest
 
 MESSAGE_BYTES_MAX: Final = 4_096
@@ -40,20 +40,20 @@ class Op(IntEnum):
     LOG = 38
 
 
-# A log line costs at least 16 bytes of its limit, and 14 bytes here.
+# A log line costs at least `LINE_COST` of its limit, and 13 bytes here.
 _DONE_MAX: Final = 2 * TRANSFER_BYTES_CEILING + 4 * TRANSFER_BYTES_CEILING + _SMALL
 TO_WORKER: Final[dict[int, int]] = {
     Op.LOAD: _SMALL,
     Op.DROP: 0,
     Op.START: 3 * TRANSFER_BYTES_CEILING,
-    Op.ANSWER: HOST_ANSWER_BYTES_MAX,
+    Op.ANSWER: HOST_ANSWER_BYTES_MAX + 8,
     Op.CANCEL: 0,
     Op.SOURCE: TRANSFER_BYTES_CEILING,
     Op.FORGET_SOURCE: 0,
 }
 """Operations a worker reads, and the largest payload of each."""
 TO_SUPERVISOR: Final[dict[int, int]] = {
-    Op.READY: _SMALL,
+    Op.READY: MESSAGE_BYTES_MAX,
     Op.LOADED: 0,
     Op.REFUSED: MESSAGE_BYTES_MAX,
     Op.FAILED: MESSAGE_BYTES_MAX,
@@ -77,19 +77,35 @@ def frame(op: Op, number: int, payload: bytes = b"") -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames ``(op, number, payload)``."""
+    """Cuts a byte stream into frames ``(op, number, payload)``.
 
-    def __init__(self, allowed: dict[int, int]) -> None:
-        self._allowed = allowed
+    ``admit(op, number, length)`` sees the header of every frame over 64 KiB before its payload is kept, and may raise
+    `FrameError`.
+    """
+
+    def __init__(self, allowed: dict[int, int], admit: Callable[[int, int, int], None] | None = None) -> None:
+        self._allowed, self._admit = allowed, admit
         self._rest = bytearray()
         self._wanted = HEADER_BYTES
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the frames that ``data`` completes.
+    @property
+    def is_within(self) -> bool:
+        """A frame has begun and is not complete."""
+        return bool(self._rest)
+
+    def feed(self, data: bytes) -> Iterable[tuple[int, int, bytes]]:
+        """Return the frames that ``data`` completes, to be gone through once, before the next data.
 
         Raises:
-            FrameError: an unknown operation or a payload over its cap.
+            FrameError: an unknown operation or a payload over its cap; after the frames that came before it.
         """
+        if not self._rest and len(data) >= HEADER_BYTES:
+            length, op, number = _HEADER.unpack_from(data)
+            if len(data) == HEADER_BYTES + length and length <= self._allowed.get(op, -1):
+                return ((op, number, data[HEADER_BYTES:]),)  # the usual case: one whole frame
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         if self._rest:
             self._rest += data
             if len(self._rest) < self._wanted:
@@ -103,6 +119,8 @@ class FrameReader:
                 raise FrameError(
                     f"expected a known operation and at most its length, got operation {op}, {length} bytes"
                 )
+            if length > _SMALL and self._admit is not None:
+                self._admit(op, number, length)
             end = position + HEADER_BYTES + length
             if end > size:
                 self._wanted = HEADER_BYTES + length
@@ -117,20 +135,22 @@ class FrameReader:
 
 # --- READY and LOAD
 
+_MISSING_MAX: Final = 16
 _ABIS: Final[tuple[Abi, ...]] = ("component", "image", "command")
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a worker says first: the level of isolation it reached and the fingerprint of its engine."""
+    """What a worker says first: the level of isolation it reached, its engine's fingerprint, what it lacks and why."""
 
     level: Level
     fingerprint: str
+    missing: tuple[str, ...] = ()
 
 
 def pack_ready(ready: Ready) -> bytes:
     """Return the payload of READY."""
-    return f"{ready.level} {ready.fingerprint}".encode()
+    return "\n".join((f"{ready.level} {ready.fingerprint}", *ready.missing)).encode()
 
 
 def read_ready(payload: bytes) -> Ready:
@@ -139,10 +159,11 @@ def read_ready(payload: bytes) -> Ready:
     Raises:
         FrameError: it does not parse.
     """
-    level, _, digest = payload.decode("ascii", "replace").partition(" ")
+    first, *missing = payload.decode("ascii", "replace").split("\n", _MISSING_MAX)
+    level, _, digest = first.partition(" ")
     for known in LEVELS:
         if level == known:
-            return Ready(known, digest)
+            return Ready(known, digest, tuple(printable(each.encode()) for each in missing))
     raise FrameError(f"expected a level of isolation, got {level[:40]!r}")
 
 
@@ -172,7 +193,7 @@ _START = Struct(
 _NO_SOURCE: Final = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed; not frozen because that triples what making one costs
 class Start:
     """An invocation as the worker reads it. ``source`` is the number of a source sent before, 0 for none."""
 
@@ -189,9 +210,16 @@ class Start:
     stream_logs: bool
 
 
-@lru_cache(maxsize=256)
+_PACKED_MAX: Final = 256
+_packed: dict[int, tuple[SandboxLimits, bytes]] = {}
+
+
 def _pack_limits(limits: SandboxLimits) -> bytes:
-    return _LIMITS.pack(
+    """Pack limits, remembered by the object: a template's are the same one every time, and hashing them costs more."""
+    known = _packed.get(id(limits))
+    if known is not None and known[0] is limits:
+        return known[1]
+    raw = _LIMITS.pack(
         limits.fuel,
         limits.wall_ms,
         limits.memory_bytes,
@@ -205,6 +233,10 @@ def _pack_limits(limits: SandboxLimits) -> bytes:
         limits.table_elements,
         limits.instances,
     )
+    if len(_packed) >= _PACKED_MAX:
+        _packed.clear()
+    _packed[id(limits)] = limits, raw  # holds the object, so that its id stays its own
+    return raw
 
 
 @lru_cache(maxsize=256)
@@ -242,23 +274,14 @@ def pack_start(number: int, code: int, source: int, deadline_ns: int, request: I
     Raises:
         ValueError: a field of the request is longer than the frame can say.
     """
-    granted = _pack_granted(request.granted)
+    granted, data, config = _pack_granted(request.granted), request.input, request.config
     identity, trace = request.invocation_id.encode(), request.trace_context.encode()
-    lengths = (len(request.input), len(request.config), len(granted), len(identity), len(trace))
-    if max(lengths[2:]) >= _SMALL or max(lengths[:2]) > TRANSFER_BYTES_CEILING:
+    lengths = len(data), len(config), len(granted), len(identity), len(trace)
+    if lengths[0] > TRANSFER_BYTES_CEILING or lengths[1] > TRANSFER_BYTES_CEILING or max(lengths[2:]) >= _SMALL:
         raise ValueError(f"expected a request that fits a frame, got lengths {lengths}")
-    payload = b"".join(
-        (
-            _START.pack(code, source, deadline_ns, request.process, request.stream_logs, *lengths),
-            _pack_limits(request.limits),
-            request.input,
-            request.config,
-            granted,
-            identity,
-            trace,
-        )
-    )
-    return _HEADER.pack(len(payload), Op.START, number) + payload
+    fixed = _START.pack(code, source, deadline_ns, request.process, request.stream_logs, *lengths)
+    header = _HEADER.pack(len(fixed) + _LIMITS.size + sum(lengths), Op.START, number)
+    return b"".join((header, fixed, _pack_limits(request.limits), data, config, granted, identity, trace))
 
 
 def read_start(payload: bytes) -> Start:
@@ -268,42 +291,53 @@ def read_start(payload: bytes) -> Start:
         FrameError: it does not parse.
     """
     try:
-        code, source, deadline, process, stream_logs, *lengths = _START.unpack_from(payload)
-        position = _START.size + _LIMITS.size
-        limits = _unpack_limits(payload[_START.size : position])
-        pieces = []
-        for length in lengths:
-            pieces.append(payload[position : position + length])
-            position += length
-        if position != len(payload):
-            raise FrameError(f"expected {position} bytes of START, got {len(payload)}")
-        granted, identity, trace = _unpack_granted(pieces[2]), pieces[3].decode(), pieces[4].decode()
+        code, source, deadline, process, stream_logs, first, second, third, fourth, fifth = _START.unpack_from(payload)
+        input_at = _START.size + _LIMITS.size
+        config_at = input_at + first
+        granted_at = config_at + second
+        identity_at = granted_at + third
+        trace_at = identity_at + fourth
+        if trace_at + fifth != len(payload):
+            raise FrameError(f"expected {trace_at + fifth} bytes of START, got {len(payload)}")
+        return Start(
+            code,
+            source,
+            deadline,
+            process,
+            _unpack_limits(payload[_START.size : input_at]),
+            payload[input_at:config_at],
+            payload[config_at:granted_at],
+            _unpack_granted(payload[granted_at:identity_at]),
+            payload[identity_at:trace_at].decode(),
+            payload[trace_at:].decode(),
+            stream_logs,
+        )
     except (StructError, ValueError) as error:
         raise FrameError(f"expected a START, got {error}") from error
-    return Start(code, source, deadline, process, limits, pieces[0], pieces[1], granted, identity, trace, stream_logs)
 
 
-# --- CALL
+# --- CALL and ANSWER
 
-_CALL = Struct("<BB")
+_CALL = Struct("<QBB")  # fuel used so far; lengths of the names
+_CHARGE = Struct("<Q")
 _NAME_BYTES_MAX: Final = 64
 
 
-def pack_call(number: int, interface: str, function: str, argument: bytes) -> bytes:
+def pack_call(number: int, interface: str, function: str, argument: bytes, *, fuel_used: int) -> bytes:
     """Return the frame that carries a host call out. Names are ASCII and at most 64 bytes."""
     names = interface.encode("ascii"), function.encode("ascii")
-    payload = b"".join((_CALL.pack(len(names[0]), len(names[1])), *names, argument))
+    payload = b"".join((_CALL.pack(fuel_used, len(names[0]), len(names[1])), *names, argument))
     return _HEADER.pack(len(payload), Op.CALL, number) + payload
 
 
-def read_call(payload: bytes) -> tuple[str, str, bytes]:
-    """Read the payload of CALL: interface, function, argument.
+def read_call(payload: bytes) -> tuple[int, str, str, bytes]:
+    """Read the payload of CALL: fuel used so far, interface, function, argument.
 
     Raises:
         FrameError: it does not parse.
     """
     try:
-        first, second = _CALL.unpack_from(payload)
+        fuel_used, first, second = _CALL.unpack_from(payload)
         middle = _CALL.size + first
         end = middle + second
         if not 0 < first <= _NAME_BYTES_MAX or not 0 < second <= _NAME_BYTES_MAX or end > len(payload):
@@ -313,7 +347,24 @@ def read_call(payload: bytes) -> tuple[str, str, bytes]:
         raise FrameError(f"expected a CALL, got {error}") from error
     if len(payload) - end > HOST_CALL_BYTES_MAX:
         raise FrameError(f"expected an argument of at most {HOST_CALL_BYTES_MAX} bytes, got {len(payload) - end}")
-    return interface, function, payload[end:]
+    return fuel_used, interface, function, payload[end:]
+
+
+def pack_answer(number: int, answer: bytes, *, fuel: int) -> bytes:
+    """Return the frame that answers a host call; the guest loses ``fuel``, which others burned for it."""
+    return _HEADER.pack(_CHARGE.size + len(answer), Op.ANSWER, number) + _CHARGE.pack(fuel) + answer
+
+
+def read_answer(payload: bytes) -> tuple[bytes, int]:
+    """Read the payload of ANSWER: the answer, and the fuel to be taken.
+
+    Raises:
+        FrameError: it does not parse.
+    """
+    if len(payload) < _CHARGE.size:
+        raise FrameError(f"expected at least {_CHARGE.size} bytes of ANSWER, got {len(payload)}")
+    (fuel,) = _CHARGE.unpack_from(payload)
+    return payload[_CHARGE.size :], fuel
 
 
 # --- DONE
@@ -409,13 +460,15 @@ def read_log(payload: bytes) -> LogLine:
         raise FrameError(f"expected a LOG, got {error}") from error
 
 
-LINE_COST: Final = 16
+LINE_COST: Final = 64
 """Bytes of the log limit that a line costs besides its text, so that empty lines are not free."""
-_ESCAPE_GROWTH: Final = 6  # one byte of a guest becomes at most six when it is escaped
+DONE_FIXED_BYTES: Final = _DONE.size
+LINE_BYTES: Final = _LINE.size
+ESCAPE_GROWTH: Final = 6  # one byte of a guest becomes at most six when it is escaped
 
 
 def _read_logs(payload: bytes, position: int, lines: int, limits: SandboxLimits) -> tuple[LogLine, ...]:
-    if lines * LINE_COST > limits.log_bytes or len(payload) - position > _ESCAPE_GROWTH * limits.log_bytes + _SMALL:
+    if lines * LINE_COST > limits.log_bytes or len(payload) - position > ESCAPE_GROWTH * limits.log_bytes + _SMALL:
         raise FrameError(f"expected log lines within {limits.log_bytes} bytes, got {lines} lines")
     logs = []
     for _ in range(lines):

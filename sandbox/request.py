@@ -1,7 +1,7 @@
 """What is handed to a worker: compiled code once, then invocations of it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from sandbox.limits import SandboxLimits
 
@@ -22,14 +22,27 @@ class CompiledCode:
     engine_fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
+class FuelMeter:
+    """Fuel of a running invocation that may have others work for it.
+
+    ``used`` is what its guest had burned at its last host call, ``charged`` what others burned on its account: whoever
+    carries out a host call adds to it, and the guest's fuel is so much less when the call returns.
+    """
+
+    used: int = 0
+    charged: int = 0
+
+
+@dataclass(slots=True, kw_only=True)  # never changed; not frozen because that triples what making one costs
 class InvocationRequest:
     """One call of loaded code.
 
     ``source`` is the author's source for the abi ``image``; ``config`` is JSON; ``granted`` are full interface names
     such as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image,
     ``load`` is called, but nothing is processed: a dry run, whose output is empty. With ``stream_logs`` log lines are
-    also told while the guest runs.
+    also told while the guest runs. ``meter``, if there is one, is kept up to date while it runs; a request with a meter
+    is for one invocation.
     """
 
     code_id: str
@@ -43,3 +56,16 @@ class InvocationRequest:
     trace_context: str = ""
     process: bool = True
     stream_logs: bool = False
+    meter: FuelMeter | None = None
+
+
+class HostCalls(Protocol):
+    """Carries out the host calls of one invocation."""
+
+    async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+        """Return the JSON answer to one host call, ``{"ok": …}`` or ``{"error": {"kind", "message"}}``.
+
+        It is cancelled when the invocation ends first (deadline, cancellation, death of the worker). What it raises
+        stops the guest and leaves ``Worker.invoke``.
+        """
+        ...

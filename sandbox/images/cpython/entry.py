@@ -62,7 +62,7 @@ def imported(name: str) -> Any:
         return Absent(name)
 
 
-agents, context, kv, log = (imported(name) for name in ("agents", "context", "kv", "log"))
+agents, context, http, kv, log = (imported(name) for name in ("agents", "context", "http", "kv", "log"))
 LEVELS = {level.name.lower(): level for level in log.Level}
 
 for name in STANDARD_LIBRARY:
@@ -97,6 +97,9 @@ class WitHost:
     def kv_list(self, prefix: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
         page = answered(kv.list, text(prefix), None if cursor is None else text(cursor), number(limit, bits=32))
         return page.keys, page.cursor
+
+    def http_fetch(self, binding: str, request: str) -> str:
+        return str(answered(http.fetch, text(binding), text(request)))
 
     def agents_invoke(self, template: str, text_in: str) -> str:
         return str(answered(agents.invoke, text(template), text(text_in)))
