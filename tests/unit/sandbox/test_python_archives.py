@@ -140,7 +140,7 @@ def test_the_budget_shrinks_as_it_is_used(world: World, image: ComponentProgram)
     )
     fuel, log_bytes, memory, calls = json.loads(ended.output or b"")
     assert fuel > 10_000
-    assert log_bytes == 116
+    assert 100 < log_bytes < 1_000  # the line, and what keeping one costs
     assert (memory, calls) == (64 << 20, 3)
 
 
