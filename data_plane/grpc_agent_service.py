@@ -17,10 +17,11 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate
+from data_plane.admission.effective import NO_CEILINGS
 from data_plane.agent_messages import (
+    ceilings,
     invocation,
     log_line,
-    narrowed,
     page_size,
     page_token,
     read_page_token,
@@ -41,6 +42,8 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.invoker import Answer, Call, InvocationFailedError, Invoker
+from data_plane.receipts import ReceiptDesk
+from sandbox.limits import SandboxLimits
 from sandbox.outcome import LogLine
 from service.identity import Identity
 from service.peer import peer_identity
@@ -63,6 +66,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         agents: AgentRegistry,
         invocations: InvocationLog,
         access: ServiceAccess,
+        desk: ReceiptDesk,
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._node_id = node_id
@@ -70,6 +74,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         self._agents = agents
         self._invocations = invocations
         self._access = access
+        self._desk = desk
         self._monotonic = monotonic
 
     # Agents
@@ -170,7 +175,10 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         found = await self._invocations.get(tenant, request.invocation_id)
         if found is None:
             raise UnknownInvocationError(request.invocation_id)
-        return invocation(found, self._node_id)
+        return invocation(found, self._node_id, self._desk)
+
+    async def GetReceiptKey(self, request: pb.GetReceiptKeyRequest, context: Context) -> pb.ReceiptKey:  # noqa: ARG002, N802
+        return self._desk.key()
 
     # Templates
 
@@ -194,8 +202,25 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         try:
             answer: Answer = await self._invoker.run(call)
         except InvocationFailedError as error:
-            raise DetailedError(error, receipt(error.record, self._node_id)) from error
-        return response(answer.output, answer.record, self._node_id)
+            raise DetailedError(error, receipt(error.record, self._node_id, self._desk)) from error
+        return response(answer.output, answer.record, self._node_id, self._desk)
+
+    def _limits(
+        self, template: ActiveTemplate, tenant: str, asked: pb.Limits | None, agent: tuple[tuple[str, int], ...] = ()
+    ) -> SandboxLimits:
+        """Return the least of all; raise `InvalidRequestError` when a caller or an agent leaves too little to run."""
+        try:
+            return self._invoker.limits.of(
+                template.sha256,
+                template.resolved.limits,
+                tenant=tenant,
+                agent=agent,
+                caller=NO_CEILINGS if asked is None else ceilings(asked),
+            )
+        except ValueError as error:
+            raise InvalidRequestError(
+                field="limits", expected="limits that can be carried out", got=str(error)
+            ) from None
 
     def _template_call(
         self,
@@ -217,7 +242,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             config=template.default_config,
             config_sha256=template.default_config_sha256,
             received=received,
-            limits=narrowed(template.limits, request.limits) if request.HasField("limits") else None,
+            limits=self._limits(template, tenant, request.limits if request.HasField("limits") else None),
             remaining_s=cast("float | None", context.time_remaining()),
             on_log=on_log,
         )
@@ -247,7 +272,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             config_sha256=config.config_sha256,
             received=received,
             agent_id=agent.agent_id,
-            limits=narrowed(template.limits, request.limits) if request.HasField("limits") else None,
+            limits=self._limits(template, tenant, request.limits if request.HasField("limits") else None, agent.limits),
             remaining_s=cast("float | None", context.time_remaining()),
             on_log=on_log,
         )
@@ -282,7 +307,15 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         _, template = self._template(tenant, request.template)
         if self._invoker.policy(template) is not LeaseExpiry.CONTINUE:
             raise LeaseExpiredError(f"expected a lease that still runs to create an agent of {template.ref_text}")
-        return Wish(template=template, config=request.config, agent_id=request.agent_id, request_id=request.request_id)
+        limits = tuple(sorted(ceilings(request.limits).items())) if request.HasField("limits") else ()
+        self._limits(template, tenant, None, limits)
+        return Wish(
+            template=template,
+            config=request.config,
+            agent_id=request.agent_id,
+            request_id=request.request_id,
+            limits=limits,
+        )
 
     def _wish_or_error(self, tenant: str, request: pb.CreateAgentRequest) -> Wish | AgentFactoryError:
         try:
@@ -319,6 +352,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             create_time=create_time,
             tenant=agent.tenant,
             effective_config="" if effective is None else effective.config.decode(),
+            limits=pb.Limits(**dict(agent.limits)) if agent.limits else None,
         )
 
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, LeaseClock
 from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit
+from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quarantine import Quarantine
 from data_plane.agents.agent import AgentScope
 from data_plane.agents.invocations import OK, InvocationRecord, LogRecord, UsageRecord
@@ -29,6 +30,7 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.broker.agents_grant import Budget
+from data_plane.broker.amounts import Amounts
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
@@ -49,6 +51,7 @@ from service.telemetry import (
 from templates.acceptance import effective_revocations
 from templates.document import LeaseExpiry
 from templates.reasons import AgentFactoryError, Reason
+from templates.receipt import commitment, new_salt
 from templates.revocations import Revocations
 from templates.schemas import CompiledSchema
 
@@ -79,7 +82,8 @@ class InvocationFailedError(AgentFactoryError):
 class Call:
     """One wish to run a template. ``config`` is canonical JSON; ``received`` is monotonic, in seconds.
 
-    ``remaining_s`` is what the RPC leaves, None for "no deadline"; ``limits`` narrow the template's further.
+    ``remaining_s`` is what the RPC leaves, None for "no deadline"; ``limits`` narrow the template's further; ``above``
+    are the amounts of the invocation that asks for this one.
     """
 
     tenant: str
@@ -95,6 +99,7 @@ class Call:
     remaining_s: float | None = None
     parent_invocation_id: str = ""
     depth: int = 0
+    above: Amounts | None = None
     on_log: Callable[[LogLine], None] | None = None
 
 
@@ -122,6 +127,7 @@ class Running:
     invocation_id: str
     task: "asyncio.Task[object]"
     budget: Budget
+    amounts: Amounts
     host_call_s: float = 0.0
     stopped: Failure | None = None
 
@@ -155,8 +161,10 @@ class Invoker:
         telemetry: Telemetry,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        limits: EffectiveLimits | None = None,
     ) -> None:
         """``clock`` gives seconds since the epoch."""
+        self.limits = limits or EffectiveLimits()
         self._pool = pool
         self._host_calls = host_calls
         self._invocations = invocations
@@ -326,7 +334,8 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
-        running = Running(call=call, invocation_id=invocation_id, task=task, budget=budget)
+        amounts = Amounts(limits, call.above)
+        running = Running(call=call, invocation_id=invocation_id, task=task, budget=budget, amounts=amounts)
         self._running.add(running)
         self._idle.clear()
         with self._telemetry.span(SpanName.INVOKE) as span:
@@ -421,6 +430,7 @@ class Invoker:
             log_bytes=outcome.usage.log_bytes,
             child_invocations=budget.children,
         )
+        usage.sent_bytes, usage.received_bytes, usage.tokens, _ = running.amounts.used
         cost.fuel = usage.fuel + budget.spent_fuel
         cost.host_calls = usage.host_calls + budget.spent_host_calls
         cost.guest_s = usage.guest_us / 1e6
@@ -435,6 +445,7 @@ class Invoker:
             usage,
             tuple(LogRecord(line.level, line.message, line.at_us) for line in outcome.logs) if outcome.logs else (),
             logs_cut=outcome.logs_cut,
+            output=outcome.output,
         )
 
     def _record(
@@ -448,8 +459,10 @@ class Invoker:
         logs: tuple[LogRecord, ...],
         *,
         logs_cut: bool = False,
+        output: bytes | None = None,
     ) -> InvocationRecord:
         template = call.template
+        salt = new_salt()
         record = InvocationRecord(
             invocation_id=invocation_id,
             tenant=call.tenant,
@@ -469,6 +482,9 @@ class Invoker:
             logs=logs,
             logs_cut=logs_cut,
             parent_invocation_id=call.parent_invocation_id,
+            input_hmac_sha256=commitment(salt, call.input.encode()),
+            output_hmac_sha256="" if output is None else commitment(salt, output),
+            salt=salt,
         )
         self._invocations.record(record)
         self.counts.invocations += 1

@@ -36,6 +36,7 @@ from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
 from data_plane.invoker import Invoker, Running
 from data_plane.node_state import NodeState
+from data_plane.receipts import ReceiptDesk
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
 from data_plane.seeding import seed_store
 from data_plane.settings import Mode, NodeSettings
@@ -51,6 +52,7 @@ from service.identity import IdentityKind, InvalidIdentityError, identity_of_cer
 from service.interceptors import ServerGuard
 from service.logs import configure_logs, get_logger
 from service.observation import ObservationServer, Readiness
+from service.receipt_keys import ReceiptSigner
 from service.server import ServerLimits, ServiceServer, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
@@ -124,6 +126,9 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         credentials = server_credentials(settings.tls_files)
         certificate = certificate_of(settings.tls_files)
         telemetry.gauge(CERTIFICATE_EXPIRES, certificate.not_valid_after_utc.timestamp())
+        desk = ReceiptDesk(
+            ReceiptSigner.create(settings.tls_files, now=_now()), node_uri=identity_of_certificate(certificate).uri
+        )
 
         # The store
         files = GenerationFiles(settings.store_directory)
@@ -272,6 +277,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                     agents=registry,
                     invocations=invocations,
                     access=ServiceAccess(settings.tenant_templates),
+                    desk=desk,
                     monotonic=time.monotonic,
                 ),
                 server,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from templates.canonical import canonical_bytes
+from templates.canonical import JsonObject, canonical_bytes
 from templates.receipt import (
     SALT_BYTES,
     ReceiptInvalidError,
@@ -124,7 +124,7 @@ def test_other_spellings_of_the_same_are_refused() -> None:
 
 @pytest.mark.parametrize("since", ["2026-13-01T00:00:00Z", "yesterday"])
 def test_a_word_for_a_key_has_a_real_time(since: str) -> None:
-    word = {"schema": 1, "node": "n", "certificate_sha256": "0" * 64, "ed25519": "0" * 64, "since": since}
+    word: JsonObject = {"schema": 1, "node": "n", "certificate_sha256": "0" * 64, "ed25519": "0" * 64, "since": since}
     with pytest.raises(ReceiptInvalidError):
         read_receipt_key(canonical_bytes(word))
 
