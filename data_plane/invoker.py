@@ -14,9 +14,9 @@ from typing import Final, Protocol
 
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, LeaseClock
 from data_plane.admission.callers import CallerRoom
-from data_plane.admission.concurrency import ConcurrencyLimit
 from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quarantine import Quarantine
+from data_plane.admission_gate import AdmissionGate
 from data_plane.agents.agent import AgentScope
 from data_plane.agents.invocations import OK, InvocationRecord, LogRecord, UsageRecord
 from data_plane.agents.json_text import parse_json
@@ -155,7 +155,7 @@ class Invoker:
         pool: WorkerPool,
         host_calls: HostCallsFactory,
         invocations: InvocationLog,
-        limit: ConcurrencyLimit,
+        gate: AdmissionGate,
         callers: CallerRoom,
         quarantine: Quarantine,
         telemetry: Telemetry,
@@ -168,9 +168,9 @@ class Invoker:
         self._pool = pool
         self._host_calls = host_calls
         self._invocations = invocations
-        self._limit = limit
+        self.gate = gate
         self._callers = callers
-        self._quarantine = quarantine
+        self.quarantine = quarantine
         self._telemetry = telemetry
         self._clock = clock
         self._monotonic = monotonic
@@ -258,22 +258,38 @@ class Invoker:
             self._callers.leave(call.tenant)
 
     async def _run_root(self, call: Call) -> Answer:
-        retry_s = self._limit.admit()
-        if retry_s is not None:
-            raise ConcurrencyExhaustedError(
-                f"expected at most {self._limit.limit} invocations in flight", retry_s=retry_s
-            )
+        memory_bytes = (call.limits or call.template.limits).memory_bytes
+        admitted = call.received
+        must_wait = not self.gate.enter(call.tenant, memory_bytes)
+        if must_wait:
+            await self.gate.wait(call.tenant, memory_bytes, remaining_s=call.remaining_s)
+            admitted = self._monotonic()
         cost = Cost()
         try:
+            if must_wait:
+                self._require_still_admissible(call, waited_s=admitted - call.received)
             return await self._run(call, cost)
         finally:
             now = self._monotonic()
-            self._limit.finish(
-                delay_s=cost.queued_s,
+            self.gate.leave(
+                call.tenant,
+                memory_bytes,
+                delay_s=max(0.0, cost.queued_s - (admitted - call.received)),
                 guest_s=cost.guest_s,
-                duration_s=now - call.received,
+                duration_s=now - admitted,
                 now=now,
             )
+
+    def _require_still_admissible(self, call: Call, *, waited_s: float) -> None:
+        """Look again after a wait: much may have been decided meanwhile."""
+        self._require_admissible(call)
+        active = self._active
+        if active is not None:
+            accepted = active.accepted
+            if _is_revoked(call.template, effective_revocations(accepted.charter, accepted.belief.revocations)):
+                raise UnknownTemplateError(call.template.name_text, known=())
+        if call.remaining_s is not None:
+            call.remaining_s -= waited_s
 
     async def run_child(self, call: Call, budget: Budget) -> Answer:
         """Run an invocation that another one asked for, and take its cost from the caller's ``budget``.
@@ -281,10 +297,13 @@ class Invoker:
         It is admitted with its root: if children had to wait for room, callers would wait for each other for ever.
         """
         self._require_admissible(call)
+        memory_bytes = (call.limits or call.template.limits).memory_bytes
+        self.gate.enter_child(call.tenant, memory_bytes)
         cost = Cost()
         try:
             return await self._run(call, cost)
         finally:
+            self.gate.leave_child(call.tenant, memory_bytes)
             budget.spend(fuel=cost.fuel, host_calls=cost.host_calls)
 
     async def drain(self, timeout_s: float) -> int:
@@ -312,7 +331,7 @@ class Invoker:
             raise LeaseExpiredError(
                 f"expected a lease that still runs for {template.ref_text}, which may not run without one"
             )
-        if pause_s := self._quarantine.remaining_s(call.tenant, template.sha256, now=self._monotonic()):
+        if pause_s := self.quarantine.remaining_s(call.tenant, template.sha256, now=self._monotonic()):
             raise QuarantinedError(
                 f"workers keep dying under {template.ref_text}; it is refused for a while", retry_s=pause_s
             )
@@ -497,8 +516,7 @@ class Invoker:
     def _stop_revoked(self, revocations: Revocations) -> None:
         for running in list(self._running):
             template = running.call.template
-            code = {template.code_sha256, template.image_sha256}
-            if template.sha256 in revocations.templates or code & revocations.modules:
+            if _is_revoked(template, revocations):
                 self._stop(running, Failure(FailureKind.REVOKED, f"{template.ref_text} was revoked while it ran"))
 
     def _stop(self, running: Running, why: Failure) -> None:
@@ -507,7 +525,7 @@ class Invoker:
             running.task.cancel()
 
     def _worker_died(self, tenant: str, templates: tuple[str, ...]) -> None:
-        for digest in self._quarantine.worker_died(tenant, templates, now=self._monotonic()):
+        for digest in self.quarantine.worker_died(tenant, templates, now=self._monotonic()):
             log.warning("template_quarantined", **{Field.TENANT: tenant, Field.DIGEST: digest})
 
     def _new_id(self, now: float) -> str:
@@ -535,6 +553,12 @@ def _describe(span: ReportedSpan, outcome: Outcome, *, elapsed_s: float, host_ca
     span.set(Field.HOST_CALLS, usage.host_calls)
     if outcome.failure is not None:
         span.fail(outcome.failure.kind)
+
+
+def _is_revoked(template: ActiveTemplate, revocations: Revocations) -> bool:
+    return template.sha256 in revocations.templates or bool(
+        {template.code_sha256, template.image_sha256} & revocations.modules
+    )
 
 
 def _narrowed(call: Call) -> SandboxLimits:

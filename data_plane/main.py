@@ -24,7 +24,9 @@ from cryptography import x509
 from data_plane.activation.generation import ActiveGeneration
 from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
+from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
+from data_plane.admission_gate import AdmissionGate
 from data_plane.agent_registry import AgentRegistry
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import AgentScope
@@ -36,6 +38,7 @@ from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
 from data_plane.invoker import Invoker, Running
 from data_plane.node_state import NodeState
+from data_plane.proc_times import processor_time
 from data_plane.receipts import ReceiptDesk
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
 from data_plane.seeding import seed_store
@@ -156,6 +159,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         async def start_worker() -> SandboxWorker:
             return await Worker.start(worker_settings)
 
+        quotas = settings.quotas(processors=len(os.sched_getaffinity(0)))
         pool = WorkerPool(
             start=start_worker,
             code=code.compiled,
@@ -168,6 +172,8 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             tasks=tasks,
             telemetry=telemetry,
             monotonic=time.monotonic,
+            most_of=lambda tenant: quotas.of(tenant).workers,
+            cpu_s=processor_time,
         )
         stack.push_async_callback(pool.close)
 
@@ -186,9 +192,15 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             pool=pool,
             host_calls=host_calls,
             invocations=invocations,
-            limit=ConcurrencyLimit(
-                ConcurrencySettings(limit_max=settings.concurrency_max), process_time=time.process_time
+            gate=AdmissionGate(
+                limit=ConcurrencyLimit(
+                    ConcurrencySettings(limit_max=settings.concurrency_max), process_time=time.process_time
+                ),
+                quotas=quotas,
+                queue_max=settings.queue_max,
+                wait_s_max=settings.queue_wait_s_max,
             ),
+            limits=EffectiveLimits(node=settings.limits_max, tenants=settings.tenant_limits_max),
             callers=CallerRoom(slots=worker_settings.slots, depth_max=settings.child_depth_max),
             quarantine=Quarantine(QuarantineSettings()),
             telemetry=telemetry,
