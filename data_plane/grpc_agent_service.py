@@ -19,20 +19,21 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate
 from data_plane.admission.effective import NO_CEILINGS
 from data_plane.agent_messages import (
+    begin_receipt,
     ceilings,
+    end_receipt,
     invocation,
     log_line,
     page_size,
     page_token,
     read_page_token,
     receipt,
-    response,
     template_summary,
 )
 from data_plane.agent_registry import AgentRegistry, ConfigMismatchError, EffectiveConfig, Wish, effective_config
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import BATCH_MAX, Agent
-from data_plane.agents.invocations import InvocationFilter
+from data_plane.agents.invocations import InvocationFilter, InvocationRecord
 from data_plane.agents.ports import InvocationLog
 from data_plane.agents.refusals import (
     DrainingError,
@@ -51,6 +52,7 @@ from service.status import DetailedError
 from templates.document import LeaseExpiry
 from templates.names import InvalidNameError, TemplateName
 from templates.reasons import AgentFactoryError
+from templates.receipt import Draft
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -199,11 +201,23 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
     # Inside
 
     async def _invoke(self, call: Call) -> pb.InvokeResponse:
+        made = pb.InvokeResponse()
+        draft: Draft | None = None
+
+        def begun(record: InvocationRecord) -> None:
+            nonlocal draft
+            begin_receipt(made.receipt, record, self._node_id)
+            draft = self._desk.begin(made.receipt, record)
+
+        call.on_begun = begun
         try:
             answer: Answer = await self._invoker.run(call)
         except InvocationFailedError as error:
             raise DetailedError(error, receipt(error.record, self._node_id, self._desk)) from error
-        return response(answer.output, answer.record, self._node_id, self._desk)
+        made.output = answer.output
+        end_receipt(made.receipt, answer.record)
+        self._desk.end(made.receipt, answer.record, draft)
+        return made
 
     def _limits(
         self, template: ActiveTemplate, tenant: str, asked: pb.Limits | None, agent: tuple[tuple[str, int], ...] = ()

@@ -7,7 +7,7 @@ from agentfactory.agent.v1 import agent_pb2 as pb
 
 from data_plane.agents.invocations import InvocationRecord
 from service.receipt_keys import ReceiptSigner
-from templates.receipt import statement_bytes
+from templates.receipt import Draft, begin_statement, end_statement
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -19,11 +19,13 @@ class ReceiptDesk:
     def __init__(self, signer: ReceiptSigner, *, node_uri: str) -> None:
         self._signer = signer
         self._node_uri = node_uri
+        self._key_id = signer.voucher.key_id
 
-    def attest(self, made: pb.Receipt, record: InvocationRecord) -> None:
-        """Fill in statement, signature and the salt, where it is still known: while the answer has not gone out."""
-        usage = record.usage
-        statement = statement_bytes(
+    def begin(self, made: pb.Receipt, record: InvocationRecord) -> Draft:
+        """Prepare what can be said while the invocation runs; the salt goes out while it is still known."""
+        made.key_id = self._key_id
+        made.salt = record.salt
+        return begin_statement(
             invocation=record.invocation_id,
             parent=record.parent_invocation_id,
             node=self._node_uri,
@@ -36,8 +38,15 @@ class ReceiptDesk:
             image_sha256=record.image_sha256,
             config_sha256=record.config_sha256,
             started_us=(record.started_at - _EPOCH) // _MICROSECOND,
-            outcome=record.outcome,
             input_hmac_sha256=record.input_hmac_sha256,
+        )
+
+    def end(self, made: pb.Receipt, record: InvocationRecord, draft: Draft | None) -> None:
+        """Say how it ended, and sign; an answer waits for this."""
+        usage = record.usage
+        statement = end_statement(
+            draft or self.begin(made, record),
+            outcome=record.outcome,
             output_hmac_sha256=record.output_hmac_sha256,
             usage={
                 "child_invocations": usage.child_invocations,
@@ -56,8 +65,6 @@ class ReceiptDesk:
         )
         made.statement = statement.decode()
         made.signature = self._signer.sign(statement)
-        made.key_id = self._signer.voucher.key_id
-        made.salt = record.salt
 
     def key(self) -> pb.ReceiptKey:
         """Return the key's voucher, as callers get it."""

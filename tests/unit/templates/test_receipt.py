@@ -12,13 +12,14 @@ from templates.receipt import (
     SALT_BYTES,
     ReceiptInvalidError,
     ReceiptMismatchError,
+    begin_statement,
     commitment,
+    end_statement,
     new_salt,
     read_receipt,
     read_receipt_key,
     require_committed,
     signed_bytes,
-    statement_bytes,
 )
 
 USAGE = dict.fromkeys(
@@ -60,6 +61,13 @@ FACTS: dict[str, Any] = {
     "usage": USAGE,
 }
 
+
+def statement_bytes(**facts: Any) -> bytes:
+    """Return the statement of ``facts``, as a node makes it."""
+    end = {name: facts.pop(name) for name in ("outcome", "output_hmac_sha256", "usage")}
+    return end_statement(begin_statement(**facts), **end)
+
+
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
 amounts = st.integers(0, 2**53 - 1)
 
@@ -68,6 +76,8 @@ amounts = st.integers(0, 2**53 - 1)
     st.fixed_dictionaries(
         {
             **{name: texts for name, value in FACTS.items() if isinstance(value, str)},
+            "outcome": st.sampled_from(["OK", "FUEL", "HOST_CALLS"]),
+            "output_hmac_sha256": st.sampled_from(["", "5" * 64]),
             "generation": amounts,
             "started_us": st.integers(0, 4_000_000_000_000_000),
             "usage": st.fixed_dictionaries(dict.fromkeys(USAGE, amounts)).map(
