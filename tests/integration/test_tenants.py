@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import cast
 
 import grpc
 import pytest
@@ -64,7 +65,7 @@ def refused(stub: Stub, template: str, text: str = "", **limits: int) -> RemoteE
 
 
 def running(stub: Stub, template: str) -> "grpc.Future[pb.InvokeResponse]":
-    return stub.InvokeTemplate.future(pb.InvokeTemplateRequest(template=template), timeout=30)  # type: ignore[attr-defined, no-any-return]
+    return stub.InvokeTemplate.future(pb.InvokeTemplateRequest(template=template), timeout=30)
 
 
 def use(status: node_pb2.NodeStatus, tenant: str) -> node_pb2.TenantUse:
@@ -182,7 +183,7 @@ def test_a_template_that_kills_workers_is_quarantined_shown_and_released(world: 
                 lambda each: any(one.tenant == "acme" and one.in_flight for one in each.workers),
             )
             os.kill(next(one.pid for one in status.workers if one.tenant == "acme"), signal.SIGKILL)
-            assert from_rpc_error(call.exception()).reason is Reason.CRASH
+            assert from_rpc_error(cast("grpc.RpcError", call.exception())).reason is Reason.CRASH
         status = node.until("quarantine", lambda each: each.quarantined)
         (held,) = status.quarantined
         assert (held.tenant, held.template, held.times) == ("acme", "docs/spinner@1.0.0", 1)
