@@ -30,6 +30,7 @@ from data_plane.agents.refusals import (
 )
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.amounts import Amounts
+from data_plane.broker.http_grant import EgressSpent
 from data_plane.schema_checks import checked_output, misfit
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
@@ -103,6 +104,7 @@ class Call:
     parent_invocation_id: str = ""
     depth: int = 0
     above: Amounts | None = None
+    egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
     on_begun: Callable[[InvocationRecord], None] | None = None
 
@@ -133,6 +135,7 @@ class Running:
     task: "asyncio.Task[object]"
     budget: Budget
     amounts: Amounts
+    egress: EgressSpent
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
@@ -360,13 +363,15 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
+        amounts = Amounts(limits, call.above)
         running = Running(
             call=call,
             invocation_id=invocation_id,
             started_at=started_at,
             task=task,
             budget=budget,
-            amounts=Amounts(limits, call.above),
+            amounts=amounts,
+            egress=EgressSpent(above=call.egress_above, amounts=amounts),
         )
         asyncio.get_running_loop().call_soon(self._begin_record, running)  # when the worker has what it needs
         self._running.add(running)
