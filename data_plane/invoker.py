@@ -29,6 +29,7 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.broker.agents_grant import Budget
+from data_plane.broker.http_grant import EgressSpent
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
@@ -99,6 +100,7 @@ class Call:
     remaining_s: float | None = None
     parent_invocation_id: str = ""
     depth: int = 0
+    egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
     on_begun: Callable[[InvocationRecord], None] | None = None
 
@@ -128,6 +130,7 @@ class Running:
     started_at: float
     task: "asyncio.Task[object]"
     budget: Budget
+    egress: EgressSpent
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
@@ -334,7 +337,14 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
-        running = Running(call=call, invocation_id=invocation_id, started_at=started_at, task=task, budget=budget)
+        running = Running(
+            call=call,
+            invocation_id=invocation_id,
+            started_at=started_at,
+            task=task,
+            budget=budget,
+            egress=EgressSpent(above=call.egress_above),
+        )
         asyncio.get_running_loop().call_soon(self._begin_record, running)  # when the worker has what it needs
         self._running.add(running)
         self._idle.clear()
