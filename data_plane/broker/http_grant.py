@@ -23,18 +23,18 @@ from urllib.parse import quote, unquote_to_bytes
 
 from data_plane.broker.amounts import Amount, Amounts
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
+from sandbox.limits import HOST_CALL_BYTES_MAX
 from templates.canonical import JsonObject, JsonValue
 from templates.document import FRAMING_HEADERS
 from templates.grants import Grants, HttpGrant, path_is_under
 
-REQUEST_BYTES_MAX: Final = 6 * 1024 * 1024
+REQUEST_BYTES_MAX: Final = HOST_CALL_BYTES_MAX
 PATH_BYTES_MAX: Final = 2_048
 TARGET_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 32
 HEADER_VALUE_BYTES_MAX: Final = 2_048
 QUERY_NAMES_MAX: Final = 64
 QUERY_VALUES_MAX: Final = 64
-BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 
 HEADERS_OF_EVERY_AGENT: Final = frozenset({
     "accept", "accept-language", "cache-control", "content-language", "content-type", "if-match", "if-modified-since",
@@ -267,12 +267,9 @@ def _body(given: Members) -> bytes:
     if text and encoded:
         raise _invalid("expected body or body_base64, got both")
     try:
-        body = base64.b64decode(encoded, validate=True) if encoded else text.encode()
+        return base64.b64decode(encoded, validate=True) if encoded else text.encode()
     except (binascii.Error, ValueError):
         raise _invalid("expected base64 in 'body_base64'") from None
-    if len(body) > BODY_BYTES_MAX:
-        raise _invalid(f"expected a body of at most {BODY_BYTES_MAX} bytes, got {len(body)}")
-    return body
 
 
 # --- H3

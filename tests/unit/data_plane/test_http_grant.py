@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_plane.broker.amounts import Amounts
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
 from data_plane.broker.http_grant import (
-    BODY_BYTES_MAX,
+    REQUEST_BYTES_MAX,
     EgressAmounts,
     EgressSpent,
     OutgoingRequest,
@@ -304,9 +304,9 @@ def test_only_fetch_exists() -> None:
         read_http_request("open", Members({}))
 
 
-def test_a_body_has_a_limit() -> None:
-    with pytest.raises(HostRefusal, match=f"at most {BODY_BYTES_MAX} bytes"):
-        go(method="POST", body="a" * (BODY_BYTES_MAX + 1))
+def test_a_request_has_a_limit() -> None:
+    assert len(go(method="POST", body="a" * (REQUEST_BYTES_MAX - 100)).body) == REQUEST_BYTES_MAX - 100
+    assert refused(method="POST", body="a" * REQUEST_BYTES_MAX) is ErrorKind.INVALID
 
 
 # --- amounts and answers
