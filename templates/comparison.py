@@ -110,7 +110,9 @@ def _grant_text(grants: Grants) -> str:
     for http in grants.http:
         secret = f", {http.inject.header} from the secret {http.inject.secret}" if http.inject else ""
         texts.append(f"{' '.join(http.methods)} {http.origin} below {' '.join(http.path_prefixes)}{secret}")
-    texts += [f"{' '.join(llm.models)}, at most {llm.tokens_max} tokens" for llm in grants.llm]
+    for llm in grants.llm:
+        cost = "" if llm.cost_max_microusd is None else f", {llm.cost_max_microusd / 1e6:g} USD"
+        texts.append(f"{' '.join(llm.models)}, at most {llm.tokens_max} tokens{cost}")
     texts += [f"the export {file.export}, {file.mode}" for file in grants.files]
     return "; ".join(texts)
 
