@@ -21,7 +21,7 @@ class Now:
         return self.s
 
 
-def cache(now: Now | None = None, **changes: float) -> AnswerCache:
+def cache(now: Now | None = None, **changes: int) -> AnswerCache:
     bounds = CacheBounds(ttl_s=60, entries_max=3, bytes_max=10_000)
     return AnswerCache(replace(bounds, **changes), now or Now())
 
