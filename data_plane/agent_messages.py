@@ -87,7 +87,7 @@ def template_summary(template: ActiveTemplate) -> pb.TemplateSummary:
         description=resolved.description,
         capabilities=resolved.capabilities,
         tools=resolved.tools,
-        limits=pb.Limits(**resolved.limits.to_json()),
+        limits=pb.Limits(**resolved.limits.amounts()),
         default_config=template.default_config.decode(),
         config_schema=_json_text(resolved.config_schema),
         input_schema=_json_text(resolved.input_schema),
