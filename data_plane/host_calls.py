@@ -14,6 +14,7 @@ from data_plane.broker.agents_grant import child_limits, read_child_request, req
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
+from data_plane.llm_calls import LlmCalls, LlmInvocation, allowances_of
 from service.logs import get_logger
 from service.telemetry import HOST_CALLS, Field, SpanName, Telemetry
 from templates.canonical import JsonValue
@@ -28,7 +29,17 @@ log = get_logger("broker")
 class Broker:
     """`sandbox.supervisor.HostCalls` of one invocation."""
 
-    __slots__ = ("_depth_max", "_invoker", "_kv", "_monotonic", "_running", "_scope", "_telemetry")
+    __slots__ = (
+        "_depth_max",
+        "_invoker",
+        "_kv",
+        "_llm",
+        "_llm_calls",
+        "_monotonic",
+        "_running",
+        "_scope",
+        "_telemetry",
+    )
 
     def __init__(
         self,
@@ -36,6 +47,7 @@ class Broker:
         scope: AgentScope,
         *,
         kv: KvStore,
+        llm: LlmCalls,
         invoker: Invoker,
         depth_max: int,
         telemetry: Telemetry,
@@ -44,6 +56,8 @@ class Broker:
         self._running = running
         self._scope = scope
         self._kv = kv
+        self._llm_calls = llm
+        self._llm: LlmInvocation | None = None
         self._invoker = invoker
         self._depth_max = depth_max
         self._telemetry = telemetry
@@ -66,17 +80,19 @@ class Broker:
             return answer_error(HostRefusal(ErrorKind.FAILED, str(error.reason)))
         finally:
             self._running.host_call_s += self._monotonic() - started
-            known = interface if interface in {"kv", "agents"} else "unknown"
+            known = interface if interface in {"kv", "llm", "agents"} else "unknown"
             self._telemetry.count(HOST_CALLS, known, result)
 
     async def _carry_out(self, interface: str, function: str, argument: bytes) -> JsonValue:
         match interface:
             case "kv":
                 return await self._kv_call(function, Members.parse(argument))
+            case "llm":
+                return await self._llm_call(function, Members.parse(argument))
             case "agents":
                 return await self._agents_call(function, Members.parse(argument))
             case _:
-                raise HostRefusal(ErrorKind.DENIED, f"expected kv or agents, got {interface[:40]!r}")
+                raise HostRefusal(ErrorKind.DENIED, f"expected kv, llm or agents, got {interface[:40]!r}")
 
     async def _kv_call(self, function: str, members: Members) -> JsonValue:
         grant = self._running.call.template.resolved.grants.kv
@@ -96,6 +112,14 @@ class Broker:
                 keys = list(await self._kv.kv_list(scope, namespace, request))
                 cursor = keys[-1] if len(keys) == request.count_max else None
                 return {"keys": [*keys], "cursor": cursor}
+
+    async def _llm_call(self, function: str, members: Members) -> JsonValue:
+        if not self._running.call.template.resolved.grants.llm:
+            raise HostRefusal(ErrorKind.DENIED, "llm was not granted")
+        if self._llm is None:
+            self._llm = self._llm_calls.of(self._running, self._scope)
+            self._running.at_end = self._llm.close
+        return await self._llm.call(function, members)
 
     async def _agents_call(self, function: str, members: Members) -> JsonValue:
         call, budget = self._running.call, self._running.budget
@@ -121,6 +145,7 @@ class Broker:
             limits=child_limits(callee.limits, budget, depth_max=self._depth_max, now=now),
             parent_invocation_id=self._running.invocation_id,
             depth=call.depth + 1,
+            llm_above=allowances_of(self._running),
         )
         try:
             answer = await self._invoker.run_child(child, budget)

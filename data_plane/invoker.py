@@ -29,6 +29,7 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.broker.agents_grant import Budget
+from data_plane.broker.llm_budget import LlmAllowances
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
@@ -95,6 +96,7 @@ class Call:
     remaining_s: float | None = None
     parent_invocation_id: str = ""
     depth: int = 0
+    llm_above: LlmAllowances | None = None
     on_log: Callable[[LogLine], None] | None = None
 
 
@@ -116,7 +118,10 @@ class Cost:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An invocation in flight, so that it can be stopped; ``stopped`` is why it was."""
+    """An invocation in flight, so that it can be stopped; ``stopped`` is why it was.
+
+    ``at_end`` closes what its host calls left open; it is called before the receipt is written.
+    """
 
     call: Call
     invocation_id: str
@@ -124,6 +129,7 @@ class Running:
     budget: Budget
     host_call_s: float = 0.0
     stopped: Failure | None = None
+    at_end: Callable[[], None] | None = None
 
 
 class HostCallsFactory(Protocol):
@@ -323,6 +329,7 @@ class Invoker:
         budget = Budget(
             fuel=limits.fuel,
             host_calls=limits.host_calls,
+            tokens_max=limits.tokens,
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
@@ -380,7 +387,11 @@ class Invoker:
                 stream_logs=call.on_log is not None,
             )
             host = self._host_calls(running, scope)
-            outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
+            try:
+                outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
+            finally:
+                if running.at_end is not None:
+                    running.at_end()
             if self._telemetry.tracing:
                 _describe(span, outcome, elapsed_s=self._monotonic() - handed_over, host_call_s=running.host_call_s)
             return outcome

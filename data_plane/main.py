@@ -23,24 +23,31 @@ from cryptography import x509
 
 from data_plane.activation.generation import ActiveGeneration
 from data_plane.admission.callers import CallerRoom
+from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
 from data_plane.agent_registry import AgentRegistry
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
+from data_plane.broker.llm_cache import AnswerCache, CacheBounds
+from data_plane.egress_connect import SystemResolver
 from data_plane.generation_files import GenerationFiles
 from data_plane.grpc_agent_service import GrpcAgentService
 from data_plane.grpc_node_service import GrpcNodeService, NodeFacts
 from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
 from data_plane.invoker import Invoker, Running
+from data_plane.llm_bindings import offered_bindings
+from data_plane.llm_calls import LlmCalls
 from data_plane.node_state import NodeState
+from data_plane.openai_llm import KeySource
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
 from data_plane.seeding import seed_store
 from data_plane.settings import Mode, NodeSettings
 from data_plane.sqlite_agents import SqliteAgents
 from data_plane.sqlite_invocations import SqliteInvocations
+from data_plane.sqlite_llm_use import SqliteLlmUse
 from data_plane.sqlite_writer import SqliteWriter
 from data_plane.staging import CodeStore, Staging
 from data_plane.updater import Updater
@@ -142,6 +149,9 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             log_writer, kept_max=settings.invocations_kept, kept_s=settings.invocations_kept_s
         )
         stack.push_async_callback(invocations.flush)
+        llm_writer = await stack.enter_async_context(
+            SqliteWriter(settings.store_directory / "llm_use.db", schema="llm_use", durable=False)
+        )
 
         # Workers, and the way of an invocation through them
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
@@ -166,11 +176,35 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         )
         stack.push_async_callback(pool.close)
 
+        resolver = SystemResolver()
+        stack.callback(resolver.close)
+        llm = LlmCalls(
+            bindings=offered_bindings(
+                settings.llm_bindings, resolver=resolver, key_of=_no_keys, monotonic=time.monotonic
+            ),
+            use=SqliteLlmUse(llm_writer),
+            cache=AnswerCache(
+                CacheBounds(
+                    ttl_s=settings.llm_cache_s,
+                    entries_max=settings.llm_cache_entries_max,
+                    bytes_max=settings.llm_cache_bytes_max,
+                ),
+                time.monotonic,
+            ),
+            breakers=CircuitBreakers(BreakerSettings()),
+            tasks=tasks,
+            telemetry=telemetry,
+            clock=time.time,
+            monotonic=time.monotonic,
+            streams_max=settings.llm_streams_max,
+        )
+
         def host_calls(running: Running, scope: AgentScope) -> Broker:
             return Broker(
                 running,
                 scope,
                 kv=store,
+                llm=llm,
                 invoker=invoker,
                 depth_max=settings.child_depth_max,
                 telemetry=telemetry,
@@ -333,6 +367,10 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         await server.drain(settings.drain_s)
         log.info(Event.STOPPED, node=node_id, invocations=invoker.counts.invocations)
         return 1 if failed else 0
+
+
+def _no_keys(name: str) -> KeySource:
+    raise InvalidSettingsError([f"expected a secret {name}"])
 
 
 def _spare_the_collector() -> None:

@@ -1,7 +1,7 @@
 """Our own interfaces, ``agentfactory:runtime`` (see ``wit/runtime.wit``), as a component imports them.
 
-``log`` and ``context`` are answered here. ``kv`` and ``agents`` are host calls: JSON to the node's broker, which
-enforces the grant. Whatever was not granted answers with error kind ``denied`` before anything leaves the worker.
+``log`` and ``context`` are answered here. ``kv``, ``llm`` and ``agents`` are host calls: JSON to the node's broker,
+which enforces the grant. Whatever was not granted answers with error kind ``denied`` before anything leaves the worker.
 """
 
 import json
@@ -188,6 +188,48 @@ def kv_list(guest: Guest, _context: int, args: int) -> Answer:
     )  # fmt: skip
 
 
+def _json_text(value: object) -> bytes:
+    if not isinstance(value, dict):
+        raise _BadAnswerError
+    return values.string(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _llm_request(guest: Guest, function: str, args: int, result: Result) -> Answer:
+    request = args + VALUE_BYTES
+    return _ask(
+        guest, "llm", function,
+        bytes_in=values.string_length(args) + values.string_length(request),
+        argument=lambda: {"binding": _text(args), "request": _text(request)},
+        result=result,
+    )  # fmt: skip
+
+
+def llm_complete(guest: Guest, _context: int, args: int) -> Answer:
+    return _llm_request(guest, "complete", args, _json_text)
+
+
+def llm_open(guest: Guest, _context: int, args: int) -> Answer:
+    return _llm_request(guest, "open", args, _version)
+
+
+def llm_next(guest: Guest, _context: int, args: int) -> Answer:
+    return _ask(
+        guest, "llm", "next",
+        bytes_in=0,
+        argument=lambda: {"number": values.read_number(args, values.U64)},
+        result=lambda piece: values.option(None if piece is None else _json_text(piece)),
+    )  # fmt: skip
+
+
+def llm_close(guest: Guest, _context: int, args: int) -> Answer:
+    return _ask(
+        guest, "llm", "close",
+        bytes_in=0,
+        argument=lambda: {"number": values.read_number(args, values.U64)},
+        result=lambda _answer: None,
+    )  # fmt: skip
+
+
 def agents_invoke(guest: Guest, _context: int, args: int) -> Answer:
     text = args + VALUE_BYTES
     return _ask(
@@ -206,6 +248,12 @@ INTERFACES: Final[dict[str, Interface]] = {
         "put": Import(3, True, kv_put, is_host_call=True),
         "delete": Import(2, True, kv_delete, is_host_call=True),
         "list": Import(3, True, kv_list, is_host_call=True),
+    },
+    name_of("llm"): {
+        "complete": Import(2, True, llm_complete, is_host_call=True),
+        "open": Import(2, True, llm_open, is_host_call=True),
+        "next": Import(1, True, llm_next, is_host_call=True),
+        "close": Import(1, True, llm_close, is_host_call=True),
     },
     name_of("agents"): {"invoke": Import(2, True, agents_invoke, is_host_call=True)},
 }

@@ -8,6 +8,7 @@ burns itself is bounded by its worker.
 from dataclasses import dataclass, replace
 
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
+from data_plane.broker.llm_budget import LlmAllowances
 from sandbox.limits import SandboxLimits
 from templates.grants import Grants
 from templates.names import InvalidNameError, TemplateName, TemplateRef
@@ -27,7 +28,11 @@ class ChildRequest:
 
 @dataclass(slots=True, kw_only=True)
 class Budget:
-    """What one running invocation may still give to children. ``deadline`` is monotonic, in seconds."""
+    """What one running invocation may still give to children. ``deadline`` is monotonic, in seconds.
+
+    ``tokens``, ``cost_microusd``, ``sent_bytes`` and ``received_bytes`` are what its own host calls used so far;
+    ``llm`` is what it may use of language models, once it asked for one or for an agent that may.
+    """
 
     fuel: int
     host_calls: int
@@ -36,6 +41,12 @@ class Budget:
     children: int = 0
     spent_fuel: int = 0
     spent_host_calls: int = 0
+    tokens_max: int = 2**53 - 1
+    tokens: int = 0
+    cost_microusd: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    llm: LlmAllowances | None = None
 
     def spend(self, *, fuel: int, host_calls: int) -> None:
         """Take what a child, and everything below it, used."""

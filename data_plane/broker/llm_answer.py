@@ -1,7 +1,7 @@
 """What an endpoint answers, read as from a stranger: text, why it ended, and what it counted.
 
-Nothing of it is believed beyond its shape: amounts out of range count as not reported, text becomes valid Unicode, and
-an endpoint's own words about an error are cut, made printable, and cleaned of secrets by whoever passes them on.
+Nothing of it is believed beyond its shape: amounts out of range count as not reported, and text becomes valid Unicode.
+An endpoint's own words about an error are cleaned of secrets, cut and made printable by whoever passes them on.
 """
 
 import json
@@ -31,6 +31,14 @@ class TokenUsage:
 
 
 NO_USAGE: Final = TokenUsage(input_tokens=0, output_tokens=0)
+
+
+class EndpointBrokeOffError(Exception):
+    """The endpoint told of an error in the middle of a stream, in these words, which may hold anything."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__("the endpoint broke off")
+        self.said = said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +90,12 @@ def read_chunk(data: str) -> Chunk:
     """Read the data of one event that is not ``END_OF_STREAM``.
 
     Raises:
-        HostRefusal: kind ``failed``: no chunk, or the endpoint tells of an error.
+        HostRefusal: kind ``failed``: this is no chunk.
+        EndpointBrokeOffError: the endpoint tells of an error.
     """
     value = _object(data)
     if value.get("error") is not None:
-        raise HostRefusal(ErrorKind.FAILED, f"the endpoint broke off: {error_text(value)}")
+        raise EndpointBrokeOffError(error_text(value))
     usage = read_usage(value.get("usage"))
     choices = value.get("choices")
     if choices is None or choices == []:
@@ -116,10 +125,10 @@ def read_usage(value: JsonValue) -> TokenUsage | None:
 
 
 def error_text(value: JsonValue) -> str:
-    """Return an endpoint's own words about an error, cut and printable; secrets may still stand in it."""
+    """Return an endpoint's own words about an error as they are: scrub them, then make them `printable`."""
     error = value.get("error") if isinstance(value, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
-    return printable(message) if isinstance(message, str) else "no reason given"
+    return message if isinstance(message, str) else "no reason given"
 
 
 def printable(text: str) -> str:

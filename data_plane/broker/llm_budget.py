@@ -9,11 +9,12 @@ The estimate of the input may be short. A call may therefore overdraw by as much
 then nothing is left for the next one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 from data_plane.broker.answers import ErrorKind, HostRefusal
+from templates.grants import LlmGrant
 
 MILLION: Final = 1_000_000
 _UNBOUNDED: Final = 2**62
@@ -72,33 +73,49 @@ class Reservation:
     amount: Amount
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Allowance:
-    """What one invocation may still use of one binding. ``above``: its caller's, which it draws from as well."""
+    """What is left of one bound of one invocation; a cost of None is not bounded."""
 
     tokens: int
-    cost_microusd: int | None
-    above: "Allowance | None" = None
+    cost_microusd: int | None = None
 
     def left(self) -> Left:
-        """Return the least of this one and those above."""
-        tokens, cost = self.tokens, self.cost_microusd
-        above = self.above
-        while above is not None:
-            tokens = min(tokens, above.tokens)
-            if above.cost_microusd is not None:
-                cost = above.cost_microusd if cost is None else min(cost, above.cost_microusd)
-            above = above.above
-        return Left(tokens=tokens, cost_microusd=cost, kind=ErrorKind.BUDGET, whose="this invocation")
+        return Left(
+            tokens=self.tokens, cost_microusd=self.cost_microusd, kind=ErrorKind.BUDGET, whose="this invocation"
+        )
 
     def take(self, amount: Amount) -> None:
-        """Take from this one and from those above; a negative amount gives back."""
-        each: Allowance | None = self
-        while each is not None:
-            each.tokens -= amount.tokens
-            if each.cost_microusd is not None:
-                each.cost_microusd -= amount.cost_microusd
-            each = each.above
+        """Take; a negative amount gives back."""
+        self.tokens -= amount.tokens
+        if self.cost_microusd is not None:
+            self.cost_microusd -= amount.cost_microusd
+
+
+class LlmAllowances:
+    """What one invocation may use of language models: of each binding by its grants, of all together by its limits.
+
+    An invocation that another one asked for draws from its own and from its caller's, and so up to the first: from what
+    the caller may use of the same binding, if it was granted it, and from what the caller may use in all.
+    """
+
+    def __init__(self, grants: Iterable[LlmGrant], *, tokens_max: int, above: "LlmAllowances | None" = None) -> None:
+        self._whole = Allowance(tokens=tokens_max)
+        self._by_binding = {
+            grant.binding: Allowance(tokens=grant.tokens_max, cost_microusd=grant.cost_max_microusd) for grant in grants
+        }
+        self._above = above
+
+    def of(self, binding: str) -> tuple[Allowance, ...]:
+        """Return everything that a call on this binding draws from."""
+        own = self._by_binding.get(binding)
+        mine = (self._whole,) if own is None else (own, self._whole)
+        return mine if self._above is None else (*mine, *self._above.of(binding))
+
+    @property
+    def tokens(self) -> int:
+        """What is left in all, of this invocation's own limit."""
+        return self._whole.tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,14 +11,16 @@ from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.llm_answer import (
     TEXT_BYTES_MAX,
     Chunk,
+    EndpointBrokeOffError,
     TokenUsage,
     error_text,
+    printable,
     read_answer,
     read_chunk,
     read_usage,
     valid_text,
 )
-from data_plane.broker.llm_budget import Allowance, Amount, DayCeilings, Left, Price, reserve
+from data_plane.broker.llm_budget import Allowance, Amount, DayCeilings, Left, LlmAllowances, Price, reserve
 from data_plane.broker.llm_grant import (
     LlmBinding,
     cache_key,
@@ -235,7 +237,7 @@ def test_no_room_is_no_call(lefts: list[Left], price: Price | None, kind: ErrorK
     calls=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 300), st.integers(0, 100)), max_size=30),
 )
 def test_no_sequence_of_calls_uses_more_than_was_granted(tokens_max: int, calls: list[tuple[int, int, int]]) -> None:
-    allowance = Allowance(tokens=tokens_max, cost_microusd=None)
+    allowance = Allowance(tokens=tokens_max)
     used = 0
     for input_tokens, output_tokens, percent in calls:
         try:
@@ -251,23 +253,31 @@ def test_no_sequence_of_calls_uses_more_than_was_granted(tokens_max: int, calls:
 
 
 def test_an_underestimated_input_leaves_nothing_for_the_next_call() -> None:
-    allowance = Allowance(tokens=100, cost_microusd=None)
+    allowance = Allowance(tokens=100)
     taken = reserve([allowance.left()], price=None, input_tokens=20, output_tokens=10)
     allowance.take(taken.amount)
     allowance.take(Amount.of(None, 150, 10).less(taken.amount))
     assert refused(reserve, [allowance.left()], price=None, input_tokens=1, output_tokens=1).kind is ErrorKind.BUDGET
 
 
-def test_a_child_draws_from_its_caller_too() -> None:
-    root = Allowance(tokens=100, cost_microusd=50)
-    child = Allowance(tokens=1_000, cost_microusd=None, above=root)
-    assert (child.left().tokens, child.left().cost_microusd) == (100, 50)
-    child.take(Amount(tokens=90, cost_microusd=45))
-    assert (root.tokens, root.cost_microusd, child.tokens) == (10, 5, 910)
-    child.take(Amount(tokens=-30, cost_microusd=-5))
-    assert (root.left().tokens, root.left().cost_microusd) == (40, 10)
-    frugal = Allowance(tokens=5, cost_microusd=2, above=child)
-    assert (frugal.left().tokens, frugal.left().cost_microusd) == (5, 2)
+def test_a_child_draws_from_everybody_above_it_once() -> None:
+    def grant(binding: str, tokens: int, cost: int | None = None) -> LlmGrant:
+        return LlmGrant(binding=binding, models=("m",), tokens_max=tokens, cost_max_microusd=cost)
+
+    root = LlmAllowances([grant("b", 100, 50)], tokens_max=500)
+    middle = LlmAllowances([], tokens_max=300, above=root)
+    child = LlmAllowances([grant("b", 1_000), grant("c", 1_000)], tokens_max=400, above=middle)
+    for each in child.of("b"):
+        each.take(Amount(tokens=60, cost_microusd=5))
+    for each in child.of("c"):
+        each.take(Amount(tokens=200, cost_microusd=10**9))
+    assert [each.tokens for each in child.of("b")] == [940, 140, 40, 40, 240]
+    assert [each.cost_microusd for each in root.of("b")] == [45, None]
+    assert [each.tokens for each in child.of("c")] == [800, 140, 40, 240]
+    assert (root.tokens, middle.tokens, child.tokens) == (240, 40, 140)
+    lefts = [each.left() for each in child.of("b")]
+    cheap = Price(input_microusd=0, output_microusd=1_000_000)
+    assert reserve(lefts, price=cheap, input_tokens=10, output_tokens=10_000).output_tokens == 30
 
 
 def test_ceilings_of_a_day_bound_agents_and_tenants_apart() -> None:
@@ -351,15 +361,17 @@ def test_chunks_are_read() -> None:
     )
     for data in ("", "[]", "{", '{"choices": 7}', '{"choices": [7]}', '{"choices": [{"delta": {"content": 7}}]}'):
         assert refused(read_chunk, data).kind is ErrorKind.FAILED
-    broken = refused(read_chunk, '{"error": {"message": "over\\u001b[2Jload"}}')
-    assert "over [2Jload" in broken.message
+    with pytest.raises(EndpointBrokeOffError) as broken:
+        read_chunk('{"error": {"message": "overload"}}')
+    assert broken.value.said == "overload"
+    assert "overload" not in str(broken.value)
 
 
 def test_an_endpoints_words_are_cut_and_printable() -> None:
-    assert error_text({"error": {"message": "a\r\n\x1b[31mb"}}) == "a [31mb"
+    assert printable(error_text({"error": {"message": "a\r\n\x1b[31mb"}})) == "a [31mb"
     assert error_text({"error": "plain"}) == "plain"
     assert error_text({"error": {"message": 7}}) == error_text([]) == error_text(None) == "no reason given"
-    assert len(error_text({"error": {"message": "x" * 10_000}})) == 300
+    assert len(printable("x" * 10_000)) == 300
 
 
 def test_lone_surrogates_do_not_travel() -> None:

@@ -17,6 +17,7 @@ from agentfactory_sdk import (
     agents,
     errors,
     kv,
+    llm,
     log,
     testing,
 )
@@ -24,9 +25,12 @@ from agentfactory_sdk._answer import answer_text
 from agentfactory_sdk.testing import FakeHost, from_source, hosted, load
 
 
-@pytest.mark.parametrize("module", [kv, agents, log, testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [kv, agents, llm, log, testing], ids=lambda module: module.__name__)
 def test_documented_examples_run(module: ModuleType) -> None:
-    host = FakeHost(agents={"documentation/documentaliste": lambda text: f"an outline of {text}"})
+    host = FakeHost(
+        agents={"documentation/documentaliste": lambda text: f"an outline of {text}"},
+        models={"default": lambda _messages: "Paris."},
+    )
     with hosted(host):
         result = doctest.testmod(module)
     assert result.attempted

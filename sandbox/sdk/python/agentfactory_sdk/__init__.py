@@ -13,7 +13,7 @@ is a fresh interpreter, so reading them while the module loads is fine.
 import json
 from typing import TYPE_CHECKING
 
-from . import _host, agents, errors, kv, log
+from . import _host, agents, errors, kv, llm, log
 from .errors import (
     BudgetError,
     ConflictError,
@@ -43,6 +43,7 @@ __all__ = [
     "errors",
     "invocation_id",
     "kv",
+    "llm",
     "log",
 ]
 
