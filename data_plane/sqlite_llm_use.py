@@ -94,7 +94,3 @@ class SqliteLlmUse:
         """Add ``difference`` (usually negative) to what was charged; waits for nothing."""
         if difference != Amount():
             self._writer.post(lambda connection: account.add(connection, difference))
-
-    async def used(self, account: LlmAccount) -> tuple[Amount, Amount]:
-        """Return what the agent, and what its tenant, has used."""
-        return await self._writer.read(account.used)

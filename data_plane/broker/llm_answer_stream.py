@@ -42,6 +42,7 @@ class AnswerStream:
         self._held = ""
         self._model = model
         self._finish_reason = ""
+        self._refusal: HostRefusal | None = None
         self.usage: TokenUsage | None = None
         self.is_done = False
 
@@ -49,22 +50,29 @@ class AnswerStream:
         """Return the text that may be given now; "" for none.
 
         Raises:
-            HostRefusal: kind ``failed``: beyond a limit, out of shape, or the endpoint tells of an error.
+            HostRefusal: kind ``failed``: beyond a limit of the stream.
         """
         texts = []
         for data in self._parser.feed(piece):
             if data == END_OF_STREAM:
                 self.is_done = True
                 break
-            texts.append(self._take(data))
+            try:
+                texts.append(self._take(data))
+            except HostRefusal as refusal:  # what came before it is given first
+                self._refusal, self.is_done = refusal, True
+                break
         return self._safe("".join(texts))
 
     def end(self) -> str:
         """Return what was held back.
 
         Raises:
-            HostRefusal: kind ``failed``: the stream ended before its answer did.
+            HostRefusal: kind ``failed``: the stream ended before its answer did, held what is no event of an answer,
+                or told of an error.
         """
+        if self._refusal is not None:
+            raise self._refusal
         if not self.is_done and not self._finish_reason:
             raise HostRefusal(ErrorKind.FAILED, "the endpoint ended its stream before its answer")
         rest, self._held = self._scrubbing.scrub(self._held), ""
