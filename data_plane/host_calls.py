@@ -13,6 +13,7 @@ from data_plane.agents.refusals import UnknownTemplateError
 from data_plane.broker.agents_grant import child_limits, read_child_request, require_callee, require_permitted
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
+from data_plane.http_calls import HttpCalls
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
 from data_plane.llm_calls import LlmCalls, LlmInvocation, allowances_of
 from service.logs import get_logger
@@ -31,6 +32,7 @@ class Broker:
 
     __slots__ = (
         "_depth_max",
+        "_http",
         "_invoker",
         "_kv",
         "_llm",
@@ -48,6 +50,7 @@ class Broker:
         *,
         kv: KvStore,
         llm: LlmCalls,
+        http: HttpCalls,
         invoker: Invoker,
         depth_max: int,
         telemetry: Telemetry,
@@ -58,6 +61,7 @@ class Broker:
         self._kv = kv
         self._llm_calls = llm
         self._llm: LlmInvocation | None = None
+        self._http = http
         self._invoker = invoker
         self._depth_max = depth_max
         self._telemetry = telemetry
@@ -80,7 +84,7 @@ class Broker:
             return answer_error(HostRefusal(ErrorKind.FAILED, str(error.reason)))
         finally:
             self._running.host_call_s += self._monotonic() - started
-            known = interface if interface in {"kv", "llm", "agents"} else "unknown"
+            known = interface if interface in {"kv", "llm", "agents", "http"} else "unknown"
             self._telemetry.count(HOST_CALLS, known, result)
 
     async def _carry_out(self, interface: str, function: str, argument: bytes) -> JsonValue:
@@ -91,8 +95,10 @@ class Broker:
                 return await self._llm_call(function, Members.parse(argument))
             case "agents":
                 return await self._agents_call(function, Members.parse(argument))
+            case "http":
+                return await self._http_call(function, Members.parse(argument))
             case _:
-                raise HostRefusal(ErrorKind.DENIED, f"expected kv, llm or agents, got {interface[:40]!r}")
+                raise HostRefusal(ErrorKind.DENIED, f"expected kv, llm, agents or http, got {interface[:40]!r}")
 
     async def _kv_call(self, function: str, members: Members) -> JsonValue:
         grant = self._running.call.template.resolved.grants.kv
@@ -120,6 +126,19 @@ class Broker:
             self._llm = self._llm_calls.of(self._running, self._scope)
             self._running.at_end = self._llm.close
         return await self._llm.call(function, members)
+
+    async def _http_call(self, function: str, members: Members) -> JsonValue:
+        running, active = self._running, self._invoker.active
+        return await self._http.call(
+            function,
+            members,
+            tenant=running.call.tenant,
+            template=running.call.template.name,
+            grants=running.call.template.resolved.grants,
+            bindings={} if active is None else active.accepted.charter.secret_bindings,
+            spent=running.egress,
+            deadline=running.budget.deadline,
+        )
 
     async def _agents_call(self, function: str, members: Members) -> JsonValue:
         call, budget = self._running.call, self._running.budget

@@ -16,7 +16,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
 from typing import Final
 
@@ -46,6 +46,10 @@ class EgressLimits:
     first_byte_s: float = 30.0
     piece_s: float = 15.0
     total_s: float = 60.0
+
+    def with_body(self, body_bytes_max: int) -> "EgressLimits":
+        """Return these limits with another for the body."""
+        return replace(self, body_bytes_max=body_bytes_max)
 
 
 @unique

@@ -338,8 +338,8 @@ class LlmInvocation:
             allowance.take(difference)
         budget.tokens += used.tokens
         budget.cost_microusd += used.cost_microusd
-        budget.sent_bytes += progress.sent_bytes
-        budget.received_bytes += progress.received_bytes
+        self._running.egress.sent_bytes += progress.sent_bytes
+        self._running.egress.received_bytes += progress.received_bytes
         if paid.account is not None:
             node.use.settle(paid.account, difference)
         node.telemetry.count(LLM_CALLS, ask.name, result)

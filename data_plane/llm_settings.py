@@ -17,7 +17,7 @@ _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+){0,8}")
 _SCHEME_HOST: Final = re.compile(r"(?P<origin>https?://[^/?#]*)(?P<path>.*)", re.DOTALL)
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
-SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+SecretName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{1,40}$")]
 Dollars = Annotated[Decimal, Field(ge=0, le=100_000, max_digits=12, decimal_places=6)]
 
 

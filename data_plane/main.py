@@ -30,19 +30,23 @@ from data_plane.agent_registry import AgentRegistry
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
+from data_plane.broker.address_policy import Destinations
+from data_plane.broker.http_grant import EgressAmounts
 from data_plane.broker.llm_cache import AnswerCache, CacheBounds
-from data_plane.egress_connect import SystemResolver
+from data_plane.egress_connect import Connector, SystemResolver, client_tls
 from data_plane.generation_files import GenerationFiles
 from data_plane.grpc_agent_service import GrpcAgentService
 from data_plane.grpc_node_service import GrpcNodeService, NodeFacts
 from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
+from data_plane.http_calls import HttpCalls
+from data_plane.http_egress import EgressLimits, HttpEgress
 from data_plane.invoker import Invoker, Running
 from data_plane.llm_bindings import offered_bindings
 from data_plane.llm_calls import LlmCalls
 from data_plane.node_state import NodeState
-from data_plane.openai_llm import KeySource
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
+from data_plane.secret_directory import SecretDirectory
 from data_plane.seeding import seed_store
 from data_plane.settings import Mode, NodeSettings
 from data_plane.sqlite_agents import SqliteAgents
@@ -176,11 +180,13 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         )
         stack.push_async_callback(pool.close)
 
+        # The broker's way outside
         resolver = SystemResolver()
         stack.callback(resolver.close)
+        secrets = SecretDirectory(settings.secrets_directory, monotonic=time.monotonic)
         llm = LlmCalls(
             bindings=offered_bindings(
-                settings.llm_bindings, resolver=resolver, key_of=_no_keys, monotonic=time.monotonic
+                settings.llm_bindings, resolver=resolver, secrets=secrets, monotonic=time.monotonic
             ),
             use=SqliteLlmUse(llm_writer),
             cache=AnswerCache(
@@ -198,6 +204,26 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             monotonic=time.monotonic,
             streams_max=settings.llm_streams_max,
         )
+        egress = HttpEgress(
+            Connector(
+                destinations=Destinations.parse(settings.private_origins),
+                resolver=resolver,
+                tls=client_tls(settings.egress_authorities_file),
+            )
+        )
+        http = HttpCalls(
+            egress,
+            secrets=secrets,
+            amounts=EgressAmounts(
+                requests_max=settings.http_requests_max,
+                sent_bytes_max=settings.http_sent_bytes_max,
+                received_bytes_max=settings.http_received_bytes_max,
+                response_bytes_max=settings.http_response_bytes_max,
+            ),
+            limits=EgressLimits(first_byte_s=settings.http_timeout_s, total_s=settings.http_timeout_s),
+            per_tenant_max=settings.http_per_tenant_max,
+            telemetry=telemetry,
+        )
 
         def host_calls(running: Running, scope: AgentScope) -> Broker:
             return Broker(
@@ -205,6 +231,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                 scope,
                 kv=store,
                 llm=llm,
+                http=http,
                 invoker=invoker,
                 depth_max=settings.child_depth_max,
                 telemetry=telemetry,
@@ -367,10 +394,6 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         await server.drain(settings.drain_s)
         log.info(Event.STOPPED, node=node_id, invocations=invoker.counts.invocations)
         return 1 if failed else 0
-
-
-def _no_keys(name: str) -> KeySource:
-    raise InvalidSettingsError([f"expected a secret {name}"])
 
 
 def _spare_the_collector() -> None:

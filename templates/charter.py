@@ -55,9 +55,10 @@ class Domain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretBinding:
-    """Where the broker may send one secret, and for which templates."""
+    """Where the broker may send one secret, in which header, and for which templates."""
 
     origin: str
+    header: str
     path_prefixes: tuple[str, ...]
     methods: tuple[str, ...]
     templates: tuple[TemplatePattern, ...]
@@ -208,6 +209,7 @@ def _read_domain(value: Mapping[str, Any]) -> Domain:
 def _binding_json(binding: SecretBinding) -> JsonObject:
     return {
         "origin": binding.origin,
+        "header": binding.header,
         "path_prefixes": list(binding.path_prefixes),
         "methods": list(binding.methods),
         "templates": [str(pattern) for pattern in binding.templates],
@@ -217,6 +219,7 @@ def _binding_json(binding: SecretBinding) -> JsonObject:
 def _read_binding(value: Mapping[str, Any]) -> SecretBinding:
     return SecretBinding(
         origin=value["origin"],
+        header=value["header"],
         path_prefixes=tuple(value["path_prefixes"]),
         methods=tuple(value["methods"]),
         templates=tuple(TemplatePattern.parse(pattern) for pattern in value["templates"]),

@@ -109,7 +109,8 @@ def _grant_text(grants: Grants) -> str:
     texts = [f"namespace {grants.kv.namespace}, at most {grants.kv.bytes_max} bytes"] if grants.kv else []
     for http in grants.http:
         secret = f", {http.inject.header} from the secret {http.inject.secret}" if http.inject else ""
-        texts.append(f"{' '.join(http.methods)} {http.origin} below {' '.join(http.path_prefixes)}{secret}")
+        headers = f", may set {' '.join(http.headers)}" if http.headers else ""
+        texts.append(f"{' '.join(http.methods)} {http.origin} below {' '.join(http.path_prefixes)}{headers}{secret}")
     for llm in grants.llm:
         cost = "" if llm.cost_max_microusd is None else f", {llm.cost_max_microusd / 1e6:g} USD"
         texts.append(f"{' '.join(llm.models)}, at most {llm.tokens_max} tokens{cost}")

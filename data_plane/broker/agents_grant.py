@@ -30,8 +30,8 @@ class ChildRequest:
 class Budget:
     """What one running invocation may still give to children. ``deadline`` is monotonic, in seconds.
 
-    ``tokens``, ``cost_microusd``, ``sent_bytes`` and ``received_bytes`` are what its own host calls used so far;
-    ``llm`` is what it may use of language models, once it asked for one or for an agent that may.
+    ``tokens`` and ``cost_microusd`` are what its own calls of language models used so far; ``llm`` is what it may use
+    of them, once it asked for one or for an agent that may.
     """
 
     fuel: int
@@ -44,8 +44,6 @@ class Budget:
     tokens_max: int = 2**53 - 1
     tokens: int = 0
     cost_microusd: int = 0
-    sent_bytes: int = 0
-    received_bytes: int = 0
     llm: LlmAllowances | None = None
 
     def spend(self, *, fuel: int, host_calls: int) -> None:

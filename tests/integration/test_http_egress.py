@@ -5,7 +5,6 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -15,40 +14,15 @@ from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.origin import IpAddress, Origin
 from data_plane.egress_connect import Connector, client_tls
 from data_plane.http_egress import EgressLimits, HttpEgress, Response, Traffic
+from tests.egress_world import FixedResolver, egress_of
 from tests.http_server import HOST, Handler, HttpServer, Seen, ServerTls, answers, http_server, ok, server_tls
 
 LIMITS = EgressLimits(header_bytes_max=4_096, headers_max=20, body_bytes_max=10_000)
 
 
-class FixedResolver:
-    """Answers in turn; the last answer stays."""
-
-    def __init__(self, *answers: Sequence[str]) -> None:
-        self._answers = [tuple(ip_address(text) for text in answer) for answer in answers]
-        self.asked: list[str] = []
-
-    async def resolve(self, name: str) -> Sequence[IpAddress]:
-        self.asked.append(name)
-        if not self._answers:
-            raise OSError
-        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-
-
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ServerTls:
     return server_tls(tmp_path_factory.mktemp("tls"))
-
-
-def egress_of(
-    destinations: dict[str, tuple[str, ...]], *, resolver: FixedResolver | None = None, ca_file: Path | None = None
-) -> HttpEgress:
-    return HttpEgress(
-        Connector(
-            destinations=Destinations.parse(destinations),
-            resolver=resolver or FixedResolver(["127.0.0.1"]),
-            tls=client_tls(ca_file),
-        )
-    )
 
 
 async def fetch(

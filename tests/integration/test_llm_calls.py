@@ -14,14 +14,13 @@ from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreaker
 from data_plane.agents.agent import AgentScope
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
-from data_plane.broker.llm_answer_stream import Scrubbing
 from data_plane.broker.llm_cache import AnswerCache, CacheBounds
+from data_plane.broker.secret_binding import Secret, SecretUnusableError
 from data_plane.egress_connect import SystemResolver
 from data_plane.invoker import Running
 from data_plane.llm_bindings import offered_bindings
 from data_plane.llm_calls import STREAMS_MAX, LlmCalls, LlmInvocation
 from data_plane.llm_settings import LlmBindingSettings
-from data_plane.openai_llm import Key
 from data_plane.sqlite_llm_use import LlmAccount, SqliteLlmUse
 from data_plane.sqlite_writer import SqliteWriter
 from service.tasks import TaskSupervisor
@@ -96,14 +95,13 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> ServerTls:
     return server_tls(tmp_path_factory.mktemp("tls"), "localhost")
 
 
-def key_source(name: str) -> Any:
-    async def key() -> Key:
-        if name == "missing":
-            raise HostRefusal(ErrorKind.FAILED, "this node lacks the secret")
-        scrub = Scrubbing(scrub=lambda text: text.replace(SECRET, "[secret]"), reach=len(SECRET))
-        return Key(authorization=f"Bearer {SECRET}", scrubbing=scrub)
+class Secrets:
+    """`SecretKeeper` of one secret."""
 
-    return key
+    async def secret(self, name: str) -> Secret:
+        if name != "openai":
+            raise SecretUnusableError(f"expected the secret {name}")
+        return Secret(name=name, value=SECRET)
 
 
 @asynccontextmanager
@@ -129,7 +127,7 @@ async def world_of(
         )
         loop = asyncio.get_running_loop()
         calls = LlmCalls(
-            bindings=offered_bindings({"default": settings}, resolver=resolver, key_of=key_source, monotonic=loop.time),
+            bindings=offered_bindings({"default": settings}, resolver=resolver, secrets=Secrets(), monotonic=loop.time),
             use=SqliteLlmUse(writer),
             cache=AnswerCache(CacheBounds(ttl_s=60, entries_max=10, bytes_max=100_000), loop.time),
             breakers=CircuitBreakers(breaker or BreakerSettings(calls_min=1_000)),
@@ -178,8 +176,8 @@ async def test_an_answer_is_paid_for_as_the_endpoint_counts(tls: ServerTls, tmp_
             "cached": False,
         }
         assert (budget.tokens, budget.cost_microusd) == (5, 8)
-        assert budget.sent_bytes > 100
-        assert budget.received_bytes > 100
+        assert invocation._running.egress.sent_bytes > 100
+        assert invocation._running.egress.received_bytes > 100
         assert budget.llm is not None
         assert [each.tokens for each in budget.llm.of("default")] == [995, 9_995]
         assert await world.used() == (5, 8, 5, 8)
@@ -253,7 +251,9 @@ async def test_the_key_is_sent_and_never_comes_back(tls: ServerTls, tmp_path: Pa
 async def test_a_missing_key_is_the_nodes_failure_and_costs_nothing(tls: ServerTls, tmp_path: Path) -> None:
     async with world_of(tls, tmp_path, secret="missing") as world:
         invocation, budget = world.invocation()
-        assert (await refusal(invocation, "complete", members())).message == "this node lacks the secret"
+        assert (
+            await refusal(invocation, "complete", members())
+        ).message == "the node cannot use the secret of this binding"
         assert world.server.requests == []
         assert budget.tokens == 0
 

@@ -13,6 +13,13 @@ from templates.revocations import Revocations
 from tests.trust_world import charter, persons, signer
 
 DIGEST = "a" * 64
+BINDING: dict[str, object] = {
+    "origin": "https://a.example",
+    "header": "X-Key",
+    "path_prefixes": [],
+    "methods": [],
+    "templates": ["docs/*"],
+}
 CEILING = Ceiling(grants=Grants(), limits=DEFAULT_LIMITS)
 
 
@@ -24,6 +31,7 @@ def full() -> Charter:
         secret_bindings={
             "crossref-token": SecretBinding(
                 origin="https://api.crossref.org",
+                header="Authorization",
                 path_prefixes=("/works",),
                 methods=("GET",),
                 templates=(TemplatePattern.parse("docs/*"),),
@@ -151,9 +159,12 @@ UNREADABLE = {
     "a text for a number": _edited(lease_s_max="60"),
     "a bad floor": _edited(floors={"docs/summariser": "latest"}),
     "a floor of a bad name": _edited(floors={"docs": "1.0.0"}),
-    "a bad pattern": _edited(
-        secret_bindings={"a": {"origin": "x", "path_prefixes": [], "methods": [], "templates": ["*/x"]}}
+    "a bad pattern": _edited(secret_bindings={"a": {**BINDING, "templates": ["*/x"]}}),
+    "a secret without its header": _edited(
+        secret_bindings={"a": {name: value for name, value in BINDING.items() if name != "header"}}
     ),
+    "a secret for no origin": _edited(secret_bindings={"a": {**BINDING, "origin": "*"}}),
+    "a secret for a path": _edited(secret_bindings={"a": {**BINDING, "origin": "https://a.example/x"}}),
     "a digest in capitals": _edited(revocations={"templates": ["A" * 64], "modules": [], "reviewers": [], "nodes": []}),
 }
 
