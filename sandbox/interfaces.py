@@ -1,7 +1,8 @@
 """Our own interfaces, ``agentfactory:runtime`` (see ``wit/runtime.wit``), as a component imports them.
 
-``log`` and ``context`` are answered here. ``kv``, ``llm`` and ``agents`` are host calls: JSON to the node's broker,
-which enforces the grant. Whatever was not granted answers with error kind ``denied`` before anything leaves the worker.
+``log`` and ``context`` are answered here. ``kv``, ``http``, ``llm`` and ``agents`` are host calls: JSON to the node's
+broker, which enforces the grant. Whatever was not granted answers with error kind ``denied`` before anything leaves the
+worker.
 """
 
 import json
@@ -188,7 +189,8 @@ def kv_list(guest: Guest, _context: int, args: int) -> Answer:
     )  # fmt: skip
 
 
-def _json_text(value: object) -> bytes:
+def _json(value: object) -> bytes:
+    """Return an answer that the guest gets as the text of JSON: text is copied, structure is not."""
     if not isinstance(value, dict):
         raise _BadAnswerError
     return values.string(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
@@ -205,7 +207,7 @@ def _llm_request(guest: Guest, function: str, args: int, result: Result) -> Answ
 
 
 def llm_complete(guest: Guest, _context: int, args: int) -> Answer:
-    return _llm_request(guest, "complete", args, _json_text)
+    return _llm_request(guest, "complete", args, _json)
 
 
 def llm_open(guest: Guest, _context: int, args: int) -> Answer:
@@ -217,7 +219,7 @@ def llm_next(guest: Guest, _context: int, args: int) -> Answer:
         guest, "llm", "next",
         bytes_in=0,
         argument=lambda: {"number": values.read_number(args, values.U64)},
-        result=lambda piece: values.option(None if piece is None else _json_text(piece)),
+        result=lambda piece: values.option(None if piece is None else _json(piece)),
     )  # fmt: skip
 
 
@@ -227,6 +229,16 @@ def llm_close(guest: Guest, _context: int, args: int) -> Answer:
         bytes_in=0,
         argument=lambda: {"number": values.read_number(args, values.U64)},
         result=lambda _answer: None,
+    )  # fmt: skip
+
+
+def http_fetch(guest: Guest, _context: int, args: int) -> Answer:
+    request = args + VALUE_BYTES
+    return _ask(
+        guest, "http", "fetch",
+        bytes_in=values.string_length(args) + values.string_length(request),
+        argument=lambda: {"binding": _text(args), "request": _text(request)},
+        result=_json,
     )  # fmt: skip
 
 
@@ -255,6 +267,7 @@ INTERFACES: Final[dict[str, Interface]] = {
         "next": Import(1, True, llm_next, is_host_call=True),
         "close": Import(1, True, llm_close, is_host_call=True),
     },
+    name_of("http"): {"fetch": Import(2, True, http_fetch, is_host_call=True)},
     name_of("agents"): {"invoke": Import(2, True, agents_invoke, is_host_call=True)},
 }
 """By exact name: these interfaces are ours, so no other version exists."""

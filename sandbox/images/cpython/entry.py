@@ -23,7 +23,7 @@ from agentfactory_sdk import _host
 from agentfactory_sdk._answer import answer_text
 from agentfactory_sdk.errors import host_error
 from componentize_py_types import Err  # type: ignore[import-not-found]
-from wit_world.imports import agents, context, kv, llm, log  # type: ignore[import-not-found]
+from wit_world.imports import agents, context, http, kv, llm, log  # type: ignore[import-not-found]
 
 STANDARD_LIBRARY = """
     __future__ _strptime abc array ast base64 binascii bisect calendar cmath codecs collections collections.abc
@@ -86,6 +86,9 @@ class WitHost:
 
     def llm_close(self, number_of: int) -> None:
         answered(llm.close, number(number_of))
+
+    def http_fetch(self, binding: str, request: str) -> str:
+        return str(answered(http.fetch, text(binding), text(request)))
 
     def agents_invoke(self, template: str, text_in: str) -> str:
         return str(answered(agents.invoke, text(template), text(text_in)))

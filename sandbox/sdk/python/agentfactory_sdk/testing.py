@@ -16,6 +16,7 @@
 This is for quick tests of logic: nothing is limited or isolated here. ``agentctl template test`` runs the real sandbox.
 """
 
+import base64
 import json
 import types
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ from .errors import ConflictError, DeniedError, FailedError, NotFoundError
 Answer = Callable[[str], str]
 Model = Callable[[list[dict[str, str]]], str]
 """Answers a conversation: messages with ``role`` and ``content``."""
+HttpAnswer = Callable[[dict[str, object]], tuple[int, object]]
+"""Takes ``method``, ``path``, ``query`` … as the node gets them; returns a status and text, bytes, or JSON."""
 
 
 class FakeHost:
@@ -38,8 +41,9 @@ class FakeHost:
         self,
         *,
         config: dict[str, object] | None = None,
-        granted: frozenset[str] = frozenset({"kv", "llm", "agents"}),
+        granted: frozenset[str] = frozenset({"kv", "http", "llm", "agents"}),
         agents: dict[str, Answer] | None = None,
+        http: dict[str, HttpAnswer] | None = None,
         models: dict[str, Model] | None = None,
         invocation_id: str = "test",
     ) -> None:
@@ -50,6 +54,7 @@ class FakeHost:
         self._agents = agents or {}
         self._models = models or {}
         self._streams: list[list[str]] = []
+        self._http = http or {}
         self._invocation_id = invocation_id
 
     def config(self) -> str:
@@ -117,6 +122,19 @@ class FakeHost:
         if not 0 < number <= len(self._streams):
             raise NotFoundError(f"expected the number of an open stream, got {number}")
         return self._streams[number - 1]
+
+    def http_fetch(self, binding: str, request: str) -> str:
+        self._must_be_granted("http")
+        answer = self._http.get(binding)
+        if answer is None:
+            raise DeniedError(f"expected a binding that was granted, got {binding}")
+        status, body = answer(json.loads(request))
+        found: dict[str, object] = {"status": status, "headers": {}}
+        if isinstance(body, bytes):
+            found["body_base64"] = base64.b64encode(body).decode()
+        else:
+            found["body"] = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+        return json.dumps(found, ensure_ascii=False)
 
     def agents_invoke(self, template: str, text: str) -> str:
         self._must_be_granted("agents")
