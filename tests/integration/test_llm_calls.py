@@ -63,7 +63,7 @@ class World:
             tokens_max=tokens_max,
         )
         task = asyncio.current_task()
-        running = Running(call=call, invocation_id="i", task=task, budget=budget)  # type: ignore[arg-type]
+        running = Running(call=call, invocation_id="i", started_at=0.0, task=task, budget=budget)  # type: ignore[arg-type]
         return self.calls.of(running, AgentScope(tenant=tenant, template=name, agent_id=agent)), budget
 
     async def used(self, *, tenant: str = "acme", agent: str = "a1") -> tuple[int, int, int, int]:
