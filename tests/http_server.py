@@ -1,9 +1,11 @@
 """A loopback HTTP server that answers with whatever bytes a test wants, however wrong they are."""
 
 import asyncio
+import queue
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,3 +125,24 @@ async def http_server(
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
         await asyncio.sleep(0)  # transports close in the loop's next turn
+
+
+@contextmanager
+def threaded_http_server(handler: Handler, *, tls: ServerTls | None = None, host: str = HOST) -> Iterator[HttpServer]:
+    """`http_server` in a thread of its own, for tests that block."""
+    started: queue.Queue[tuple[HttpServer, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        async with http_server(handler, tls=tls, host=host) as server:
+            started.put((server, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    server, loop, stop = started.get(timeout=10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
