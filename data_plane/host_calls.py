@@ -15,7 +15,7 @@ from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_er
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
 from data_plane.http_calls import HttpCalls
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
-from data_plane.llm_calls import LlmCalls, LlmInvocation, allowances_of
+from data_plane.llm_calls import LlmCaller, LlmCalls, LlmInvocation
 from service.logs import get_logger
 from service.telemetry import HOST_CALLS, Field, SpanName, Telemetry
 from templates.canonical import JsonValue
@@ -120,12 +120,23 @@ class Broker:
                 return {"keys": [*keys], "cursor": cursor}
 
     async def _llm_call(self, function: str, members: Members) -> JsonValue:
-        if not self._running.call.template.resolved.grants.llm:
+        caller = self._llm_caller()
+        if not caller.grants:
             raise HostRefusal(ErrorKind.DENIED, "llm was not granted")
         if self._llm is None:
-            self._llm = self._llm_calls.of(self._running, self._scope)
+            self._llm = LlmInvocation(self._llm_calls, caller)
             self._running.at_end = self._llm.close
         return await self._llm.call(function, members)
+
+    def _llm_caller(self) -> LlmCaller:
+        running = self._running
+        return LlmCaller(
+            scope=self._scope,
+            grants=running.call.template.resolved.grants.llm,
+            budget=running.budget,
+            traffic=running.egress,
+            above=running.call.llm_above,
+        )
 
     async def _http_call(self, function: str, members: Members) -> JsonValue:
         running, active = self._running, self._invoker.active
@@ -164,7 +175,7 @@ class Broker:
             limits=child_limits(callee.limits, budget, depth_max=self._depth_max, now=now),
             parent_invocation_id=self._running.invocation_id,
             depth=call.depth + 1,
-            llm_above=allowances_of(self._running),
+            llm_above=self._llm_caller().allowances,
         )
         try:
             answer = await self._invoker.run_child(child, budget)

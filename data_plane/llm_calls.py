@@ -11,7 +11,9 @@ from typing import Final
 
 from data_plane.admission.circuit_breaker import CircuitBreakers, Permit, Refused
 from data_plane.agents.agent import AgentScope
+from data_plane.broker.agents_grant import Budget
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
+from data_plane.broker.http_grant import EgressSpent
 from data_plane.broker.llm_answer import NO_USAGE, LlmAnswer, TokenUsage
 from data_plane.broker.llm_answer_stream import AnswerStream
 from data_plane.broker.llm_budget import MILLION, Amount, DayCeilings, Left, LlmAllowances, Price, Reservation, reserve
@@ -25,13 +27,13 @@ from data_plane.broker.llm_grant import (
     request_body,
     require_grant,
 )
-from data_plane.invoker import Running
 from data_plane.llm_stream_buffer import LlmStream
 from data_plane.openai_llm import OpenAiEndpoint, Progress
 from data_plane.sqlite_llm_use import DAY_S, LlmAccount, SqliteLlmUse
 from service.tasks import TaskSupervisor
 from service.telemetry import LLM_CALLS, LLM_COST, LLM_TOKENS, Telemetry
 from templates.canonical import JsonObject, JsonValue
+from templates.grants import LlmGrant
 
 NO_AMOUNT: Final = Amount()
 STREAMS_MAX: Final = 4
@@ -89,10 +91,13 @@ class Paid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmCalls:
-    """What all invocations of a node share. ``clock`` gives seconds since the epoch."""
+    """What all invocations of a node share. ``clock`` gives seconds since the epoch.
+
+    ``use`` is None where no binding has ceilings of a day.
+    """
 
     bindings: Mapping[str, OfferedBinding]
-    use: SqliteLlmUse
+    use: SqliteLlmUse | None
     cache: AnswerCache
     breakers: CircuitBreakers[tuple[str, str]]
     tasks: TaskSupervisor
@@ -102,27 +107,32 @@ class LlmCalls:
     streams_max: int
     streams: set[LlmStream] = field(default_factory=set)
 
-    def of(self, running: Running, scope: AgentScope) -> "LlmInvocation":
-        """Return what carries out the calls of one invocation."""
-        return LlmInvocation(self, running, scope)
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmCaller:
+    """On whose behalf calls are made: the grants of its template, and its budget and traffic, which are counted."""
 
-def allowances_of(running: Running) -> LlmAllowances:
-    """Return what an invocation may use, its callers' share included."""
-    budget, call = running.budget, running.call
-    if budget.llm is None:
-        grants = call.template.resolved.grants.llm
-        budget.llm = LlmAllowances(grants, tokens_max=budget.tokens_max, above=call.llm_above)
-    return budget.llm
+    scope: AgentScope
+    grants: Sequence[LlmGrant]
+    budget: Budget
+    traffic: EgressSpent
+    above: LlmAllowances | None
+
+    @property
+    def allowances(self) -> LlmAllowances:
+        """What it may use, its callers' share included."""
+        budget = self.budget
+        if budget.llm is None:
+            budget.llm = LlmAllowances(self.grants, tokens_max=budget.tokens_max, above=self.above)
+        return budget.llm
 
 
 class LlmInvocation:
     """The calls of one invocation; `close` ends what it left open."""
 
-    def __init__(self, node: LlmCalls, running: Running, scope: AgentScope) -> None:
+    def __init__(self, node: LlmCalls, caller: LlmCaller) -> None:
         self._node = node
-        self._running = running
-        self._scope = scope
+        self._caller = caller
         self._streams: dict[int, LlmStream] = {}
         self._number = 0
 
@@ -155,7 +165,7 @@ class LlmInvocation:
     def _ask(self, members: Members) -> Ask:
         members.require_only("binding", "request")
         name = members.text("binding")
-        grant = require_grant(self._running.call.template.resolved.grants.llm, name)
+        grant = require_grant(self._caller.grants, name)
         offered = self._node.bindings.get(name)
         if offered is None:
             raise HostRefusal(ErrorKind.DENIED, f"this node has no llm binding {name[:60]!r}")
@@ -165,14 +175,14 @@ class LlmInvocation:
         return Ask(offered=offered, request=request, model=model, key=key)
 
     def _kept(self, ask: Ask) -> LlmAnswer | None:
-        kept = self._node.cache.get(self._scope.tenant, ask.key) if ask.key else None
+        kept = self._node.cache.get(self._caller.scope.tenant, ask.key) if ask.key else None
         if kept is not None:
             self._node.telemetry.count(LLM_CALLS, ask.name, "cached")
         return kept
 
     def _keep(self, ask: Ask, answer: LlmAnswer) -> None:
         if ask.key:
-            self._node.cache.put(self._scope.tenant, ask.key, answer)
+            self._node.cache.put(self._caller.scope.tenant, ask.key, answer)
 
     # Whole answers
 
@@ -185,7 +195,7 @@ class LlmInvocation:
             answer = await ask.offered.endpoint.complete(
                 ask.body(paid, streaming=False),
                 model=ask.model,
-                deadline=self._running.budget.deadline,
+                deadline=self._caller.budget.deadline,
                 progress=paid.progress,
             )
             paid.usage = answer.usage
@@ -245,7 +255,7 @@ class LlmInvocation:
 
     async def _read(self, ask: Ask, paid: Paid, stream: LlmStream) -> LlmAnswer:
         endpoint, texts = ask.offered.endpoint, []
-        body, deadline = ask.body(paid, streaming=True), self._running.budget.deadline
+        body, deadline = ask.body(paid, streaming=True), self._caller.budget.deadline
         async with endpoint.exchange(body, deadline=deadline, progress=paid.progress) as exchange:
             stream.open()
             reader = AnswerStream(model=ask.model, scrubbing=exchange.scrubbing)
@@ -284,12 +294,12 @@ class LlmInvocation:
             HostRefusal: ``budget``, ``quota``, ``denied``, or ``failed`` for an endpoint that keeps failing.
         """
         node, offered = self._node, ask.offered
-        breaker = node.breakers.of((self._scope.tenant, ask.name))
+        breaker = node.breakers.of((self._caller.scope.tenant, ask.name))
         permit = breaker.admit(now=node.monotonic())
         if isinstance(permit, Refused):
             raise HostRefusal(ErrorKind.FAILED, f"{ask.name} keeps failing; try again in {permit.retry_s:.1f} s")
-        own = [each.left() for each in allowances_of(self._running).of(ask.name)]
-        account = LlmAccount(scope=self._scope, binding=ask.name, day=int(node.clock() // DAY_S))
+        own = [each.left() for each in self._caller.allowances.of(ask.name)]
+        account = LlmAccount(scope=self._caller.scope, binding=ask.name, day=int(node.clock() // DAY_S))
 
         def plan(today: Sequence[Left]) -> Reservation:
             wanted = min(ask.request.max_tokens or offered.binding.output_tokens_max, offered.binding.output_tokens_max)
@@ -297,14 +307,14 @@ class LlmInvocation:
             return reserve([*own, *today], price=ask.price, input_tokens=tokens, output_tokens=wanted)
 
         try:
-            if offered.ceilings.are_set:
+            if node.use is not None and offered.ceilings.are_set:
                 reservation = await node.use.reserve(account, offered.ceilings, plan)
             else:
                 reservation = plan(())
         except BaseException:
             breaker.drop(permit)
             raise
-        for allowance in allowances_of(self._running).of(ask.name):
+        for allowance in self._caller.allowances.of(ask.name):
             allowance.take(reservation.amount)
         return Paid(reservation=reservation, permit=permit, account=account if offered.ceilings.are_set else None)
 
@@ -326,7 +336,7 @@ class LlmInvocation:
         if paid.is_settled:
             return
         paid.is_settled = True
-        node, budget, progress = self._node, self._running.budget, paid.progress
+        node, progress, budget, traffic = self._node, paid.progress, self._caller.budget, self._caller.traffic
         self._tell_breaker(ask, paid, result)
         used = NO_AMOUNT
         if paid.usage is not None:
@@ -334,13 +344,13 @@ class LlmInvocation:
         elif progress.may_have_cost:
             used = paid.reservation.amount
         difference = used.less(paid.reservation.amount)
-        for allowance in allowances_of(self._running).of(ask.name):
+        for allowance in self._caller.allowances.of(ask.name):
             allowance.take(difference)
         budget.tokens += used.tokens
         budget.cost_microusd += used.cost_microusd
-        self._running.egress.sent_bytes += progress.sent_bytes
-        self._running.egress.received_bytes += progress.received_bytes
-        if paid.account is not None:
+        traffic.sent_bytes += progress.sent_bytes
+        traffic.received_bytes += progress.received_bytes
+        if paid.account is not None and node.use is not None:
             node.use.settle(paid.account, difference)
         node.telemetry.count(LLM_CALLS, ask.name, result)
         node.telemetry.count(LLM_TOKENS, ask.name, amount=used.tokens)
@@ -349,8 +359,8 @@ class LlmInvocation:
     def _tell_breaker(self, ask: Ask, paid: Paid, result: str) -> None:
         """A refusal of this very request is an answer; time that the invocation did not leave is nobody's fault."""
         now = self._node.monotonic()
-        breaker = self._node.breakers.of((self._scope.tenant, ask.name))
-        is_late = result == ErrorKind.BUDGET and now < self._running.budget.deadline
+        breaker = self._node.breakers.of((self._caller.scope.tenant, ask.name))
+        is_late = result == ErrorKind.BUDGET and now < self._caller.budget.deadline
         if result == "ok" or (result == ErrorKind.FAILED and not paid.progress.is_blamed):
             breaker.succeed(paid.permit, now=now)
         elif result == ErrorKind.FAILED or is_late:

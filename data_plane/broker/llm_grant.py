@@ -6,7 +6,7 @@ leaves out is chosen here; what it may not choose (endpoint, key, amounts) is no
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -106,7 +106,7 @@ def read_llm_request(text: str) -> LlmRequest:
     )
 
 
-def require_grant(grants: tuple[LlmGrant, ...], binding: str) -> LlmGrant:
+def require_grant(grants: Iterable[LlmGrant], binding: str) -> LlmGrant:
     """Return the template's grant for ``binding``.
 
     Raises:

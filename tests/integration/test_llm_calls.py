@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,21 @@ from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreaker
 from data_plane.agents.agent import AgentScope
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
+from data_plane.broker.http_grant import EgressSpent
 from data_plane.broker.llm_cache import AnswerCache, CacheBounds
 from data_plane.broker.secret_binding import Secret, SecretUnusableError
 from data_plane.egress_connect import SystemResolver
-from data_plane.invoker import Running
 from data_plane.llm_bindings import offered_bindings
-from data_plane.llm_calls import STREAMS_MAX, LlmCalls, LlmInvocation
+from data_plane.llm_calls import STREAMS_MAX, LlmCaller, LlmCalls, LlmInvocation
 from data_plane.llm_settings import LlmBindingSettings
 from data_plane.sqlite_llm_use import LlmAccount, SqliteLlmUse
 from data_plane.sqlite_writer import SqliteWriter
 from service.tasks import TaskSupervisor
 from service.telemetry import Telemetry
-from templates.grants import Grants, LlmGrant
+from templates.grants import LlmGrant
 from templates.names import TemplateName
 from tests.http_server import ServerTls, server_tls
 from tests.llm_server import LlmServer, llm_server
-from tests.trust_world import template
 
 SECRET = "sk-0123456789abcdefghijkl"
 MODELS = (
@@ -53,8 +52,6 @@ class World:
     ) -> tuple[LlmInvocation, Budget]:
         name = TemplateName("docs", "asker")
         granted = LlmGrant(**{"binding": "default", "models": MODELS, "tokens_max": 1_000, **grant})
-        resolved = replace(template(), grants=Grants(llm=(granted,)))
-        call = _Call(template=_Template(resolved=resolved))
         budget = Budget(
             fuel=1,
             host_calls=1,
@@ -62,9 +59,14 @@ class World:
             depth=0,
             tokens_max=tokens_max,
         )
-        task = asyncio.current_task()
-        running = Running(call=call, invocation_id="i", started_at=0.0, task=task, budget=budget)  # type: ignore[arg-type]
-        return self.calls.of(running, AgentScope(tenant=tenant, template=name, agent_id=agent)), budget
+        caller = LlmCaller(
+            scope=AgentScope(tenant=tenant, template=name, agent_id=agent),
+            grants=(granted,),
+            budget=budget,
+            traffic=EgressSpent(),
+            above=None,
+        )
+        return LlmInvocation(self.calls, caller), budget
 
     async def used(self, *, tenant: str = "acme", agent: str = "a1") -> tuple[int, int, int, int]:
         scope = AgentScope(tenant=tenant, template=TemplateName("docs", "asker"), agent_id=agent)
@@ -75,19 +77,6 @@ class World:
 
     def metric(self, name: str, **labels: str) -> float:
         return self.calls.telemetry.registry.get_sample_value(name, labels) or 0.0
-
-
-@dataclass
-class _Template:
-    resolved: Any
-
-
-@dataclass
-class _Call:
-    """What of `Call` these calls look at."""
-
-    template: _Template
-    llm_above: None = None
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +165,8 @@ async def test_an_answer_is_paid_for_as_the_endpoint_counts(tls: ServerTls, tmp_
             "cached": False,
         }
         assert (budget.tokens, budget.cost_microusd) == (5, 8)
-        assert invocation._running.egress.sent_bytes > 100
-        assert invocation._running.egress.received_bytes > 100
+        assert invocation._caller.traffic.sent_bytes > 100
+        assert invocation._caller.traffic.received_bytes > 100
         assert budget.llm is not None
         assert [each.tokens for each in budget.llm.of("default")] == [995, 9_995]
         assert await world.used() == (5, 8, 5, 8)
