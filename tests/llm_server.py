@@ -1,7 +1,7 @@
 """Speaks OpenAI's ``/chat/completions``, deterministic, with every way to misbehave as a model of its own.
 
 ``python -m tests.llm_server --port 8080`` lets authors try a template without an account anywhere:
-``agentctl template run … --grant llm --llm default=http://127.0.0.1:8080/v1``. A token is a word here.
+``agentctl template run … --grant llm:default=http://127.0.0.1:8080/v1``. A token is a word here.
 
 ==============  =====================================================================================
 model           answers
@@ -27,14 +27,13 @@ import argparse
 import asyncio
 import json
 import sys
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.http_server import HttpServer, Seen, ServerTls, http_server, ok
+from tests.http_server import HttpServer, Seen, ServerTls, http_server, ok, threaded_http_server
 
 PATH = "/v1/chat/completions"
 SLOW_S = 60.0
@@ -183,30 +182,12 @@ async def llm_server(
 
 
 @contextmanager
-def llm_server_thread(*, tls: ServerTls | None = None, host: str = "localhost") -> Iterator[LlmServer]:
-    """The same in a thread of its own, for tests of other processes."""
-    ready = threading.Event()
-    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-    servers: list[LlmServer] = []
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        async with llm_server(tls=tls, host=host) as server:
-            servers.append(server)
-            loops.append((asyncio.get_running_loop(), stop))
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    if not ready.wait(10):
-        raise RuntimeError("expected a server that listens")
-    loop, stop = loops[0]
-    try:
-        yield servers[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+def threaded_llm_server(*, tls: ServerTls | None = None, host: str = "localhost") -> Iterator[LlmServer]:
+    """`llm_server` in a thread of its own, for tests that block."""
+    models = _Models()
+    with threaded_http_server(models.handle, tls=tls, host=host) as http:
+        models.server = LlmServer(http=http)
+        yield models.server
 
 
 async def _by_hand(port: int) -> None:

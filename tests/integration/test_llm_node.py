@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.http_server import ServerTls, server_tls
 from tests.isolation import guests
-from tests.llm_server import LlmServer, llm_server_thread
+from tests.llm_server import LlmServer, threaded_llm_server
 from tests.node_process import NodeProcess, invoke
 from tests.node_world import NodeWorld
 
@@ -57,7 +58,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> ServerTls:
 
 @pytest.fixture(scope="module")
 def server(tls: ServerTls) -> Iterator[LlmServer]:
-    with llm_server_thread(tls=tls) as server:
+    with threaded_llm_server(tls=tls) as server:
         yield server
 
 
@@ -197,3 +198,69 @@ def test_what_was_not_granted_is_denied_before_anything_leaves(node: NodeProcess
     before = len(server.requests)
     assert ask(node, "docs/ungranted")["kind"] == "denied"
     assert len(server.requests) == before
+
+
+def test_a_stream_that_is_left_open_is_charged_and_closed(node: NodeProcess) -> None:
+    answer = invoke(node.agents(), "docs/asker", json.dumps({"how": "leave open", "model": "endless", "times": 3}))
+    assert all(each.startswith("on and ") for each in json.loads(answer.output))
+    assert node.status().in_flight == 0
+
+
+def test_prompts_answers_and_keys_are_in_no_log(world: NodeWorld, node: NodeProcess) -> None:
+    ask(node, say="a canary in a prompt")
+    ask(node, model="broken", say="a canary in a failed prompt")
+    text = json.dumps(node.lines)
+    assert "canary" not in text
+    assert "out of order" not in text
+
+
+KEY = "sk-canary-0123456789abcdef"
+
+
+def test_a_days_amount_outlives_the_node_and_the_key_stays_with_it(
+    world: NodeWorld, server: LlmServer, tls: ServerTls, tmp_path: Path
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir(mode=0o700)
+    (secrets / "openai").touch(mode=0o600)
+    (secrets / "openai").write_text(KEY + "\n")
+    chosen = bindings(server, tls, secret="openai", agent_tokens_per_day=60, tenant_tokens_per_day=100)
+    environment = world.environment(llm_bindings=chosen, secrets_directory=str(secrets))
+    say = "word " * 30
+    with NodeProcess(world.installation, environment) as node:
+        assert ask(node, model="leaky")[0] == "the key is Bearer [secret] indeed"
+        assert ask(node, model="forbidden")["message"] == "the endpoint answered 401: bad key: Bearer [secret]"
+        assert server.keys[-1] == f"Bearer {KEY}"
+        assert ask(node, say=say, max_tokens=10)[1] == "length"
+        assert ask(node, say=say, max_tokens=10)["kind"] == "quota"
+        assert KEY not in json.dumps(node.lines)
+        node.kill()
+    with NodeProcess(world.installation, environment) as node:
+        assert ask(node, say=say, max_tokens=10)["kind"] == "quota"
+        assert ask(node, say=say, max_tokens=10, tenant="rival")[1] == "length"
+        assert ask(node, "docs/priced", say="hi there", max_tokens=3)[1] == "length"
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"base_url": "http://llm.example/v1", "networks": []}, "https"),
+        ({"base_url": "https://llm.example/v1?x=1"}, "expected https"),
+        ({"base_url": "https://LLM.example/v1"}, "lower-case"),
+        ({"networks": ["10.0.0.1/8"]}, "host bits"),
+        ({"models": {}}, "at least 1"),
+        ({"agent_usd_per_day": 5, "models": {"echo": {}}}, "price"),
+        ({"models": {"echo": {"input_usd_per_million": 1}}}, "both prices"),
+        ({"api_key": "sk-123"}, "Extra inputs"),
+        ({"ca_file": "/nowhere.pem"}, "ca_file"),
+    ],
+)
+def test_a_node_does_not_start_with_a_binding_that_cannot_be_meant(
+    world: NodeWorld, server: LlmServer, tls: ServerTls, change: dict[str, Any], hint: str
+) -> None:
+    process = NodeProcess(world.installation, world.environment(llm_bindings=bindings(server, tls, **change)))
+    process.launch()
+    assert process.wait() != 0
+    said = json.dumps(process.lines)
+    assert hint in said, said
+    assert "sk-123" not in said
