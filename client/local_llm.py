@@ -17,14 +17,15 @@ from pydantic import ValidationError
 from client.local_http import InvalidOutsideError, NamedFiles
 from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.agents.agent import AgentScope
-from data_plane.broker.agents_grant import Budget
+from data_plane.broker.amounts import Amounts
 from data_plane.broker.answers import HostRefusal, Members, answer_error, answer_ok
-from data_plane.broker.http_grant import EgressSpent
+from data_plane.broker.llm_budget import LlmAllowances
 from data_plane.broker.llm_cache import AnswerCache, CacheBounds
 from data_plane.egress_connect import SystemResolver
 from data_plane.llm_bindings import offered_bindings
 from data_plane.llm_calls import LlmCaller, LlmCalls, LlmInvocation
 from data_plane.llm_settings import LlmBindingSettings, LlmModelSettings
+from sandbox.limits import SandboxLimits
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
 from service.telemetry import Telemetry
@@ -76,21 +77,15 @@ class LocalLlm:
             monotonic=time.monotonic,
             streams_max=len(grants) * 16,
         )
-        limits = resolved.limits
+        allowed = [each for each in grants.values() if each.binding in models.urls]
         self._invocation = LlmInvocation(
             calls,
             LlmCaller(
                 scope=AgentScope(tenant="local", template=resolved.ref.template_name, agent_id=""),
-                grants=[each for each in grants.values() if each.binding in models.urls],
-                budget=Budget(
-                    fuel=limits.fuel,
-                    host_calls=limits.host_calls,
-                    deadline=asyncio.get_running_loop().time() + limits.wall_ms / 1000,
-                    depth=0,
-                    tokens_max=limits.tokens,
-                ),
-                traffic=EgressSpent(),
-                above=None,
+                grants=allowed,
+                allowances=LlmAllowances(allowed),
+                amounts=Amounts(SandboxLimits(**resolved.limits.amounts())),
+                deadline=asyncio.get_running_loop().time() + resolved.limits.wall_ms / 1000,
             ),
         )
 

@@ -11,8 +11,10 @@ from data_plane.agents.agent import AgentScope
 from data_plane.agents.ports import KvStore
 from data_plane.agents.refusals import UnknownTemplateError
 from data_plane.broker.agents_grant import child_limits, read_child_request, require_callee, require_permitted
+from data_plane.broker.amounts import Amount
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
+from data_plane.broker.llm_budget import LlmAllowances
 from data_plane.http_calls import HttpCalls
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
 from data_plane.llm_calls import LlmCaller, LlmCalls, LlmInvocation
@@ -120,23 +122,26 @@ class Broker:
                 return {"keys": [*keys], "cursor": cursor}
 
     async def _llm_call(self, function: str, members: Members) -> JsonValue:
-        caller = self._llm_caller()
-        if not caller.grants:
+        running = self._running
+        if not running.call.template.resolved.grants.llm:
             raise HostRefusal(ErrorKind.DENIED, "llm was not granted")
         if self._llm is None:
+            caller = LlmCaller(
+                scope=self._scope,
+                grants=running.call.template.resolved.grants.llm,
+                allowances=self._allowances(),
+                amounts=running.amounts,
+                deadline=running.budget.deadline,
+            )
             self._llm = LlmInvocation(self._llm_calls, caller)
-            self._running.at_end = self._llm.close
+            running.at_end = self._llm.close
         return await self._llm.call(function, members)
 
-    def _llm_caller(self) -> LlmCaller:
+    def _allowances(self) -> LlmAllowances:
         running = self._running
-        return LlmCaller(
-            scope=self._scope,
-            grants=running.call.template.resolved.grants.llm,
-            budget=running.budget,
-            traffic=running.egress,
-            above=running.call.llm_above,
-        )
+        if running.llm is None:
+            running.llm = LlmAllowances(running.call.template.resolved.grants.llm, running.call.llm_above)
+        return running.llm
 
     async def _http_call(self, function: str, members: Members) -> JsonValue:
         running, active = self._running, self._invoker.active
@@ -163,6 +168,9 @@ class Broker:
         if active is None or callee is None:
             raise HostRefusal(ErrorKind.NOT_FOUND, f"expected an active template, got {resolved.ref}")
         now = self._monotonic()
+        own = self._invoker.limits.of(callee.sha256, callee.resolved.limits, tenant=call.tenant)
+        limits = child_limits(own, budget, depth_max=self._depth_max, now=now)
+        self._running.amounts.take(Amount.CHILD_INVOCATIONS, 1)
         child = Call(
             tenant=call.tenant,
             caller=call.caller,
@@ -172,10 +180,11 @@ class Broker:
             config=callee.default_config,
             config_sha256=callee.default_config_sha256,
             received=now,
-            limits=child_limits(callee.limits, budget, depth_max=self._depth_max, now=now),
+            limits=limits,
             parent_invocation_id=self._running.invocation_id,
             depth=call.depth + 1,
-            llm_above=self._llm_caller().allowances,
+            llm_above=self._allowances(),
+            above=self._running.amounts,
         )
         try:
             answer = await self._invoker.run_child(child, budget)

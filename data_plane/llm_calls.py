@@ -11,12 +11,21 @@ from typing import Final
 
 from data_plane.admission.circuit_breaker import CircuitBreakers, Permit, Refused
 from data_plane.agents.agent import AgentScope
-from data_plane.broker.agents_grant import Budget
+from data_plane.broker.amounts import Amount, Amounts
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
-from data_plane.broker.http_grant import EgressSpent
 from data_plane.broker.llm_answer import NO_USAGE, LlmAnswer, TokenUsage
 from data_plane.broker.llm_answer_stream import AnswerStream
-from data_plane.broker.llm_budget import MILLION, Amount, DayCeilings, Left, LlmAllowances, Price, Reservation, reserve
+from data_plane.broker.llm_budget import (
+    MILLION,
+    Allowance,
+    Charge,
+    DayCeilings,
+    Left,
+    LlmAllowances,
+    Price,
+    Reservation,
+    reserve,
+)
 from data_plane.broker.llm_cache import AnswerCache
 from data_plane.broker.llm_grant import (
     LlmBinding,
@@ -35,7 +44,7 @@ from service.telemetry import LLM_CALLS, LLM_COST, LLM_TOKENS, Telemetry
 from templates.canonical import JsonObject, JsonValue
 from templates.grants import LlmGrant
 
-NO_AMOUNT: Final = Amount()
+NO_CHARGE: Final = Charge()
 STREAMS_MAX: Final = 4
 """Of one invocation at a time."""
 
@@ -84,7 +93,7 @@ class Paid:
     reservation: Reservation
     permit: Permit
     account: LlmAccount | None
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress
     usage: TokenUsage | None = None
     is_settled: bool = False
 
@@ -110,21 +119,13 @@ class LlmCalls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmCaller:
-    """On whose behalf calls are made: the grants of its template, and its budget and traffic, which are counted."""
+    """On whose behalf calls are made; ``deadline`` is monotonic, in seconds."""
 
     scope: AgentScope
     grants: Sequence[LlmGrant]
-    budget: Budget
-    traffic: EgressSpent
-    above: LlmAllowances | None
-
-    @property
-    def allowances(self) -> LlmAllowances:
-        """What it may use, its callers' share included."""
-        budget = self.budget
-        if budget.llm is None:
-            budget.llm = LlmAllowances(self.grants, tokens_max=budget.tokens_max, above=self.above)
-        return budget.llm
+    allowances: LlmAllowances
+    amounts: Amounts
+    deadline: float
 
 
 class LlmInvocation:
@@ -195,7 +196,7 @@ class LlmInvocation:
             answer = await ask.offered.endpoint.complete(
                 ask.body(paid, streaming=False),
                 model=ask.model,
-                deadline=self._caller.budget.deadline,
+                deadline=self._caller.deadline,
                 progress=paid.progress,
             )
             paid.usage = answer.usage
@@ -255,7 +256,7 @@ class LlmInvocation:
 
     async def _read(self, ask: Ask, paid: Paid, stream: LlmStream) -> LlmAnswer:
         endpoint, texts = ask.offered.endpoint, []
-        body, deadline = ask.body(paid, streaming=True), self._caller.budget.deadline
+        body, deadline = ask.body(paid, streaming=True), self._caller.deadline
         async with endpoint.exchange(body, deadline=deadline, progress=paid.progress) as exchange:
             stream.open()
             reader = AnswerStream(model=ask.model, scrubbing=exchange.scrubbing)
@@ -298,7 +299,9 @@ class LlmInvocation:
         permit = breaker.admit(now=node.monotonic())
         if isinstance(permit, Refused):
             raise HostRefusal(ErrorKind.FAILED, f"{ask.name} keeps failing; try again in {permit.retry_s:.1f} s")
-        own = [each.left() for each in self._caller.allowances.of(ask.name)]
+        amounts, allowances = self._caller.amounts, self._caller.allowances.of(ask.name)
+        whole = Allowance(tokens=amounts.left(Amount.TOKENS))
+        own = [each.left() for each in (*allowances, whole)]
         account = LlmAccount(scope=self._caller.scope, binding=ask.name, day=int(node.clock() // DAY_S))
 
         def plan(today: Sequence[Left]) -> Reservation:
@@ -314,9 +317,17 @@ class LlmInvocation:
         except BaseException:
             breaker.drop(permit)
             raise
-        for allowance in self._caller.allowances.of(ask.name):
+        for allowance in allowances:
             allowance.take(reservation.amount)
-        return Paid(reservation=reservation, permit=permit, account=account if offered.ceilings.are_set else None)
+        amounts.settle(Amount.TOKENS, reservation.amount.tokens)
+        return Paid(
+            reservation=reservation,
+            permit=permit,
+            account=account if offered.ceilings.are_set else None,
+            progress=Progress(
+                sent_bytes_max=amounts.left(Amount.SENT_BYTES), received_bytes_max=amounts.left(Amount.RECEIVED_BYTES)
+            ),
+        )
 
     @contextmanager
     def _settled(self, ask: Ask, paid: Paid) -> Iterator[None]:
@@ -336,20 +347,19 @@ class LlmInvocation:
         if paid.is_settled:
             return
         paid.is_settled = True
-        node, progress, budget, traffic = self._node, paid.progress, self._caller.budget, self._caller.traffic
+        node, progress, amounts = self._node, paid.progress, self._caller.amounts
         self._tell_breaker(ask, paid, result)
-        used = NO_AMOUNT
+        used = NO_CHARGE
         if paid.usage is not None:
-            used = Amount.of(ask.price, paid.usage.input_tokens, paid.usage.output_tokens)
+            used = Charge.of(ask.price, paid.usage.input_tokens, paid.usage.output_tokens)
         elif progress.may_have_cost:
             used = paid.reservation.amount
         difference = used.less(paid.reservation.amount)
         for allowance in self._caller.allowances.of(ask.name):
             allowance.take(difference)
-        budget.tokens += used.tokens
-        budget.cost_microusd += used.cost_microusd
-        traffic.sent_bytes += progress.sent_bytes
-        traffic.received_bytes += progress.received_bytes
+        amounts.settle(Amount.TOKENS, difference.tokens)
+        amounts.settle(Amount.SENT_BYTES, progress.sent_bytes)
+        amounts.settle(Amount.RECEIVED_BYTES, progress.received_bytes)
         if paid.account is not None and node.use is not None:
             node.use.settle(paid.account, difference)
         node.telemetry.count(LLM_CALLS, ask.name, result)
@@ -360,7 +370,7 @@ class LlmInvocation:
         """A refusal of this very request is an answer; time that the invocation did not leave is nobody's fault."""
         now = self._node.monotonic()
         breaker = self._node.breakers.of((self._caller.scope.tenant, ask.name))
-        is_late = result == ErrorKind.BUDGET and now < self._caller.budget.deadline
+        is_late = result == ErrorKind.BUDGET and now < self._caller.deadline
         if result == "ok" or (result == ErrorKind.FAILED and not paid.progress.is_blamed):
             breaker.succeed(paid.permit, now=now)
         elif result == ErrorKind.FAILED or is_late:

@@ -54,9 +54,12 @@ class Exchange:
 class Progress:
     """What became of one call so far, whoever asks: also when it was cancelled or failed.
 
-    ``is_blamed``: a failure is the endpoint's, and not that of what it was asked.
+    ``sent_bytes_max`` and ``received_bytes_max`` are what the invocation has left. ``is_blamed``: a failure is the
+    endpoint's, and not that of what it was asked.
     """
 
+    sent_bytes_max: int
+    received_bytes_max: int
     sent_bytes: int = 0
     received_bytes: int = 0
     is_blamed: bool = True
@@ -126,6 +129,9 @@ class OpenAiEndpoint:
             headers.append(("Authorization", key.authorization))
             scrubbing = key.scrubbing
         encoded = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(encoded) > progress.sent_bytes_max:
+            raise HostRefusal(ErrorKind.BUDGET, f"expected at most {progress.sent_bytes_max} more bytes to be sent")
+        limits = self._limits.with_body(min(self._limits.body_bytes_max, progress.received_bytes_max))
         attempt = 0
         while True:
             attempt += 1
@@ -133,7 +139,7 @@ class OpenAiEndpoint:
             try:
                 async with self._http.request(
                     self._origin, "POST", self._target, headers, encoded,
-                    limits=self._limits, deadline=deadline, traffic=traffic,
+                    limits=limits, deadline=deadline, traffic=traffic,
                 ) as response:  # fmt: skip
                     if response.status == _OK:
                         yield Exchange(response=response, scrubbing=scrubbing)

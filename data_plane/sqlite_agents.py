@@ -1,5 +1,6 @@
 """Agents and their key-value state in SQLite: what was acknowledged is on disk, many creations share a commit."""
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -66,13 +67,13 @@ class SqliteAgents:
         def work(connection: sqlite3.Connection) -> list[Agent]:
             if template is None:
                 rows = connection.execute(
-                    "SELECT tenant, agent_id, domain, name, config, created_us FROM agents"
+                    "SELECT tenant, agent_id, domain, name, config, created_us, limits FROM agents"
                     " WHERE tenant = ? AND agent_id > ? ORDER BY agent_id LIMIT ?",
                     (tenant, after, count_max),
                 )
             else:
                 rows = connection.execute(
-                    "SELECT tenant, agent_id, domain, name, config, created_us FROM agents"
+                    "SELECT tenant, agent_id, domain, name, config, created_us, limits FROM agents"
                     " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id > ? ORDER BY agent_id LIMIT ?",
                     (tenant, template.domain, template.name, after, count_max),
                 )
@@ -154,13 +155,13 @@ def _create(
     agent = wish.agent
     if wish.request_id:
         earlier = connection.execute(
-            "SELECT tenant, agent_id, domain, name, config, created_us, sha256 FROM requests"
+            "SELECT tenant, agent_id, domain, name, config, created_us, limits, sha256 FROM requests"
             " WHERE tenant = ? AND request_id = ?",
             (agent.tenant, wish.request_id),
         ).fetchone()
         if earlier is not None:
-            is_same = earlier[6] == wish.request_sha256
-            return (_agent(earlier[:6]) if is_same else RequestIdReusedError(wish.request_id)), False
+            is_same = earlier[7] == wish.request_sha256
+            return (_agent(earlier[:7]) if is_same else RequestIdReusedError(wish.request_id)), False
     if room < 1:
         return AgentsExhaustedError(agents_max), False
     row = (
@@ -170,13 +171,14 @@ def _create(
         agent.template.name,
         agent.config,
         _to_us(agent.created_at),
+        json.dumps(dict(agent.limits)),
     )
-    made = connection.execute("INSERT OR IGNORE INTO agents VALUES (?, ?, ?, ?, ?, ?)", row)
+    made = connection.execute("INSERT OR IGNORE INTO agents VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     if made.rowcount == 0:
         return AgentExistsError(agent.agent_id), False
     if wish.request_id:
         connection.execute(
-            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (agent.tenant, wish.request_id, wish.request_sha256, *row[1:]),
         )
     return agent, True
@@ -189,20 +191,22 @@ def _total(connection: sqlite3.Connection) -> int:
 
 def _find(connection: sqlite3.Connection, tenant: str, agent_id: str) -> Agent | None:
     row = connection.execute(
-        "SELECT tenant, agent_id, domain, name, config, created_us FROM agents WHERE tenant = ? AND agent_id = ?",
+        "SELECT tenant, agent_id, domain, name, config, created_us, limits FROM agents"
+        " WHERE tenant = ? AND agent_id = ?",
         (tenant, agent_id),
     ).fetchone()
     return None if row is None else _agent(row)
 
 
-def _agent(row: tuple[str, str, str, str, bytes, int]) -> Agent:
-    tenant, agent_id, domain, name, config, created_us = row
+def _agent(row: tuple[str, str, str, str, bytes, int, str]) -> Agent:
+    tenant, agent_id, domain, name, config, created_us, limits = row
     return Agent(
         tenant=tenant,
         agent_id=agent_id,
         template=TemplateName(domain, name),
         config=config,
         created_at=_EPOCH + timedelta(microseconds=created_us),
+        limits=tuple(sorted(json.loads(limits).items())),
     )
 
 

@@ -157,6 +157,11 @@ def _row(record: InvocationRecord) -> tuple[object, ...]:
         usage.output_bytes,
         usage.log_bytes,
         usage.child_invocations,
+        usage.sent_bytes,
+        usage.received_bytes,
+        usage.tokens,
+        record.input_hmac_sha256,
+        record.output_hmac_sha256,
     )
     logs = [(each.level, each.message, each.at_us) for each in record.logs]
     return (
@@ -173,7 +178,9 @@ def _row(record: InvocationRecord) -> tuple[object, ...]:
 def _record(row: tuple[str, str, str, str, int, str, str]) -> InvocationRecord:
     tenant, invocation_id, agent_id, template, started_us, facts_text, logs_text = row
     facts: list[Any] = json.loads(facts_text)
-    fuel, wall_us, guest_us, host_calls, wasi_calls, input_bytes, output_bytes, log_bytes, children = facts[11:]
+    fuel, wall_us, guest_us, host_calls, wasi_calls, input_bytes, output_bytes, log_bytes, children = facts[11:20]
+    # Rows from before these existed end here.
+    sent_bytes, received_bytes, tokens, input_hmac, output_hmac = facts[20:25] or (0, 0, 0, "", "")
     return InvocationRecord(
         tenant=tenant,
         invocation_id=invocation_id,
@@ -201,7 +208,12 @@ def _record(row: tuple[str, str, str, str, int, str, str]) -> InvocationRecord:
             output_bytes=output_bytes,
             log_bytes=log_bytes,
             child_invocations=children,
+            sent_bytes=sent_bytes,
+            received_bytes=received_bytes,
+            tokens=tokens,
         ),
+        input_hmac_sha256=input_hmac,
+        output_hmac_sha256=output_hmac,
         logs=tuple(LogRecord(*each) for each in json.loads(logs_text)),
     )
 

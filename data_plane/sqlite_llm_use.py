@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from data_plane.agents.agent import AgentScope
-from data_plane.broker.llm_budget import Amount, DayCeilings, Left, Reservation
+from data_plane.broker.llm_budget import Charge, DayCeilings, Left, Reservation
 from data_plane.sqlite_writer import SqliteWriter
 
 DAY_S: Final = 86_400
@@ -45,12 +45,12 @@ class LlmAccount:
         agent = (self.day, scope.tenant, scope.template.domain, scope.template.name, scope.agent_id, self.binding)
         return agent, (self.day, scope.tenant, "", "", "", self.binding)
 
-    def used(self, connection: sqlite3.Connection) -> tuple[Amount, Amount]:
+    def used(self, connection: sqlite3.Connection) -> tuple[Charge, Charge]:
         """Return what the agent, and what its tenant, has used."""
         agent, tenant = (connection.execute(_USED, row).fetchone() or (0, 0) for row in self._rows)
-        return Amount(tokens=agent[0], cost_microusd=agent[1]), Amount(tokens=tenant[0], cost_microusd=tenant[1])
+        return Charge(tokens=agent[0], cost_microusd=agent[1]), Charge(tokens=tenant[0], cost_microusd=tenant[1])
 
-    def add(self, connection: sqlite3.Connection, amount: Amount) -> None:
+    def add(self, connection: sqlite3.Connection, amount: Charge) -> None:
         connection.executemany(_ADD, [(*row, amount.tokens, amount.cost_microusd) for row in self._rows])
 
 
@@ -68,7 +68,7 @@ class SqliteLlmUse:
             HostRefusal: from ``plan``; nothing was charged.
             DatabaseFailedError: nothing was charged.
         """
-        charged: list[Amount] = []
+        charged: list[Charge] = []
 
         def work(connection: sqlite3.Connection) -> Reservation:
             if account.day > self._newest_day:
@@ -82,7 +82,7 @@ class SqliteLlmUse:
 
         def undo(connection: sqlite3.Connection) -> None:
             for amount in charged:  # writes keep their order: by now the charge was made, or refused
-                account.add(connection, Amount().less(amount))
+                account.add(connection, Charge().less(amount))
 
         try:
             return await self._writer.write(work)
@@ -90,7 +90,7 @@ class SqliteLlmUse:
             self._writer.post(undo)
             raise
 
-    def settle(self, account: LlmAccount, difference: Amount) -> None:
+    def settle(self, account: LlmAccount, difference: Charge) -> None:
         """Add ``difference`` (usually negative) to what was charged; waits for nothing."""
-        if difference != Amount():
+        if difference != Charge():
             self._writer.post(lambda connection: account.add(connection, difference))

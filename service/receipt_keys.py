@@ -219,7 +219,7 @@ def _trusted_leaf(pem: bytes, authorities: Sequence[x509.Certificate], *, at: da
         .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
         .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _require_client)
     )
-    builder = PolicyBuilder().store(Store(authorities)).time(at)
+    builder = PolicyBuilder().store(Store([*authorities])).time(at)
     builder = builder.extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=own)
     try:
         builder.build_client_verifier().verify(leaf, others)

@@ -75,7 +75,15 @@ class ReceiptKey:
     since: datetime
 
 
-def statement_bytes(
+@dataclass(slots=True)
+class Draft:
+    """What can be said of an invocation while it runs: the text before its end, and the text between end and usage."""
+
+    before: str
+    between: str
+
+
+def begin_statement(
     *,
     invocation: str,
     parent: str,
@@ -89,39 +97,27 @@ def statement_bytes(
     image_sha256: str,
     config_sha256: str,
     started_us: int,
-    outcome: str,
     input_hmac_sha256: str,
-    output_hmac_sha256: str,
-    usage: Mapping[str, int],
-) -> bytes:
-    """Return the statement: RFC 8785 bytes, written by hand because each invocation waits for them.
+) -> Draft:
+    """Prepare a statement: RFC 8785 text, written by hand because each answer waits for it.
 
     Keys are in their canonical order as they stand here, and every value is a text or a whole number below 2^53, for
-    which Python's encoder and RFC 8785 agree; a test compares the two. ``usage`` must be in canonical order as well.
+    which Python's encoder and RFC 8785 agree; a test compares the two.
     """
-    members: dict[str, object] = {}
-    if agent:
-        members["agent"] = agent
-    members["caller"] = caller
-    members["code_sha256"] = code_sha256
-    members["config_sha256"] = config_sha256
-    members["generation"] = generation
+    before: dict[str, object] = {"agent": agent} if agent else {}
+    before |= {"caller": caller, "code_sha256": code_sha256, "config_sha256": config_sha256, "generation": generation}
     if image_sha256:
-        members["image_sha256"] = image_sha256
-    members["input_hmac_sha256"] = input_hmac_sha256
-    members["invocation"] = invocation
-    members["node"] = node
-    members["outcome"] = outcome
-    if output_hmac_sha256:
-        members["output_hmac_sha256"] = output_hmac_sha256
-    if parent:
-        members["parent"] = parent
-    members["schema"] = 1
-    members["started"] = _time(started_us)
-    members["template"] = template
-    members["template_sha256"] = template_sha256
-    members["usage"] = usage
-    return _encode(members).encode()
+        before["image_sha256"] = image_sha256
+    before |= {"input_hmac_sha256": input_hmac_sha256, "invocation": invocation, "node": node}
+    between: dict[str, object] = {"parent": parent} if parent else {}
+    between |= {"schema": 1, "started": _time(started_us), "template": template, "template_sha256": template_sha256}
+    return Draft(_encode(before)[:-1], _encode(between)[1:-1])
+
+
+def end_statement(draft: Draft, *, outcome: str, output_hmac_sha256: str, usage: Mapping[str, int]) -> bytes:
+    """Return the statement; ``usage`` in canonical order, ``output_hmac_sha256`` empty where there is no output."""
+    output = f',"output_hmac_sha256":"{output_hmac_sha256}"' if output_hmac_sha256 else ""
+    return f'{draft.before},"outcome":"{outcome}"{output},{draft.between},"usage":{_encode(usage)}}}'.encode()
 
 
 def read_receipt(data: bytes) -> Receipt:

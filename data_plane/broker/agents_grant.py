@@ -8,7 +8,6 @@ caller's own deadline. What a child burned is taken from the caller's fuel, so t
 from dataclasses import dataclass, field, replace
 
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
-from data_plane.broker.llm_budget import LlmAllowances
 from sandbox.limits import SandboxLimits
 from sandbox.request import FuelMeter
 from templates.grants import Grants
@@ -31,9 +30,7 @@ class ChildRequest:
 class Budget:
     """What one running invocation may still give to children. ``deadline`` is monotonic, in seconds.
 
-    ``fuel`` is its limit less what children used; what its own guest burned stands in ``meter``. ``tokens`` and
-    ``cost_microusd`` are what its own calls of language models used so far; ``llm`` is what it may use of them, once it
-    asked for one or for an agent that may.
+    ``fuel`` is its limit less what children used; what its own guest burned stands in ``meter``.
     """
 
     fuel: int
@@ -43,10 +40,6 @@ class Budget:
     children: int = 0
     spent_fuel: int = 0
     spent_host_calls: int = 0
-    tokens_max: int = 2**53 - 1
-    tokens: int = 0
-    cost_microusd: int = 0
-    llm: LlmAllowances | None = None
     meter: FuelMeter = field(default_factory=FuelMeter)
 
     @property

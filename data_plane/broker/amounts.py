@@ -57,6 +57,10 @@ class Amounts:
         """Undo a part of an earlier `take`."""
         self._add(amount, -count)
 
+    def settle(self, amount: Amount, difference: int) -> None:
+        """Count what turned out to be used beyond (or, negative, below) what was taken; it is not refused any more."""
+        self._add(amount, difference)
+
     def _add(self, amount: Amount, count: int) -> None:
         index = _INDEX[amount]
         self.used[index] += count

@@ -1,9 +1,9 @@
 """What calls to language models may use: reserved before a call, settled by what the endpoint counted.
 
-Three bounds hold at once: the invocation's (its grant), its agent's for today, and its tenant's for today (the node's
-settings). A call reserves its estimated input and the output it may have, cut to what the least of them leaves;
-afterwards the reservation is replaced by what the endpoint reports. Where the endpoint was reached and reports
-nothing, the reservation stands: it may have worked, and been paid, all the same.
+Several bounds hold at once: the invocation's (its grant and its limits), its agent's for today and its tenant's for
+today (the node's settings). A call reserves its estimated input and the output it may have, cut to what the least of
+them leaves; afterwards the reservation is replaced by what the endpoint reports. Where the endpoint was reached and
+reports nothing, the reservation stands: it may have worked, and been paid, all the same.
 
 The estimate of the input may be short. A call may therefore overdraw by as much as its own input was underestimated;
 then nothing is left for the next one.
@@ -40,7 +40,7 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Amount:
+class Charge:
     """Input and output tokens together, and what they cost (0 without a price)."""
 
     tokens: int = 0
@@ -51,8 +51,8 @@ class Amount:
         cost = 0 if price is None else price.cost_microusd(input_tokens, output_tokens)
         return cls(tokens=input_tokens + output_tokens, cost_microusd=cost)
 
-    def less(self, other: "Amount") -> "Amount":
-        return Amount(tokens=self.tokens - other.tokens, cost_microusd=self.cost_microusd - other.cost_microusd)
+    def less(self, other: "Charge") -> "Charge":
+        return Charge(tokens=self.tokens - other.tokens, cost_microusd=self.cost_microusd - other.cost_microusd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Reservation:
     """``output_tokens`` is what the endpoint is told as its most."""
 
     output_tokens: int
-    amount: Amount
+    amount: Charge
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -85,7 +85,7 @@ class Allowance:
             tokens=self.tokens, cost_microusd=self.cost_microusd, kind=ErrorKind.BUDGET, whose="this invocation"
         )
 
-    def take(self, amount: Amount) -> None:
+    def take(self, amount: Charge) -> None:
         """Take; a negative amount gives back."""
         self.tokens -= amount.tokens
         if self.cost_microusd is not None:
@@ -93,14 +93,13 @@ class Allowance:
 
 
 class LlmAllowances:
-    """What one invocation may use of language models: of each binding by its grants, of all together by its limits.
+    """What one invocation may use of each binding, by its grants; `data_plane.broker.amounts` bounds all together.
 
     An invocation that another one asked for draws from its own and from its caller's, and so up to the first: from what
-    the caller may use of the same binding, if it was granted it, and from what the caller may use in all.
+    the caller may use of the same binding, if the caller was granted it.
     """
 
-    def __init__(self, grants: Iterable[LlmGrant], *, tokens_max: int, above: "LlmAllowances | None" = None) -> None:
-        self._whole = Allowance(tokens=tokens_max)
+    def __init__(self, grants: Iterable[LlmGrant], above: "LlmAllowances | None" = None) -> None:
         self._by_binding = {
             grant.binding: Allowance(tokens=grant.tokens_max, cost_microusd=grant.cost_max_microusd) for grant in grants
         }
@@ -109,13 +108,8 @@ class LlmAllowances:
     def of(self, binding: str) -> tuple[Allowance, ...]:
         """Return everything that a call on this binding draws from."""
         own = self._by_binding.get(binding)
-        mine = (self._whole,) if own is None else (own, self._whole)
+        mine = () if own is None else (own,)
         return mine if self._above is None else (*mine, *self._above.of(binding))
-
-    @property
-    def tokens(self) -> int:
-        """What is left in all, of this invocation's own limit."""
-        return self._whole.tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +125,7 @@ class DayCeilings:
     def are_set(self) -> bool:
         return self != DayCeilings()
 
-    def left(self, *, agent: Amount, tenant: Amount) -> Sequence[Left]:
+    def left(self, *, agent: Charge, tenant: Charge) -> Sequence[Left]:
         """Return what today leaves, where so much was used."""
         return (
             Left(
@@ -166,7 +160,7 @@ def reserve(lefts: Sequence[Left], *, price: Price | None, input_tokens: int, ou
         if room < 1:
             raise HostRefusal(left.kind, _too_little(left, input_tokens))
         output_tokens = room
-    return Reservation(output_tokens=output_tokens, amount=Amount.of(price, input_tokens, output_tokens))
+    return Reservation(output_tokens=output_tokens, amount=Charge.of(price, input_tokens, output_tokens))
 
 
 def _too_little(left: Left, input_tokens: int) -> str:

@@ -1,4 +1,4 @@
-"""The broker's side of ``llm`` against a server that speaks the protocol: streams, budgets, retries, the books."""
+"""The broker's side of ``llm`` against a server that speaks the protocol: streams, amountss, retries, the books."""
 
 import asyncio
 import json
@@ -12,9 +12,9 @@ import pytest
 
 from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.agents.agent import AgentScope
-from data_plane.broker.agents_grant import Budget
+from data_plane.broker.amounts import Amount, Amounts
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
-from data_plane.broker.http_grant import EgressSpent
+from data_plane.broker.llm_budget import LlmAllowances
 from data_plane.broker.llm_cache import AnswerCache, CacheBounds
 from data_plane.broker.secret_binding import Secret, SecretUnusableError
 from data_plane.egress_connect import SystemResolver
@@ -23,6 +23,7 @@ from data_plane.llm_calls import STREAMS_MAX, LlmCaller, LlmCalls, LlmInvocation
 from data_plane.llm_settings import LlmBindingSettings
 from data_plane.sqlite_llm_use import LlmAccount, SqliteLlmUse
 from data_plane.sqlite_writer import SqliteWriter
+from sandbox.limits import SandboxLimits
 from service.tasks import TaskSupervisor
 from service.telemetry import Telemetry
 from templates.grants import LlmGrant
@@ -48,25 +49,25 @@ class World:
     now: list[float] = field(default_factory=lambda: [NOON])
 
     def invocation(
-        self, *, tenant: str = "acme", agent: str = "a1", seconds: float = 5.0, tokens_max: int = 10_000, **grant: Any
-    ) -> tuple[LlmInvocation, Budget]:
+        self,
+        *,
+        tenant: str = "acme",
+        agent: str = "a1",
+        seconds: float = 5.0,
+        tokens_max: int = 10_000,
+        **limits: int,
+    ) -> tuple[LlmInvocation, Amounts]:
         name = TemplateName("docs", "asker")
-        granted = LlmGrant(**{"binding": "default", "models": MODELS, "tokens_max": 1_000, **grant})
-        budget = Budget(
-            fuel=1,
-            host_calls=1,
-            deadline=asyncio.get_running_loop().time() + seconds,
-            depth=0,
-            tokens_max=tokens_max,
-        )
+        granted = LlmGrant(binding="default", models=MODELS, tokens_max=1_000)
+        amounts = Amounts(SandboxLimits(tokens=tokens_max, **limits))
         caller = LlmCaller(
             scope=AgentScope(tenant=tenant, template=name, agent_id=agent),
             grants=(granted,),
-            budget=budget,
-            traffic=EgressSpent(),
-            above=None,
+            allowances=LlmAllowances((granted,)),
+            amounts=amounts,
+            deadline=asyncio.get_running_loop().time() + seconds,
         )
-        return LlmInvocation(self.calls, caller), budget
+        return LlmInvocation(self.calls, caller), amounts
 
     async def used(self, *, tenant: str = "acme", agent: str = "a1") -> tuple[int, int, int, int]:
         scope = AgentScope(tenant=tenant, template=TemplateName("docs", "asker"), agent_id=agent)
@@ -155,7 +156,7 @@ async def drained(invocation: LlmInvocation, number: Any) -> tuple[str, dict[str
 
 async def test_an_answer_is_paid_for_as_the_endpoint_counts(tls: ServerTls, tmp_path: Path) -> None:
     async with world_of(tls, tmp_path, agent_tokens_per_day=1_000) as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         answer = await invocation.call("complete", members(max_tokens=5))
         assert answer == {
             "text": "echo: hello there",
@@ -164,11 +165,12 @@ async def test_an_answer_is_paid_for_as_the_endpoint_counts(tls: ServerTls, tmp_
             "usage": {"input_tokens": 2, "output_tokens": 3},
             "cached": False,
         }
-        assert (budget.tokens, budget.cost_microusd) == (5, 8)
-        assert invocation._caller.traffic.sent_bytes > 100
-        assert invocation._caller.traffic.received_bytes > 100
-        assert budget.llm is not None
-        assert [each.tokens for each in budget.llm.of("default")] == [995, 9_995]
+        sent_bytes, received_bytes, tokens, _ = amounts.used
+        assert sent_bytes > 100
+        assert received_bytes > 100
+        assert tokens == 5
+        assert amounts.left(Amount.TOKENS) == 9_995
+        assert [each.tokens for each in invocation._caller.allowances.of("default")] == [995]
         assert await world.used() == (5, 8, 5, 8)
         assert world.metric("agentfactory_llm_tokens_total", binding="default") == 5
         assert world.metric("agentfactory_llm_calls_total", binding="default", result="ok") == 1
@@ -176,11 +178,11 @@ async def test_an_answer_is_paid_for_as_the_endpoint_counts(tls: ServerTls, tmp_
 
 async def test_what_an_endpoint_does_not_count_is_charged_as_reserved(tls: ServerTls, tmp_path: Path) -> None:
     async with world_of(tls, tmp_path) as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         answer = await invocation.call("complete", members("silent", max_tokens=50))
         assert isinstance(answer, dict)
         assert answer["usage"] == {"input_tokens": 7, "output_tokens": 50}
-        assert budget.tokens == 57
+        assert amounts.used[2] == 57
 
 
 @pytest.mark.parametrize(("model", "charged"), [("broken", 0), ("busy", 0), ("garbled", 57), ("slow", 57)])
@@ -188,17 +190,17 @@ async def test_only_what_may_have_been_worked_for_is_charged(
     tls: ServerTls, tmp_path: Path, model: str, charged: int
 ) -> None:
     async with world_of(tls, tmp_path, timeout_s=0.3, agent_tokens_per_day=1_000) as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         await refusal(invocation, "complete", members(model, max_tokens=50))
-        assert budget.tokens == charged
+        assert amounts.used[2] == charged
         assert (await world.used())[0] == charged
 
 
 async def test_an_endpoint_that_is_not_there_costs_nothing(tls: ServerTls, tmp_path: Path) -> None:
     async with world_of(tls, tmp_path, base_url="https://localhost:9/v1") as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         assert (await refusal(invocation, "complete", members())).kind is ErrorKind.FAILED
-        assert budget.tokens == 0
+        assert amounts.used[2] == 0
 
 
 async def test_a_short_wait_that_the_endpoint_asks_for_is_waited(tls: ServerTls, tmp_path: Path) -> None:
@@ -239,12 +241,12 @@ async def test_the_key_is_sent_and_never_comes_back(tls: ServerTls, tmp_path: Pa
 
 async def test_a_missing_key_is_the_nodes_failure_and_costs_nothing(tls: ServerTls, tmp_path: Path) -> None:
     async with world_of(tls, tmp_path, secret="missing") as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         assert (
             await refusal(invocation, "complete", members())
         ).message == "the node cannot use the secret of this binding"
         assert world.server.requests == []
-        assert budget.tokens == 0
+        assert amounts.used[2] == 0
 
 
 # Budgets
@@ -283,12 +285,12 @@ async def test_calls_at_once_cannot_use_more_than_the_day_has(tls: ServerTls, tm
     async with world_of(tls, tmp_path, tenant_tokens_per_day=100) as world:
 
         async def one(number: int) -> int:
-            invocation, budget = world.invocation(agent=f"a{number}")
+            invocation, amounts = world.invocation(agent=f"a{number}")
             try:
                 await invocation.call("complete", members(max_tokens=20))
             except HostRefusal:
                 return 0
-            return budget.tokens
+            return amounts.used[2]
 
         charged = await asyncio.gather(*[one(number) for number in range(20)])
         assert 0 < sum(charged) <= 100
@@ -304,12 +306,22 @@ async def test_the_limits_of_an_invocation_bound_all_bindings_together(tls: Serv
         assert (await refusal(invocation, "complete", members())).kind is ErrorKind.BUDGET
 
 
+async def test_bytes_are_bounded_as_well(tls: ServerTls, tmp_path: Path) -> None:
+    async with world_of(tls, tmp_path) as world:
+        invocation, amounts = world.invocation(sent_bytes=50)
+        assert (await refusal(invocation, "complete", members())).kind is ErrorKind.BUDGET
+        assert world.server.requests == []
+        assert amounts.used == [0, 0, 0, 0]
+        invocation, _ = world.invocation(received_bytes=50)
+        assert (await refusal(invocation, "complete", members())).kind is ErrorKind.QUOTA
+
+
 # Streams
 
 
 async def test_a_stream_gives_pieces_and_then_the_books(tls: ServerTls, tmp_path: Path) -> None:
     async with world_of(tls, tmp_path, tenant_tokens_per_day=1_000) as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         text, last = await drained(invocation, await invocation.call("open", members(say="a b c")))
         assert text == "echo: a b c"
         assert last == {
@@ -319,13 +331,13 @@ async def test_a_stream_gives_pieces_and_then_the_books(tls: ServerTls, tmp_path
             "usage": {"input_tokens": 3, "output_tokens": 4},
             "cached": False,
         }
-        assert budget.tokens == 7
+        assert amounts.used[2] == 7
         assert await world.used() == (7, 11, 7, 11)
 
 
 async def test_pieces_come_while_the_endpoint_still_speaks(tls: ServerTls, tmp_path: Path) -> None:
     async with world_of(tls, tmp_path) as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         number = await invocation.call("open", members("endless", max_tokens=50))
         for _ in range(3):
             piece = await invocation.call("next", Members({"number": number}))
@@ -333,7 +345,7 @@ async def test_pieces_come_while_the_endpoint_still_speaks(tls: ServerTls, tmp_p
             assert str(piece["delta"]).startswith("on and ")
         assert world.tasks.running == 1
         await invocation.call("close", Members({"number": number}))
-        assert budget.tokens == 57
+        assert amounts.used[2] == 57
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert world.tasks.running == 0
@@ -342,12 +354,12 @@ async def test_pieces_come_while_the_endpoint_still_speaks(tls: ServerTls, tmp_p
 
 async def test_what_an_invocation_leaves_open_ends_with_it_and_is_charged(tls: ServerTls, tmp_path: Path) -> None:
     async with world_of(tls, tmp_path, agent_tokens_per_day=1_000) as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         for _ in range(STREAMS_MAX):
             await invocation.call("open", members("endless", max_tokens=50))
         assert (await refusal(invocation, "open", members())).kind is ErrorKind.QUOTA
         invocation.close()
-        assert budget.tokens == STREAMS_MAX * 57
+        assert amounts.used[2] == STREAMS_MAX * 57
         assert world.calls.streams == set()
         assert (await world.used())[0] == STREAMS_MAX * 57
         await asyncio.sleep(0.05)
@@ -373,7 +385,7 @@ async def test_a_stream_that_breaks_gives_what_came_before(
     tls: ServerTls, tmp_path: Path, model: str, text: str
 ) -> None:
     async with world_of(tls, tmp_path) as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         got = ""
         try:
             number = await invocation.call("open", members(model, max_tokens=50))
@@ -382,15 +394,15 @@ async def test_a_stream_that_breaks_gives_what_came_before(
         except HostRefusal as refused:
             got += f", {refused.kind}"
         assert got == f"{text}, failed"
-        assert budget.tokens == 57
+        assert amounts.used[2] == 57
 
 
 async def test_refusals_come_when_a_stream_is_opened(tls: ServerTls, tmp_path: Path) -> None:
     async with world_of(tls, tmp_path) as world:
-        invocation, budget = world.invocation()
+        invocation, amounts = world.invocation()
         for model in ("broken", "busy", "forbidden"):
             assert (await refusal(invocation, "open", members(model))).kind is ErrorKind.FAILED
-        assert budget.tokens == 0
+        assert amounts.used[2] == 0
         assert world.calls.streams == set()
 
 
@@ -417,10 +429,10 @@ async def test_a_stream_that_ended_is_answered_from_the_cache(tls: ServerTls, tm
     async with world_of(tls, tmp_path) as world:
         first, _ = world.invocation()
         text, _last = await drained(first, await first.call("open", members("count", temperature=0)))
-        second, budget = world.invocation(agent="a2")
+        second, amounts = world.invocation(agent="a2")
         answer = await second.call("complete", members("count", temperature=0))
         assert isinstance(answer, dict)
-        assert (answer["text"], answer["cached"], budget.tokens) == (text, True, 0)
+        assert (answer["text"], answer["cached"], amounts.used[2]) == (text, True, 0)
         assert world.metric("agentfactory_llm_calls_total", binding="default", result="cached") == 1
 
 

@@ -17,8 +17,8 @@ from service.local_ca import LocalCa
 from service.receipt_keys import Envelope, ReceiptSigner, ReceiptUntrustedError, verify_envelope
 from service.tls import TlsFiles, TlsFilesError
 from templates.canonical import canonical_bytes
-from templates.receipt import ReceiptInvalidError, statement_bytes
-from tests.unit.templates.test_receipt import FACTS, SALT
+from templates.receipt import ReceiptInvalidError
+from tests.unit.templates.test_receipt import FACTS, SALT, statement_bytes
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 

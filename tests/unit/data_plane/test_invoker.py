@@ -12,6 +12,8 @@ from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, m
 from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
+from data_plane.admission.quotas import Quota, TenantQuotas
+from data_plane.admission_gate import AdmissionGate
 from data_plane.agents.agent import AgentScope
 from data_plane.agents.refusals import (
     ConcurrencyExhaustedError,
@@ -19,6 +21,7 @@ from data_plane.agents.refusals import (
     LeaseExpiredError,
     NotServingError,
     QuarantinedError,
+    TenantInFlightExhaustedError,
     UnknownTemplateError,
 )
 from data_plane.host_calls import Broker
@@ -38,6 +41,7 @@ from templates.revocations import Revocations
 from templates.schemas import compile_schema
 from templates.trusted_set import Accepted
 from tests.egress_world import http_calls
+from tests.llm_world import no_models
 from tests.trust_world import HARDWARE_REF, NOW, believe, pinned, ready_world
 from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker, compiled, echo, until
 from tests.unit.data_plane.memory_store import MemoryAgents, MemoryInvocations
@@ -67,6 +71,12 @@ class World:
         self.limit = ConcurrencyLimit(
             ConcurrencySettings(limit_min=2, limit_first=2, limit_max=2), process_time=lambda: 0.0
         )
+        self.gate = AdmissionGate(
+            limit=self.limit,
+            quotas=TenantQuotas(Quota(in_flight=5, workers=1), {"tiny": Quota(in_flight=1, workers=1)}),
+            queue_max=1,
+            wait_s_max=0.05,
+        )
         self.callers = CallerRoom(slots=100, depth_max=2)
         self.quarantine = Quarantine(QuarantineSettings(crashes=1.0))
 
@@ -93,6 +103,7 @@ class World:
                 scope,
                 kv=self.kv,
                 http=http_calls(),
+                llm=no_models(),
                 invoker=self.invoker,
                 depth_max=2,
                 telemetry=Telemetry(),
@@ -103,7 +114,7 @@ class World:
             pool=self.pool,
             host_calls=host_calls,
             invocations=self.records,
-            limit=self.limit,
+            gate=self.gate,
             callers=self.callers,
             quarantine=self.quarantine,
             telemetry=Telemetry(),
@@ -203,6 +214,7 @@ async def test_past_the_limit_callers_are_sent_away(world: World) -> None:
     world.behave(hangs)
     running = [asyncio.ensure_future(world.invoker.run(world.call(template))) for _ in range(2)]
     await until(lambda: world.invoker.in_flight == 2)
+    assert world.gate.queued == 0
     with pytest.raises(ConcurrencyExhaustedError) as refused:
         await world.invoker.run(world.call(template))
     assert refused.value.retry_s > 0
@@ -211,6 +223,64 @@ async def test_past_the_limit_callers_are_sent_away(world: World) -> None:
     await asyncio.gather(*running, return_exceptions=True)
     assert world.outcomes() == ["CANCELLED", "CANCELLED"]
     assert world.limit.in_flight == 0
+
+
+async def test_a_tenant_at_its_quota_is_refused_and_others_are_not(world: World) -> None:
+    template = world.activate()
+    world.behave(hangs)
+    running = asyncio.ensure_future(world.invoker.run(world.call(template, tenant="tiny")))
+    await until(lambda: world.invoker.in_flight == 1)
+    with pytest.raises(TenantInFlightExhaustedError):
+        await world.invoker.run(world.call(template, tenant="tiny"))
+    world.behave(echo)
+    assert (await world.invoker.run(world.call(template))).output == "in"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert world.gate.quotas.used() == {}
+
+
+async def test_whoever_waited_for_a_place_is_looked_at_again(world: World) -> None:
+    template = world.activate()
+    release = asyncio.Event()
+
+    async def waits(request: InvocationRequest, host: HostCalls) -> Outcome:
+        await release.wait()
+        return await echo(request, host)
+
+    world.behave(waits)
+    world.gate._wait_s_max = 30.0
+    running = [asyncio.ensure_future(world.invoker.run(world.call(template))) for _ in range(3)]
+    await until(lambda: world.gate.queued == 1)
+    belief = replace(world.accepted.belief, revocations=Revocations(templates=frozenset({template.sha256})))
+    world.activate(accepted=replace(world.accepted, belief=belief))
+    release.set()
+    results = await asyncio.gather(*running, return_exceptions=True)
+    assert [type(each) for each in results] == [InvocationFailedError, InvocationFailedError, UnknownTemplateError]
+    assert world.limit.in_flight == world.gate.queued == 0
+    assert world.gate.quotas.used() == {}
+
+
+async def test_what_was_waited_for_a_place_is_no_sign_of_a_busy_worker(world: World) -> None:
+    template = world.activate()
+    told: list[float] = []
+    finish = world.limit.finish
+
+    def note(*, delay_s: float, guest_s: float, duration_s: float, now: float) -> None:
+        told.append(delay_s)
+        finish(delay_s=delay_s, guest_s=guest_s, duration_s=duration_s, now=now)
+
+    world.limit.finish = note  # type: ignore[method-assign]
+    world.gate._wait_s_max = 30.0
+    assert world.limit.admit()
+    assert world.limit.admit()
+    waiting = asyncio.ensure_future(world.invoker.run(world.call(template, received=world.now)))
+    await until(lambda: world.gate.queued == 1)
+    world.now += 5.0
+    finish(delay_s=0.0, guest_s=0.0, duration_s=0.0, now=world.now)
+    world.gate._admit_next()
+    answer = await waiting
+    assert answer.record.usage.wall_us >= 5_000_000
+    assert told == [pytest.approx(0.0, abs=0.01)]
 
 
 async def test_input_is_refused_before_a_worker_hears_of_it(world: World) -> None:

@@ -7,18 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from templates.canonical import canonical_bytes
+from templates.canonical import JsonObject, canonical_bytes
 from templates.receipt import (
     SALT_BYTES,
     ReceiptInvalidError,
     ReceiptMismatchError,
+    begin_statement,
     commitment,
+    end_statement,
     new_salt,
     read_receipt,
     read_receipt_key,
     require_committed,
     signed_bytes,
-    statement_bytes,
 )
 
 USAGE = dict.fromkeys(
@@ -60,6 +61,13 @@ FACTS: dict[str, Any] = {
     "usage": USAGE,
 }
 
+
+def statement_bytes(**facts: Any) -> bytes:
+    """Return the statement of ``facts``, as a node makes it."""
+    end = {name: facts.pop(name) for name in ("outcome", "output_hmac_sha256", "usage")}
+    return end_statement(begin_statement(**facts), **end)
+
+
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
 amounts = st.integers(0, 2**53 - 1)
 
@@ -68,6 +76,8 @@ amounts = st.integers(0, 2**53 - 1)
     st.fixed_dictionaries(
         {
             **{name: texts for name, value in FACTS.items() if isinstance(value, str)},
+            "outcome": st.sampled_from(["OK", "FUEL", "HOST_CALLS"]),
+            "output_hmac_sha256": st.sampled_from(["", "5" * 64]),
             "generation": amounts,
             "started_us": st.integers(0, 4_000_000_000_000_000),
             "usage": st.fixed_dictionaries(dict.fromkeys(USAGE, amounts)).map(
@@ -124,7 +134,7 @@ def test_other_spellings_of_the_same_are_refused() -> None:
 
 @pytest.mark.parametrize("since", ["2026-13-01T00:00:00Z", "yesterday"])
 def test_a_word_for_a_key_has_a_real_time(since: str) -> None:
-    word = {"schema": 1, "node": "n", "certificate_sha256": "0" * 64, "ed25519": "0" * 64, "since": since}
+    word: JsonObject = {"schema": 1, "node": "n", "certificate_sha256": "0" * 64, "ed25519": "0" * 64, "since": since}
     with pytest.raises(ReceiptInvalidError):
         read_receipt_key(canonical_bytes(word))
 
