@@ -148,7 +148,10 @@ class Connector:
             HostRefusal: the socket's peer is not what was asked for, or is this very host.
         """
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError:  # no descriptor is left, or this host has no IPv6
+            return None
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(None if is_last else ATTEMPT_S):

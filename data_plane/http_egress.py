@@ -28,6 +28,8 @@ from data_plane.egress_connect import Connector
 
 READ_BYTES: Final = 16_384
 INFORMATIONAL_MAX: Final = 8
+CHUNKS_FREE: Final = 2_000
+CHUNK_BYTES_MIN: Final = 32
 Headers = Sequence[tuple[str, str]]
 
 
@@ -148,6 +150,8 @@ class _Exchange:
         self._traffic = traffic
         self._is_head = is_head
         self._head_bytes = 0
+        self._body_bytes = 0
+        self._chunks = 0
         self._wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.header_bytes_max + READ_BYTES)
         self._decoder: _Decoder | None = None
 
@@ -204,34 +208,53 @@ class _Exchange:
             raise _head_too_long(self._limits.header_bytes_max)
 
     async def body(self) -> AsyncIterator[bytes]:
-        decoder, received = self._decoder, 0
-        while True:
-            async with _within(_Phase.BODY, min(self._end, asyncio.get_running_loop().time() + self._limits.piece_s)):
-                event = await self._event()
-            if isinstance(event, h11.EndOfMessage):
-                break
-            if not isinstance(event, h11.Data):
-                raise _failed("expected the body of the response")
-            received += len(event.data)
-            if received > self._limits.body_bytes_max:
-                raise _too_long(self._limits.body_bytes_max)
-            if decoder is None:
-                yield bytes(event.data)
-            elif piece := decoder.decode(bytes(event.data)):
+        decoder, at_end = self._decoder, False
+        while not at_end:
+            encoded, at_end = self._encoded()
+            if encoded and (piece := encoded if decoder is None else decoder.decode(encoded)):
                 yield piece
+            if not at_end:
+                async with _within(
+                    _Phase.BODY, min(self._end, asyncio.get_running_loop().time() + self._limits.piece_s)
+                ):
+                    await self._read()
+                    await asyncio.sleep(0)  # a read of what is there already does not let others have the loop
         if decoder is not None:
             decoder.finish()
 
+    def _encoded(self) -> tuple[bytes, bool]:
+        """Return all of the body that has been read and not yet returned, and whether that was its end."""
+        pieces: list[bytes] = []
+        while True:
+            event = self._next()
+            if isinstance(event, h11.Data):
+                pieces.append(bytes(event.data))
+                self._count_body(len(event.data))
+            elif isinstance(event, h11.EndOfMessage) or event is h11.NEED_DATA:
+                return b"".join(pieces), event is not h11.NEED_DATA
+            else:
+                raise _failed("expected the body of the response")
+
+    def _count_body(self, length: int) -> None:
+        """Bound the body, and in how many chunks it comes: each costs as much time as a kilobyte."""
+        self._chunks += 1
+        self._body_bytes += length
+        if self._body_bytes > self._limits.body_bytes_max:
+            raise _too_long(self._limits.body_bytes_max)
+        if self._chunks > CHUNKS_FREE + self._body_bytes // CHUNK_BYTES_MIN:
+            raise HostRefusal(ErrorKind.QUOTA, f"expected chunks of at least {CHUNK_BYTES_MIN} bytes on average")
+
     async def _event(self) -> object:
         """Return the next event of h11, reading as much as it needs."""
-        while True:
-            try:
-                event = self._wire.next_event()
-            except h11.RemoteProtocolError:
-                raise _failed("expected HTTP/1.1 from the server, got something else or not all of it") from None
-            if event is not h11.NEED_DATA:
-                return event
+        while (event := self._next()) is h11.NEED_DATA:
             await self._read()
+        return event
+
+    def _next(self) -> object:
+        try:
+            return self._wire.next_event()
+        except h11.RemoteProtocolError:
+            raise _failed("expected HTTP/1.1 from the server, got something else or not all of it") from None
 
     async def _read(self) -> None:
         try:
@@ -241,7 +264,7 @@ class _Exchange:
         self._traffic.received += len(data)
         if self._wire.their_state is not h11.SEND_BODY:
             self._count_head(data)
-        # Chunks of one byte cost six more each: twice the body and a little is what an honest server needs.
+        # What stands around chunks counts here: twice the body and a little is what an honest server needs.
         elif self._traffic.received > 2 * self._limits.body_bytes_max + 2 * self._limits.header_bytes_max + READ_BYTES:
             raise _too_long(self._limits.body_bytes_max)
         self._wire.receive_data(data)

@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self
 
 from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.http_grant import OutgoingRequest, is_under_one
-from templates.charter import SecretBinding
+from templates.charter import UNBOUND, SecretBinding
 from templates.grants import HttpInjection
 from templates.names import TemplateName
 
@@ -103,13 +103,9 @@ def require_bound(
     binding = bindings.get(injection.secret)
     path = request.target.partition("?")[0]
     if binding is None:
-        why = "the charter does not bind it"
-    elif not any(pattern.matches(template) for pattern in binding.templates):
-        why = f"the charter does not bind it for {template}"
-    elif binding.origin != request.grant.origin:
-        why = "the charter binds it to another origin"
-    elif binding.header.lower() != injection.header.lower():
-        why = "the charter binds it to another header"
+        why = UNBOUND
+    elif refusal := binding.refusal(template=template, origin=request.grant.origin, header=injection.header):
+        why = refusal
     elif request.method not in binding.methods:
         why = f"the charter does not bind it for {request.method}"
     elif not is_under_one(binding.path_prefixes, path):

@@ -13,7 +13,7 @@ from data_plane.broker.address_policy import Destinations
 from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.origin import IpAddress, Origin
 from data_plane.egress_connect import Connector, client_tls
-from data_plane.http_egress import EgressLimits, HttpEgress, Response, Traffic
+from data_plane.http_egress import READ_BYTES, EgressLimits, HttpEgress, Response, Traffic
 from tests.egress_world import FixedResolver, egress_of
 from tests.http_server import HOST, Handler, HttpServer, Seen, ServerTls, answers, http_server, ok, server_tls
 
@@ -302,6 +302,7 @@ TOO_MUCH = {
     "a long body": ok(b"a" * 10_001),
     "a long body in chunks": CHUNKED + (b"1000\r\n" + b"a" * 4_096 + b"\r\n") * 5,
     "a body of tiny chunks": CHUNKED + (b"1;" + b"e" * 400 + b"\r\na\r\n") * 400,
+    "a body of single bytes": CHUNKED + b"1\r\na\r\n" * 3_000,
     "a compressed bomb": ok(gzip.compress(b"\0" * 5_000_000), "Content-Encoding: gzip"),
     "a deflated bomb": ok(zlib.compress(b"\0" * 5_000_000), "Content-Encoding: deflate"),
     "a bomb of members": ok(gzip.compress(b"\0" * 4_000) * 3, "Content-Encoding: gzip"),
@@ -332,6 +333,29 @@ async def test_an_encoded_body_is_decoded(encoding: str, encoded: bytes) -> None
     async with http_server(answers(ok(encoded, f"Content-Encoding: {encoding}"))) as server:
         _, body = await fetch(server)
     assert body == b"text" * 100
+
+
+async def test_small_chunks_are_no_crime_as_long_as_they_are_few() -> None:
+    async with http_server(answers(CHUNKED + b"1\r\na\r\n" * 1_500 + b"0\r\n\r\n")) as server:
+        _, body = await fetch(server)
+    assert body == b"a" * 1_500
+
+
+async def test_a_long_body_lets_others_have_the_loop() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with http_server(answers(ok(b"a" * 2_000_000))) as server:
+        counting = asyncio.ensure_future(count())
+        _, body = await fetch(server, limits=EgressLimits(body_bytes_max=2_000_000))
+        counting.cancel()
+    assert len(body) == 2_000_000
+    assert turns > 2_000_000 // READ_BYTES
 
 
 async def test_a_body_without_length_ends_with_the_connection() -> None:

@@ -4,7 +4,16 @@ from dataclasses import replace
 import pytest
 
 from templates.canonical import canonical_bytes
-from templates.charter import Ceiling, Charter, CharterInvalidError, Domain, Mode, SecretBinding, read_charter
+from templates.charter import (
+    Ceiling,
+    Charter,
+    CharterInvalidError,
+    Domain,
+    Mode,
+    SecretBinding,
+    read_charter,
+    read_secret_bindings,
+)
 from templates.grants import Grants
 from templates.keys import KeyIdMismatchError, KeyRefusedError
 from templates.limits import DEFAULT_LIMITS
@@ -197,3 +206,25 @@ def test_revocations_are_a_set_that_grows_and_is_lifted_member_by_member() -> No
     assert both == Revocations(templates=frozenset({"a", "b"}), nodes=frozenset({"n"}))
     assert both.without(first) == second
     assert replace(both, nodes=frozenset()).both(first) == Revocations(templates=frozenset({"a"}))
+
+
+def test_bindings_of_secrets_can_be_read_before_there_is_a_charter() -> None:
+    value = json.loads(full().to_bytes())["secret_bindings"]
+    assert read_secret_bindings(value) == full().secret_bindings
+    assert read_secret_bindings({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("a", {"origin": "api.example"}),
+        ("a", {"header": "X Key"}),
+        ("a", {"methods": ["get"]}),
+        ("a", {"templates": ["docs"]}),
+        ("a", {"more": 1}),
+        ("a/b", {}),
+    ],
+)
+def test_bindings_that_a_charter_would_not_hold_are_refused(name: str, changes: dict[str, object]) -> None:
+    with pytest.raises(CharterInvalidError):
+        read_secret_bindings({name: {**BINDING, **changes}})  # type: ignore[dict-item]
