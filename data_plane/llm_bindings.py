@@ -8,10 +8,11 @@ from data_plane.broker.llm_answer_stream import Scrubbing
 from data_plane.broker.scrub import Scrubber
 from data_plane.broker.secret_binding import Secret, SecretKeeper, SecretUnusableError
 from data_plane.egress_connect import Connector, Resolver, client_tls
+from data_plane.http_calls import scrubbed_in_steps
 from data_plane.http_egress import EgressLimits, HttpEgress
 from data_plane.llm_calls import OfferedBinding
 from data_plane.llm_settings import LlmBindingSettings
-from data_plane.openai_llm import BODY_BYTES_MAX, Key, KeySource, OpenAiEndpoint
+from data_plane.openai_llm import Key, KeySource, OpenAiEndpoint
 from service.logs import get_logger
 from service.settings import InvalidSettingsError
 from service.telemetry import Field
@@ -58,7 +59,6 @@ def _offered(
         target=settings.target,
         key=None if settings.secret is None else _key_source(secrets, settings.secret),
         limits=EgressLimits(
-            body_bytes_max=BODY_BYTES_MAX,
             connect_s=settings.connect_s,
             first_byte_s=settings.timeout_s,
             piece_s=settings.idle_s,
@@ -89,7 +89,15 @@ def _key(secret: Secret) -> Key:
     """Make the header's value of a secret, which may be the bare key or the whole value with its scheme."""
     scheme, space, _ = secret.value.partition(" ")
     scrubber = Scrubber(secret.parts())
+
+    async def scrub_long(text: str) -> str:
+        return (await scrubbed_in_steps(scrubber, text.encode())).decode("utf-8", "replace")
+
     return Key(
         authorization=secret.value if space and scheme.isalpha() else f"Bearer {secret.value}",
-        scrubbing=Scrubbing(scrub=scrubber.scrub_text, reach=REACH_FACTOR * max(map(len, secret.parts()))),
+        scrubbing=Scrubbing(
+            scrub=scrubber.scrub_text,
+            scrub_long=scrub_long,
+            reach=REACH_FACTOR * max(map(len, secret.parts())),
+        ),
     )

@@ -14,7 +14,7 @@ from data_plane.agents.agent import AgentScope
 from data_plane.broker.amounts import Amount, Amounts
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
 from data_plane.broker.llm_answer import NO_USAGE, LlmAnswer, TokenUsage
-from data_plane.broker.llm_answer_stream import AnswerStream
+from data_plane.broker.llm_answer_stream import LIMITS, AnswerStream
 from data_plane.broker.llm_budget import (
     MILLION,
     Allowance,
@@ -257,7 +257,9 @@ class LlmInvocation:
     async def _read(self, ask: Ask, paid: Paid, stream: LlmStream) -> LlmAnswer:
         endpoint, texts = ask.offered.endpoint, []
         body, deadline = ask.body(paid, streaming=True), self._caller.deadline
-        async with endpoint.exchange(body, deadline=deadline, progress=paid.progress) as exchange:
+        async with endpoint.exchange(
+            body, deadline=deadline, progress=paid.progress, bytes_max=LIMITS.bytes_max
+        ) as exchange:
             stream.open()
             reader = AnswerStream(model=ask.model, scrubbing=exchange.scrubbing)
             async for piece in exchange.response.pieces():

@@ -22,7 +22,7 @@ ATTEMPTS_MAX: Final = 3
 RETRY_S_MAX: Final = 10.0
 RETRY_S_FIRST: Final = 0.5
 RETRY_AFTER_DIGITS_MAX: Final = 9
-BODY_BYTES_MAX: Final = 16_777_216
+ANSWER_BYTES_MAX: Final = 4_194_304
 ERROR_BODY_BYTES_MAX: Final = 65_536
 _OK: Final = 200
 _TRY_AGAIN: Final = frozenset({429, 503})
@@ -110,14 +110,18 @@ class OpenAiEndpoint:
         Raises:
             HostRefusal: ``failed``, ``budget`` (out of time), ``denied`` (its address), ``quota`` (too long).
         """
-        async with self.exchange(body, deadline=deadline, progress=progress) as exchange:
+        async with self.exchange(body, deadline=deadline, progress=progress, bytes_max=ANSWER_BYTES_MAX) as exchange:
             answer = read_answer(await exchange.response.read(), model=model)
-            scrub = exchange.scrubbing.scrub
-            return replace(answer, text=scrub(answer.text), model=scrub(answer.model))
+            scrub = exchange.scrubbing.scrub_long
+            return replace(answer, text=await scrub(answer.text), model=await scrub(answer.model))
 
     @asynccontextmanager
-    async def exchange(self, body: JsonObject, *, deadline: float, progress: Progress) -> AsyncIterator[Exchange]:
-        """Send one request and give the response once it has status 200; ``deadline`` is monotonic, in seconds.
+    async def exchange(
+        self, body: JsonObject, *, deadline: float, progress: Progress, bytes_max: int
+    ) -> AsyncIterator[Exchange]:
+        """Send one request and give the response once it has status 200, of a body that has at most ``bytes_max``.
+
+        ``deadline`` is monotonic, in seconds.
 
         Raises:
             HostRefusal: see `complete`.
@@ -131,7 +135,7 @@ class OpenAiEndpoint:
         encoded = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         if len(encoded) > progress.sent_bytes_max:
             raise HostRefusal(ErrorKind.BUDGET, f"expected at most {progress.sent_bytes_max} more bytes to be sent")
-        limits = self._limits.with_body(min(self._limits.body_bytes_max, progress.received_bytes_max))
+        limits = self._limits.with_body(min(bytes_max, progress.received_bytes_max))
         attempt = 0
         while True:
             attempt += 1

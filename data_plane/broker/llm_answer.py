@@ -4,10 +4,10 @@ Nothing of it is believed beyond its shape: amounts out of range count as not re
 An endpoint's own words about an error are cleaned of secrets, cut and made printable by whoever passes them on.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Final
 
+from data_plane.agents.json_text import parse_json
 from data_plane.broker.answers import ErrorKind, HostRefusal
 from templates.canonical import JsonObject, JsonValue
 
@@ -144,8 +144,8 @@ def valid_text(text: str) -> str:
 
 def _object(text: str | bytes) -> JsonObject:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         raise _malformed("JSON") from None
     if not isinstance(value, dict):
         raise _malformed("a JSON object")

@@ -4,7 +4,7 @@ A secret that an endpoint echoes may be spread over pieces: as many characters a
 are held back until what follows them is known.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,13 +24,21 @@ LIMITS: Final = StreamLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scrubbing:
-    """``scrub`` replaces a secret in a text; ``reach`` is how many characters it needs to see together."""
+    """``scrub`` replaces a secret in a text; ``reach`` is how many characters it needs to see together.
+
+    ``scrub_long`` does the same in steps, so that a long text holds nobody up.
+    """
 
     scrub: Callable[[str], str]
+    scrub_long: Callable[[str], Awaitable[str]]
     reach: int
 
 
-NOTHING_TO_SCRUB: Final = Scrubbing(scrub=str, reach=0)
+async def _unchanged(text: str) -> str:
+    return text
+
+
+NOTHING_TO_SCRUB: Final = Scrubbing(scrub=str, scrub_long=_unchanged, reach=0)
 
 
 class AnswerStream:
