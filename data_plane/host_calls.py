@@ -138,10 +138,12 @@ class Broker:
         return await self._llm.call(function, members)
 
     def _allowances(self) -> LlmAllowances:
-        running = self._running
-        if running.llm is None:
-            running.llm = LlmAllowances(running.call.template.resolved.grants.llm, running.call.llm_above)
-        return running.llm
+        """Return what this invocation may use of language models; a child must find it, so it is made for that too."""
+        amounts = self._running.amounts
+        if amounts.llm is None:
+            above = None if amounts.above is None else amounts.above.llm
+            amounts.llm = LlmAllowances(self._running.call.template.resolved.grants.llm, above)
+        return amounts.llm
 
     async def _http_call(self, function: str, members: Members) -> JsonValue:
         running, active = self._running, self._invoker.active
@@ -183,9 +185,9 @@ class Broker:
             limits=limits,
             parent_invocation_id=self._running.invocation_id,
             depth=call.depth + 1,
-            llm_above=self._allowances(),
             above=self._running.amounts,
         )
+        self._allowances()
         try:
             answer = await self._invoker.run_child(child, budget)
         except InvocationFailedError as error:

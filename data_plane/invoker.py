@@ -31,7 +31,6 @@ from data_plane.agents.refusals import (
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.amounts import Amounts
 from data_plane.broker.http_grant import EgressSpent
-from data_plane.broker.llm_budget import LlmAllowances
 from data_plane.schema_checks import checked_output, misfit
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
@@ -104,7 +103,6 @@ class Call:
     remaining_s: float | None = None
     parent_invocation_id: str = ""
     depth: int = 0
-    llm_above: LlmAllowances | None = None
     above: Amounts | None = None
     on_log: Callable[[LogLine], None] | None = None
     on_begun: Callable[[InvocationRecord], None] | None = None
@@ -128,11 +126,7 @@ class Cost:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An invocation in flight, so that it can be stopped; ``stopped`` is why it was.
-
-    ``llm`` is what it may use of language models, once it asked for one or for an agent that may. ``at_end`` closes
-    what its host calls left open; it is called before the receipt is written.
-    """
+    """An invocation in flight; ``stopped`` is why it was. ``at_end`` closes what it left open, before the receipt."""
 
     call: Call
     invocation_id: str
@@ -144,7 +138,6 @@ class Running:
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
-    llm: LlmAllowances | None = None
     at_end: Callable[[], None] | None = None
 
 
