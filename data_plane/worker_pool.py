@@ -221,7 +221,7 @@ class WorkerPool:
             raise self._gone(pooled, error) from error
         finally:
             pooled.used = self._monotonic()
-            if pooled.worker.exited.is_set():
+            if pooled.worker.reason is not None:  # its socket tells of its death before its exit status does
                 pooled.victims.add(template_sha256)
             left = running[template_sha256] - 1
             if left:

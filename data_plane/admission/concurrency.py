@@ -44,7 +44,8 @@ class ConcurrencyLimit:
         """``process_time`` gives the processor time of this process so far, in seconds."""
         self._settings = settings
         self._process_time = process_time
-        self.limit = max(settings.limit_min, min(settings.limit_first, settings.limit_max))
+        self._least = min(settings.limit_min, settings.limit_max)
+        self.limit = max(self._least, min(settings.limit_first, settings.limit_max))
         self.in_flight = 0
         self._began = -inf
         self._began_cpu_s = 0.0
@@ -101,7 +102,7 @@ class ConcurrencyLimit:
         is_busy = busy_s >= settings.busy_share * length_s
         if is_busy and self._delay_min > settings.delay_target_s:
             self._good = 0
-            self.limit = max(settings.limit_min, int(min(self.limit, self._in_flight_max) * settings.cut))
+            self.limit = max(self._least, int(min(self.limit, self._in_flight_max) * settings.cut))
         elif self._in_flight_max * 2 > self.limit:
             self._good += 1
             self.limit = min(settings.limit_max, self.limit + self._good * max(1, isqrt(self.limit)))

@@ -21,6 +21,7 @@ from data_plane.egress_connect import SystemResolver
 from data_plane.llm_bindings import offered_bindings
 from data_plane.llm_calls import STREAMS_MAX, LlmCaller, LlmCalls, LlmInvocation
 from data_plane.llm_settings import LlmBindingSettings
+from data_plane.sealed_rows import RowDamagedError
 from data_plane.sqlite_llm_use import LlmAccount, SqliteLlmUse
 from data_plane.sqlite_writer import SqliteWriter
 from sandbox.limits import SandboxLimits
@@ -73,7 +74,9 @@ class World:
         scope = AgentScope(tenant=tenant, template=TemplateName("docs", "asker"), agent_id=agent)
         day = int(self.now[0] // 86_400)
         account = LlmAccount(scope=scope, binding="default", day=day)
-        mine, all_of_tenant = await self.writer.write(account.used)  # behind everything that is queued
+        mine, all_of_tenant = await self.writer.write(  # behind everything that is queued
+            lambda connection: account.used(connection, self.writer.seals)
+        )
         return mine.tokens, mine.cost_microusd, all_of_tenant.tokens, all_of_tenant.cost_microusd
 
     def metric(self, name: str, **labels: str) -> float:
@@ -102,7 +105,7 @@ async def world_of(
     now = [NOON]
     async with (
         llm_server(tls=tls) as server,
-        SqliteWriter(directory / "llm_use.db", schema="llm_use", durable=False) as writer,
+        SqliteWriter(directory / "llm_use.db", schema="llm_use", durable=False, key=b"k" * 32) as writer,
         TaskSupervisor() as tasks,
     ):
         settings = LlmBindingSettings.model_validate(
@@ -279,6 +282,16 @@ async def test_a_restart_gives_nothing_back(tls: ServerTls, tmp_path: Path) -> N
                 await invocation.call("complete", given)
             else:
                 assert (await refusal(invocation, "complete", given)).kind is expected
+
+
+async def test_a_changed_amount_on_disk_is_noticed_and_nothing_is_asked(tls: ServerTls, tmp_path: Path) -> None:
+    async with world_of(tls, tmp_path, tenant_tokens_per_day=100) as world:
+        invocation, _ = world.invocation()
+        await invocation.call("complete", members())
+        await world.writer.write(lambda connection: connection.execute("UPDATE llm_use SET tokens = 0").rowcount)
+        with pytest.raises(RowDamagedError):
+            await invocation.call("complete", members())
+        assert len(world.server.requests) == 1
 
 
 async def test_calls_at_once_cannot_use_more_than_the_day_has(tls: ServerTls, tmp_path: Path) -> None:

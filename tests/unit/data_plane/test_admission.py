@@ -37,6 +37,13 @@ def test_beyond_the_limit_nobody_is_let_in_until_somebody_leaves() -> None:
     assert limit.in_flight == 50
 
 
+def test_a_ceiling_below_the_floor_is_the_limit() -> None:
+    world = World(ConcurrencySettings(limit_min=32, limit_max=2))
+    for _ in range(20):
+        world.second(delay_s=3.0, guest_s=1.0)
+        assert world.limit.limit == 2
+
+
 def test_callers_are_told_to_stay_away_for_as_long_as_those_ahead_of_them_take() -> None:
     world = World()
     for _ in range(100):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_plane.agents.refusals import WorkerUnavailableError
 from data_plane.worker_pool import REHEARSAL, PooledWorker, PoolSettings, WorkerGoneError, WorkerPool
-from sandbox.outcome import FailureKind, Outcome
+from sandbox.outcome import Failure, FailureKind, Outcome, Usage
 from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor import HostCalls, WorkerError
 from service.tasks import TaskSupervisor
@@ -141,6 +141,21 @@ async def test_a_dead_worker_is_replaced_at_once_and_its_templates_are_named(wor
     assert world.deaths == [("acme", ("guilty",))]
     fresh = await pool.obtain("acme", MODULE)
     assert fresh.worker is world.started[1]
+
+
+async def test_what_ran_is_charged_even_if_the_answer_comes_before_the_exit(world: World) -> None:
+    pool = world.pool(spares=0)
+    pooled = await pool.obtain("acme", MODULE)
+
+    async def breaks(request: InvocationRequest, host: HostCalls) -> Outcome:
+        world.started[0].is_silent = True  # its socket is closed; nobody has heard of its exit yet
+        return Outcome(None, Failure(FailureKind.CRASH, "the worker process ended"), Usage())
+
+    world.started[0].behaviour = breaks
+    await invoke(pool, pooled, "guilty")
+    world.started[0].die()
+    await until(lambda: world.deaths)
+    assert world.deaths == [("acme", ("guilty",))]
 
 
 async def test_a_worker_that_is_gone_is_a_typed_refusal(world: World) -> None:

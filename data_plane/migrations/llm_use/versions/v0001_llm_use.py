@@ -15,6 +15,7 @@ def upgrade() -> None:
         *[sa.Column(each, sa.Text, primary_key=True) for each in keys],
         sa.Column("tokens", sa.Integer, nullable=False),
         sa.Column("cost_microusd", sa.Integer, nullable=False),
+        sa.Column("seal", sa.LargeBinary, nullable=False),
         sqlite_with_rowid=False,
     )
 
