@@ -62,7 +62,7 @@ class LocalHttp:
     """Carries out the calls of one run; close it afterwards."""
 
     def __init__(self, resolved: ResolvedTemplate, outside: Outside) -> None:
-        """Raise `InvalidOutsideError` for what cannot be meant."""
+        """Raise `InvalidOutsideError` for what cannot be meant, `TlsFilesError` for authorities that are none."""
         chosen = tuple(
             grant for grant in resolved.grants.http if outside.bindings is None or grant.binding in outside.bindings
         )
@@ -71,8 +71,8 @@ class LocalHttp:
         try:
             destinations = Destinations.parse(outside.private)
             tls = client_tls(outside.authorities)
-        except (ValueError, OSError) as error:
-            raise InvalidOutsideError(f"expected an origin with networks, or certificates: {error}") from None
+        except ValueError as error:
+            raise InvalidOutsideError(f"expected ORIGIN=NETWORK, got: {error}") from None
         self._template = resolved.ref.template_name
         self._grants = Grants(http=chosen)
         self._bindings = dict(_bindings(chosen, self._template, outside.secrets))

@@ -44,6 +44,7 @@ _STATES: Final = {
     State.SERVING: pb.NODE_STATE_SERVING,
     State.DRAINING: pb.NODE_STATE_DRAINING,
     State.DAMAGED: pb.NODE_STATE_DAMAGED,
+    State.UNISOLATED: pb.NODE_STATE_UNISOLATED,
 }
 
 
@@ -100,6 +101,11 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
             concurrency_limit=self._invoker.gate.limit.limit,
             queued=self._invoker.gate.queued,
             tenants=self._tenants(),
+            isolation=pb.Isolation(
+                level=self._state.isolation.level or "",
+                demanded=self._state.isolation.demanded,
+                missing=self._state.isolation.missing,
+            ),
         )
         _fill_generation(status, look)
         if look.last_refusal is not None:

@@ -134,7 +134,7 @@ class Broker:
                 deadline=running.budget.deadline,
             )
             self._llm = LlmInvocation(self._llm_calls, caller)
-            running.at_end = self._llm.close
+            running.close = self._llm.close
         return await self._llm.call(function, members)
 
     def _allowances(self) -> LlmAllowances:
@@ -186,6 +186,7 @@ class Broker:
             parent_invocation_id=self._running.invocation_id,
             depth=call.depth + 1,
             above=self._running.amounts,
+            egress_above=self._running.egress,
         )
         self._allowances()
         try:

@@ -8,7 +8,8 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -104,6 +105,7 @@ class Call:
     parent_invocation_id: str = ""
     depth: int = 0
     above: Amounts | None = None
+    egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
     on_begun: Callable[[InvocationRecord], None] | None = None
 
@@ -126,7 +128,7 @@ class Cost:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An invocation in flight; ``stopped`` is why it was. ``at_end`` closes what it left open, before the receipt."""
+    """An invocation in flight; ``stopped`` is why it was. ``close`` ends what it left open, before the receipt."""
 
     call: Call
     invocation_id: str
@@ -134,11 +136,11 @@ class Running:
     task: "asyncio.Task[object]"
     budget: Budget
     amounts: Amounts
-    egress: EgressSpent = field(default_factory=EgressSpent)
+    egress: EgressSpent
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
-    at_end: Callable[[], None] | None = None
+    close: Callable[[], None] = lambda: None
 
 
 class HostCallsFactory(Protocol):
@@ -363,13 +365,15 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
+        amounts = Amounts(limits, call.above)
         running = Running(
             call=call,
             invocation_id=invocation_id,
             started_at=started_at,
             task=task,
             budget=budget,
-            amounts=Amounts(limits, call.above),
+            amounts=amounts,
+            egress=EgressSpent(above=call.egress_above, amounts=amounts),
         )
         asyncio.get_running_loop().call_soon(self._begin_record, running)  # when the worker has what it needs
         self._running.add(running)
@@ -398,10 +402,8 @@ class Invoker:
     async def _in_worker(self, running: Running, data: bytes, limits: SandboxLimits) -> Outcome:
         """Run in a worker of the tenant; one that was gone before it heard of the invocation is tried no longer."""
         for _ in range(WORKERS_TRIED_MAX - 1):
-            try:
+            with suppress(WorkerGoneError):
                 return await self._in_one_worker(running, data, limits)
-            except WorkerGoneError:
-                continue
         return await self._in_one_worker(running, data, limits)
 
     async def _in_one_worker(self, running: Running, data: bytes, limits: SandboxLimits) -> Outcome:
@@ -426,11 +428,8 @@ class Invoker:
                 meter=running.budget.meter,
             )
             host = self._host_calls(running, scope)
-            try:
+            with closing(running):
                 outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
-            finally:
-                if running.at_end is not None:
-                    running.at_end()
             if self._telemetry.tracing:
                 _describe(span, outcome, elapsed_s=self._monotonic() - handed_over, host_call_s=running.host_call_s)
             return outcome

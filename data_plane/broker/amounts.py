@@ -56,6 +56,10 @@ class Amounts:
             raise HostRefusal(ErrorKind.BUDGET, f"expected at most {left} more {_WORDS[amount]}, got {count}")
         self._add(amount, count)
 
+    def note(self, amount: Amount, count: int) -> None:
+        """Count what was used already, beyond what was left if need be: the next `take` is refused then."""
+        self._add(amount, count)
+
     def give_back(self, amount: Amount, count: int) -> None:
         """Undo a part of an earlier `take`."""
         self._add(amount, -count)

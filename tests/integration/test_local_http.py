@@ -12,6 +12,7 @@ from client.agentctl.main import cli
 from client.local_http import InvalidOutsideError, Outside
 from client.local_run import LocalRun, run_template
 from sandbox.engine import wat2wasm
+from service.tls import TlsFilesError
 from tests.http_server import HttpServer, Seen, ServerTls, ok, server_tls, threaded_http_server
 from tests.isolation import guests
 
@@ -111,12 +112,16 @@ def test_a_secret_file_that_others_can_read_is_not_used(template: Path, server: 
         Outside(bindings=frozenset({"other"})),
         Outside(private={"api.example": ("10.0.0.0/8",)}),
         Outside(private={"https://api.example": ("10.0.0.1/8",)}),
-        Outside(authorities=Path("/missing")),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_runs(template: Path, outside: Outside) -> None:
     with pytest.raises(InvalidOutsideError):
         run(template, outside)
+
+
+def test_authorities_that_are_missing_are_refused(template: Path) -> None:
+    with pytest.raises(TlsFilesError):
+        run(template, Outside(authorities=Path("/missing")))
 
 
 def test_the_command_takes_grants_networks_and_secrets(

@@ -104,3 +104,12 @@ def test_together_they_never_use_more_than_the_root_has(steps: list[tuple[int, i
     assert sum(used) <= 100
     assert used[1] + used[2] <= 70
     assert used[2] <= 50
+
+
+def test_what_was_used_already_counts_though_nothing_was_left() -> None:
+    amounts = Amounts(SandboxLimits(received_bytes=10))
+    amounts.note(Amount.RECEIVED_BYTES, 15)
+    assert amounts.left(Amount.RECEIVED_BYTES) == 0
+    assert amounts.used == [0, 15, 0, 0]
+    with pytest.raises(HostRefusal):
+        amounts.take(Amount.RECEIVED_BYTES, 1)

@@ -21,7 +21,6 @@ from data_plane.agents.refusals import (
     LeaseExpiredError,
     NotServingError,
     QuarantinedError,
-    TenantInFlightExhaustedError,
     UnknownTemplateError,
 )
 from data_plane.host_calls import Broker
@@ -35,12 +34,12 @@ from service.tasks import TaskSupervisor
 from service.telemetry import Telemetry
 from templates.acceptance import AcceptedTemplate, ClearedTemplate
 from templates.document import LeaseExpiry
-from templates.grants import Grants, KvGrant
+from templates.grants import Grants, HttpGrant, KvGrant
 from templates.names import TemplatePattern
 from templates.revocations import Revocations
 from templates.schemas import compile_schema
 from templates.trusted_set import Accepted
-from tests.egress_world import http_calls
+from tests.egress_world import AMOUNTS, http_calls
 from tests.llm_world import no_models
 from tests.trust_world import HARDWARE_REF, NOW, believe, pinned, ready_world
 from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker, compiled, echo, until
@@ -223,64 +222,6 @@ async def test_past_the_limit_callers_are_sent_away(world: World) -> None:
     await asyncio.gather(*running, return_exceptions=True)
     assert world.outcomes() == ["CANCELLED", "CANCELLED"]
     assert world.limit.in_flight == 0
-
-
-async def test_a_tenant_at_its_quota_is_refused_and_others_are_not(world: World) -> None:
-    template = world.activate()
-    world.behave(hangs)
-    running = asyncio.ensure_future(world.invoker.run(world.call(template, tenant="tiny")))
-    await until(lambda: world.invoker.in_flight == 1)
-    with pytest.raises(TenantInFlightExhaustedError):
-        await world.invoker.run(world.call(template, tenant="tiny"))
-    world.behave(echo)
-    assert (await world.invoker.run(world.call(template))).output == "in"
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    assert world.gate.quotas.used() == {}
-
-
-async def test_whoever_waited_for_a_place_is_looked_at_again(world: World) -> None:
-    template = world.activate()
-    release = asyncio.Event()
-
-    async def waits(request: InvocationRequest, host: HostCalls) -> Outcome:
-        await release.wait()
-        return await echo(request, host)
-
-    world.behave(waits)
-    world.gate._wait_s_max = 30.0
-    running = [asyncio.ensure_future(world.invoker.run(world.call(template))) for _ in range(3)]
-    await until(lambda: world.gate.queued == 1)
-    belief = replace(world.accepted.belief, revocations=Revocations(templates=frozenset({template.sha256})))
-    world.activate(accepted=replace(world.accepted, belief=belief))
-    release.set()
-    results = await asyncio.gather(*running, return_exceptions=True)
-    assert [type(each) for each in results] == [InvocationFailedError, InvocationFailedError, UnknownTemplateError]
-    assert world.limit.in_flight == world.gate.queued == 0
-    assert world.gate.quotas.used() == {}
-
-
-async def test_what_was_waited_for_a_place_is_no_sign_of_a_busy_worker(world: World) -> None:
-    template = world.activate()
-    told: list[float] = []
-    finish = world.limit.finish
-
-    def note(*, delay_s: float, guest_s: float, duration_s: float, now: float) -> None:
-        told.append(delay_s)
-        finish(delay_s=delay_s, guest_s=guest_s, duration_s=duration_s, now=now)
-
-    world.limit.finish = note  # type: ignore[method-assign]
-    world.gate._wait_s_max = 30.0
-    assert world.limit.admit()
-    assert world.limit.admit()
-    waiting = asyncio.ensure_future(world.invoker.run(world.call(template, received=world.now)))
-    await until(lambda: world.gate.queued == 1)
-    world.now += 5.0
-    finish(delay_s=0.0, guest_s=0.0, duration_s=0.0, now=world.now)
-    world.gate._admit_next()
-    answer = await waiting
-    assert answer.record.usage.wall_us >= 5_000_000
-    assert told == [pytest.approx(0.0, abs=0.01)]
 
 
 async def test_input_is_refused_before_a_worker_hears_of_it(world: World) -> None:
@@ -552,6 +493,29 @@ async def test_a_child_is_admitted_with_its_root_and_recorded_below_it(world: Wo
     child_limits = [each.limits for each in world.worker.requests if each.input == b"child"]
     fuel = template.limits.fuel
     assert [each.fuel for each in child_limits] == [fuel, fuel - 10, fuel - 20]
+
+
+async def test_agents_that_invoke_agents_do_not_multiply_the_requests_of_the_first(world: World) -> None:
+    http = HttpGrant(binding="api", origin="https://api.example", methods=("GET",), path_prefixes=("/",))
+    template = world.activate(granted(world, Grants(agents=(TemplatePattern.parse("*/*"),), http=(http,))))
+    fetch = {"binding": "api", "request": '{"method": "GET", "path": "/"}'}
+    kinds: list[str] = []
+
+    async def behave(request: InvocationRequest, host: HostCalls) -> Outcome:
+        for _ in range(3):
+            answer = json.loads(await host.call("http", "fetch", json.dumps(fetch).encode()))
+            kinds.append(answer["error"]["kind"])
+        if request.input == b"in":
+            await host.call("agents", "invoke", json.dumps({"template": NAME, "input": "child"}).encode())
+        return Outcome(b"done", None, Usage())
+
+    world.behave(behave)
+    await world.invoker.run(world.call(template))
+    assert AMOUNTS.requests_max == 5
+    assert kinds == ["failed"] * 5 + ["budget"]  # there is no such name
+    kinds.clear()
+    await world.invoker.run(world.call(template))
+    assert kinds[0] == "failed"
 
 
 async def test_a_childs_failure_is_an_answer_and_a_callee_that_is_not_active_is_not_found(world: World) -> None:
