@@ -1,8 +1,8 @@
 """The grant `http` in one `agentctl template run`: by the broker's own rules, within what the command line names.
 
-The one module of the client that imports the data plane (ADR 12): an author tries requests against the very code that
-will refuse them on a node. In place of the charter stands the command line: a secret goes where the template's own
-grant injects it, if it was named.
+It and `client.local_llm` are the modules of the client that import the data plane (ADR 12): an author tries requests
+against the very code that will refuse them on a node. In place of the charter stands the command line: a secret goes
+where the template's own grant injects it, if it was named.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ class LocalHttp:
         self._resolver = SystemResolver(threads=1)
         self._calls = HttpCalls(
             HttpEgress(Connector(destinations=destinations, resolver=self._resolver, tls=tls)),
-            secrets=_NamedFiles(outside.secrets),
+            secrets=NamedFiles(outside.secrets),
             amounts=AMOUNTS,
             limits=EgressLimits(),
             per_tenant_max=1,
@@ -109,7 +109,7 @@ class LocalHttp:
         self._resolver.close()
 
 
-class _NamedFiles:
+class NamedFiles:
     """`data_plane.broker.secret_binding.SecretKeeper` of the files on the command line."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:

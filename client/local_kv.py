@@ -1,10 +1,11 @@
-"""The host calls of one `agentctl template run`: `kv` in memory, gone afterwards, and `http` by the broker's rules."""
+"""The host calls of one `agentctl template run`: `kv` in memory, `http` and `llm` by the broker's own rules."""
 
 import json
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from client.local_http import LocalHttp
+    from client.local_llm import LocalLlm
 
 LIST_MAX: Final = 1_000
 
@@ -12,9 +13,17 @@ LIST_MAX: Final = 1_000
 class LocalHost:
     """Carries out the host calls that the command line granted; refuses every other, as a node would."""
 
-    def __init__(self, granted: frozenset[str], *, kv_bytes_max: int, http: "LocalHttp | None" = None) -> None:
+    def __init__(
+        self,
+        granted: frozenset[str],
+        *,
+        kv_bytes_max: int,
+        http: "LocalHttp | None" = None,
+        llm: "LocalLlm | None" = None,
+    ) -> None:
         self._granted = granted
         self._http = http
+        self._llm = llm
         self._kv_bytes_max = kv_bytes_max
         self._entries: dict[str, tuple[str, int]] = {}
 
@@ -24,6 +33,8 @@ class LocalHost:
             return _error("denied", f"{interface} was not granted on the command line (--grant {interface})")
         if interface == "http" and self._http is not None:
             return await self._http.call(function, argument)
+        if interface == "llm" and self._llm is not None:
+            return await self._llm.call(function, argument)
         if interface != "kv":
             return _error("denied", f"{interface} needs a node: it is not carried out by a local run")
         try:

@@ -26,6 +26,7 @@ from templates.strict_json import loads
 
 if TYPE_CHECKING:
     from client.local_http import Outside
+    from client.local_llm import Models
     from sandbox.outcome import Outcome
     from sandbox.request import InvocationRequest
 
@@ -85,6 +86,7 @@ def run_template(
     image: Path | None,
     tell: Callable[[str], None],
     outside: "Outside | None" = None,
+    models: "Models | None" = None,
 ) -> LocalRun:
     """Run the template document at ``path`` once on ``text``.
 
@@ -92,11 +94,12 @@ def run_template(
         path: the document; its code lies beside it.
         text: the input.
         config: over the template's ``default_config``.
-        granted: grants that are carried out (``kv``, ``http``), of those that the template asks for.
+        granted: grants that are carried out (``kv``, ``http``, ``llm``), of those that the template asks for.
         parents: documents of its parents, nearest first; by default they are looked for beside it.
         image: module of the image of a source; by default the one that `make images` built.
         tell: called with a line where something takes its time.
         outside: what ``http`` may reach, by default all bindings of the template that are globally routable.
+        models: the endpoints that ``llm`` may ask, by default none.
 
     Raises:
         InvalidTemplateError: the document, or a parent, is refused.
@@ -126,6 +129,7 @@ def run_template(
             granted=granted,
             tell=tell,
             outside=outside,
+            models=models,
         )
     )
 
@@ -230,8 +234,10 @@ async def _run(
     granted: frozenset[str],
     tell: Callable[[str], None],
     outside: "Outside | None",
+    models: "Models | None",
 ) -> LocalRun:
     from client.local_http import LocalHttp, Outside
+    from client.local_llm import LocalLlm, Models
     from sandbox.compile_cache import CompileCache
     from sandbox.compiler import CompilerError
     from sandbox.supervisor import Worker, WorkerSettings
@@ -247,17 +253,20 @@ async def _run(
     allowed = granted & resolved.grants.interfaces()
     kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
     http = LocalHttp(resolved, outside or Outside()) if "http" in allowed else None
+    llm = LocalLlm(resolved, models or Models()) if "llm" in allowed else None
     worker = await Worker.start(WorkerSettings())
     try:
         await worker.load("local", compiled)
         outcome = await worker.invoke(
             _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=allowed),
-            LocalHost(allowed, kv_bytes_max=kv_bytes_max, http=http),
+            LocalHost(allowed, kv_bytes_max=kv_bytes_max, http=http, llm=llm),
         )
     finally:
         await worker.stop()
         if http is not None:
             http.close()
+        if llm is not None:
+            await llm.close()
     return _result(resolved, outcome)
 
 

@@ -14,8 +14,10 @@ from data_plane.broker.agents_grant import child_limits, read_child_request, req
 from data_plane.broker.amounts import Amount
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
+from data_plane.broker.llm_budget import LlmAllowances
 from data_plane.http_calls import HttpCalls
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
+from data_plane.llm_calls import LlmCaller, LlmCalls, LlmInvocation
 from service.logs import get_logger
 from service.telemetry import HOST_CALLS, Field, SpanName, Telemetry
 from templates.canonical import JsonValue
@@ -30,7 +32,18 @@ log = get_logger("broker")
 class Broker:
     """`sandbox.supervisor.HostCalls` of one invocation."""
 
-    __slots__ = ("_depth_max", "_http", "_invoker", "_kv", "_monotonic", "_running", "_scope", "_telemetry")
+    __slots__ = (
+        "_depth_max",
+        "_http",
+        "_invoker",
+        "_kv",
+        "_llm",
+        "_llm_calls",
+        "_monotonic",
+        "_running",
+        "_scope",
+        "_telemetry",
+    )
 
     def __init__(
         self,
@@ -38,6 +51,7 @@ class Broker:
         scope: AgentScope,
         *,
         kv: KvStore,
+        llm: LlmCalls,
         http: HttpCalls,
         invoker: Invoker,
         depth_max: int,
@@ -47,6 +61,8 @@ class Broker:
         self._running = running
         self._scope = scope
         self._kv = kv
+        self._llm_calls = llm
+        self._llm: LlmInvocation | None = None
         self._http = http
         self._invoker = invoker
         self._depth_max = depth_max
@@ -70,19 +86,21 @@ class Broker:
             return answer_error(HostRefusal(ErrorKind.FAILED, str(error.reason)))
         finally:
             self._running.host_call_s += self._monotonic() - started
-            known = interface if interface in {"kv", "agents", "http"} else "unknown"
+            known = interface if interface in {"kv", "llm", "agents", "http"} else "unknown"
             self._telemetry.count(HOST_CALLS, known, result)
 
     async def _carry_out(self, interface: str, function: str, argument: bytes) -> JsonValue:
         match interface:
             case "kv":
                 return await self._kv_call(function, Members.parse(argument))
+            case "llm":
+                return await self._llm_call(function, Members.parse(argument))
             case "agents":
                 return await self._agents_call(function, Members.parse(argument))
             case "http":
                 return await self._http_call(function, Members.parse(argument))
             case _:
-                raise HostRefusal(ErrorKind.DENIED, f"expected kv, agents or http, got {interface[:40]!r}")
+                raise HostRefusal(ErrorKind.DENIED, f"expected kv, llm, agents or http, got {interface[:40]!r}")
 
     async def _kv_call(self, function: str, members: Members) -> JsonValue:
         grant = self._running.call.template.resolved.grants.kv
@@ -102,6 +120,30 @@ class Broker:
                 keys = list(await self._kv.kv_list(scope, namespace, request))
                 cursor = keys[-1] if len(keys) == request.count_max else None
                 return {"keys": [*keys], "cursor": cursor}
+
+    async def _llm_call(self, function: str, members: Members) -> JsonValue:
+        running = self._running
+        if not running.call.template.resolved.grants.llm:
+            raise HostRefusal(ErrorKind.DENIED, "llm was not granted")
+        if self._llm is None:
+            caller = LlmCaller(
+                scope=self._scope,
+                grants=running.call.template.resolved.grants.llm,
+                allowances=self._allowances(),
+                amounts=running.amounts,
+                deadline=running.budget.deadline,
+            )
+            self._llm = LlmInvocation(self._llm_calls, caller)
+            running.close = self._llm.close
+        return await self._llm.call(function, members)
+
+    def _allowances(self) -> LlmAllowances:
+        """Return what this invocation may use of language models; a child must find it, so it is made for that too."""
+        amounts = self._running.amounts
+        if amounts.llm is None:
+            above = None if amounts.above is None else amounts.above.llm
+            amounts.llm = LlmAllowances(self._running.call.template.resolved.grants.llm, above)
+        return amounts.llm
 
     async def _http_call(self, function: str, members: Members) -> JsonValue:
         running, active = self._running, self._invoker.active
@@ -146,6 +188,7 @@ class Broker:
             above=self._running.amounts,
             egress_above=self._running.egress,
         )
+        self._allowances()
         try:
             answer = await self._invoker.run_child(child, budget)
         except InvocationFailedError as error:

@@ -158,7 +158,7 @@ class HttpCalls:
         if secret is None:
             return answer_of(response.status, joined_headers(response.headers), body), response.status
         scrubbed = _scrubbed_headers(scrubber, response.headers)
-        return answer_of(response.status, scrubbed, await _scrubbed(scrubber, body)), response.status
+        return answer_of(response.status, scrubbed, await scrubbed_in_steps(scrubber, body)), response.status
 
 
 def _scrubbed_headers(scrubber: Scrubber, headers: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -166,7 +166,7 @@ def _scrubbed_headers(scrubber: Scrubber, headers: Sequence[tuple[str, str]]) ->
     return joined_headers([(scrubber.scrub_text(name), scrubber.scrub_text(value)) for name, value in headers])
 
 
-async def _scrubbed(scrubber: Scrubber, body: bytes) -> bytes:
+async def scrubbed_in_steps(scrubber: Scrubber, body: bytes) -> bytes:
     """Scrub a body, and let others have the loop between the steps of a long one."""
     if len(body) <= STEP_BYTES:
         return scrubber.scrub(body)

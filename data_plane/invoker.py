@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -127,7 +128,7 @@ class Cost:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An invocation in flight, so that it can be stopped; ``stopped`` is why it was."""
+    """An invocation in flight; ``stopped`` is why it was. ``close`` ends what it left open, before the receipt."""
 
     call: Call
     invocation_id: str
@@ -139,6 +140,7 @@ class Running:
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
+    close: Callable[[], None] = lambda: None
 
 
 class HostCallsFactory(Protocol):
@@ -400,10 +402,8 @@ class Invoker:
     async def _in_worker(self, running: Running, data: bytes, limits: SandboxLimits) -> Outcome:
         """Run in a worker of the tenant; one that was gone before it heard of the invocation is tried no longer."""
         for _ in range(WORKERS_TRIED_MAX - 1):
-            try:
+            with suppress(WorkerGoneError):
                 return await self._in_one_worker(running, data, limits)
-            except WorkerGoneError:
-                continue
         return await self._in_one_worker(running, data, limits)
 
     async def _in_one_worker(self, running: Running, data: bytes, limits: SandboxLimits) -> Outcome:
@@ -428,7 +428,8 @@ class Invoker:
                 meter=running.budget.meter,
             )
             host = self._host_calls(running, scope)
-            outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
+            with closing(running):
+                outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
             if self._telemetry.tracing:
                 _describe(span, outcome, elapsed_s=self._monotonic() - handed_over, host_call_s=running.host_call_s)
             return outcome

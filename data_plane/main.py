@@ -23,6 +23,7 @@ from cryptography import x509
 
 from data_plane.activation.generation import ActiveGeneration
 from data_plane.admission.callers import CallerRoom
+from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
 from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
@@ -33,6 +34,7 @@ from data_plane.agents.agent import AgentScope
 from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
 from data_plane.broker.address_policy import Destinations
 from data_plane.broker.http_grant import EgressAmounts
+from data_plane.broker.llm_cache import AnswerCache, CacheBounds
 from data_plane.egress_connect import Connector, SystemResolver, client_tls
 from data_plane.generation_files import GenerationFiles
 from data_plane.grpc_agent_service import GrpcAgentService
@@ -43,6 +45,8 @@ from data_plane.http_calls import HttpCalls
 from data_plane.http_egress import EgressLimits, HttpEgress
 from data_plane.invoker import Invoker, Running
 from data_plane.isolation import Isolation, demanded_level
+from data_plane.llm_bindings import offered_bindings
+from data_plane.llm_calls import LlmCalls
 from data_plane.node_state import NodeState
 from data_plane.proc_times import processor_time
 from data_plane.receipts import ReceiptDesk
@@ -52,6 +56,7 @@ from data_plane.seeding import seed_store
 from data_plane.settings import Mode, NodeSettings
 from data_plane.sqlite_agents import SqliteAgents
 from data_plane.sqlite_invocations import SqliteInvocations
+from data_plane.sqlite_llm_use import SqliteLlmUse
 from data_plane.sqlite_writer import SqliteWriter
 from data_plane.staging import CodeStore, Staging
 from data_plane.updater import Updater
@@ -168,6 +173,11 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             log_writer, kept_max=settings.invocations_kept, kept_s=settings.invocations_kept_s
         )
         stack.push_async_callback(invocations.flush)
+        llm_writer = await stack.enter_async_context(
+            SqliteWriter(
+                settings.store_directory / "llm_use.db", schema="llm_use", durable=False, key=files.database_key
+            )
+        )
 
         # Workers, and the way of an invocation through them
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
@@ -206,6 +216,27 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         # The broker's way outside
         resolver = SystemResolver()
         stack.callback(resolver.close)
+        secrets = SecretDirectory(settings.secrets_directory, monotonic=time.monotonic)
+        llm = LlmCalls(
+            bindings=offered_bindings(
+                settings.llm_bindings, resolver=resolver, secrets=secrets, monotonic=time.monotonic
+            ),
+            use=SqliteLlmUse(llm_writer),
+            cache=AnswerCache(
+                CacheBounds(
+                    ttl_s=settings.llm_cache_s,
+                    entries_max=settings.llm_cache_entries_max,
+                    bytes_max=settings.llm_cache_bytes_max,
+                ),
+                time.monotonic,
+            ),
+            breakers=CircuitBreakers(BreakerSettings()),
+            tasks=tasks,
+            telemetry=telemetry,
+            clock=time.time,
+            monotonic=time.monotonic,
+            streams_max=settings.llm_streams_max,
+        )
         egress = HttpEgress(
             Connector(
                 destinations=Destinations.parse(settings.private_origins),
@@ -215,7 +246,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         )
         http = HttpCalls(
             egress,
-            secrets=SecretDirectory(settings.secrets_directory, monotonic=time.monotonic),
+            secrets=secrets,
             amounts=EgressAmounts(
                 requests_max=settings.http_requests_max,
                 sent_bytes_max=settings.http_sent_bytes_max,
@@ -232,6 +263,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                 running,
                 scope,
                 kv=store,
+                llm=llm,
                 http=http,
                 invoker=invoker,
                 depth_max=settings.child_depth_max,

@@ -3,13 +3,17 @@
 from dataclasses import replace
 from enum import StrEnum, unique
 from pathlib import Path
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quotas import Quota, TenantQuotas
 from data_plane.broker.address_policy import Destinations
+from data_plane.llm_settings import LlmBindingSettings
 from service.settings import ServerSettings
+
+WORD: Final = r"^[a-z][a-z0-9_-]{1,40}$"
 
 
 @unique
@@ -152,6 +156,16 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
     invocations_kept: int = Field(default=100_000, ge=0, description="Records of recent invocations that are kept.")
     invocations_kept_s: float = Field(
         default=7 * 86_400.0, gt=0, description="How long records of invocations are kept at most."
+    )
+    llm_bindings: dict[Annotated[str, StringConstraints(pattern=WORD)], LlmBindingSettings] = Field(
+        default_factory=dict,
+        description="Endpoints of language models by the binding's name that grants use, JSON; see grants.md.",
+    )
+    llm_streams_max: int = Field(default=256, ge=1, description="Answers of language models that stream at one time.")
+    llm_cache_s: float = Field(default=3_600.0, ge=0, description="How long an answer may be given again; 0: never.")
+    llm_cache_entries_max: int = Field(default=1_000, ge=0, description="Answers that are kept for each tenant.")
+    llm_cache_bytes_max: int = Field(
+        default=8 * 1024 * 1024, ge=0, description="Memory for the answers that are kept for each tenant."
     )
 
     @field_validator("private_origins")

@@ -20,9 +20,12 @@ from typing import Any, Final, Self, TypeVar
 from data_plane.sealed_files import StoreDamagedError
 from data_plane.sealed_rows import RowSeals
 from data_plane.sqlite_migrations import migrate
+from service.logs import get_logger
+from service.telemetry import Field
 from templates.reasons import AgentFactoryError, Reason
 
 Result = TypeVar("Result")
+log = get_logger("sqlite")
 
 BATCH_MAX: Final = 512
 _BUSY_MS: Final = 5_000
@@ -94,6 +97,12 @@ class SqliteWriter:
         self._jobs.put(_Job(work, future))
         return await future
 
+    def post(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Run ``work`` in the next transaction; nobody waits for it, and its failure is logged."""
+        future: asyncio.Future[object] = self._loop.create_future()
+        future.add_done_callback(_report)
+        self._jobs.put(_Job(work, future))
+
     async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run ``work`` on the reading connection: it sees everything that was committed before."""
         if self._readers is None or self._reading is None:
@@ -161,6 +170,12 @@ def _commit(connection: sqlite3.Connection, jobs: list[_Job]) -> list[tuple[Any,
         failed = DatabaseFailedError(f"expected to write the database, got {error}")
         return [(None, failed)] * len(jobs)
     return outcomes
+
+
+def _report(future: "asyncio.Future[object]") -> None:
+    error = None if future.cancelled() else future.exception()
+    if error is not None:
+        log.error("write_failed", **{Field.REASON: type(error).__name__})
 
 
 def _answer(jobs: list[_Job], outcomes: list[tuple[Any, BaseException | None]]) -> None:

@@ -1,7 +1,8 @@
 """Our own interfaces, ``agentfactory:runtime`` (see ``wit/runtime.wit``), as a component imports them.
 
-``log`` and ``context`` are answered here. ``kv``, ``http`` and ``agents`` are host calls: JSON to the node's broker,
-which enforces the grant. Whatever was not granted answers with error kind ``denied`` before anything leaves the worker.
+``log`` and ``context`` are answered here. ``kv``, ``http``, ``llm`` and ``agents`` are host calls: JSON to the node's
+broker, which enforces the grant. Whatever was not granted answers with error kind ``denied`` before anything leaves the
+worker.
 """
 
 import json
@@ -206,6 +207,42 @@ def _json(value: object) -> bytes:
     return values.string(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
+def _llm_request(guest: Guest, function: str, args: int, result: Result) -> Answer:
+    request = args + VALUE_BYTES
+    return _ask(
+        guest, "llm", function,
+        bytes_in=values.string_length(args) + values.string_length(request),
+        argument=lambda: {"binding": _text(args), "request": _text(request)},
+        result=result,
+    )  # fmt: skip
+
+
+def llm_complete(guest: Guest, _context: int, args: int) -> Answer:
+    return _llm_request(guest, "complete", args, _json)
+
+
+def llm_open(guest: Guest, _context: int, args: int) -> Answer:
+    return _llm_request(guest, "open", args, _version)
+
+
+def llm_next(guest: Guest, _context: int, args: int) -> Answer:
+    return _ask(
+        guest, "llm", "next",
+        bytes_in=0,
+        argument=lambda: {"number": values.read_number(args, values.U64)},
+        result=lambda piece: values.option(None if piece is None else _json(piece)),
+    )  # fmt: skip
+
+
+def llm_close(guest: Guest, _context: int, args: int) -> Answer:
+    return _ask(
+        guest, "llm", "close",
+        bytes_in=0,
+        argument=lambda: {"number": values.read_number(args, values.U64)},
+        result=lambda _answer: None,
+    )  # fmt: skip
+
+
 def http_fetch(guest: Guest, _context: int, args: int) -> Answer:
     request = args + VALUE_BYTES
     return _ask(
@@ -239,6 +276,12 @@ INTERFACES: Final[dict[str, Interface]] = {
         "put": Import(3, True, kv_put, is_host_call=True),
         "delete": Import(2, True, kv_delete, is_host_call=True),
         "list": Import(3, True, kv_list, is_host_call=True),
+    },
+    name_of("llm"): {
+        "complete": Import(2, True, llm_complete, is_host_call=True),
+        "open": Import(2, True, llm_open, is_host_call=True),
+        "next": Import(1, True, llm_next, is_host_call=True),
+        "close": Import(1, True, llm_close, is_host_call=True),
     },
     name_of("http"): {"fetch": Import(2, True, http_fetch, is_host_call=True)},
     name_of("agents"): {"invoke": Import(2, True, agents_invoke, is_host_call=True)},

@@ -202,6 +202,24 @@ HOST_CALLS: Final = MetricName(
     labels=("interface", "result"),
     services=_NODE,
 )
+LLM_CALLS: Final = MetricName(
+    name="agentfactory_llm_calls_total",
+    help="Calls of language models by binding and result: ok, cached, cancelled or the kind of refusal.",
+    labels=("binding", "result"),
+    services=_NODE,
+)
+LLM_TOKENS: Final = MetricName(
+    name="agentfactory_llm_tokens_total",
+    help="Tokens of input and output that were charged.",
+    labels=("binding",),
+    services=_NODE,
+)
+LLM_COST: Final = MetricName(
+    name="agentfactory_llm_cost_usd_total",
+    help="What they cost by the operator's prices.",
+    labels=("binding",),
+    services=_NODE,
+)
 HTTP_REQUESTS: Final = MetricName(
     name="agentfactory_http_requests_total",
     help="Requests of agents to the outside, by class of status or kind of refusal.",

@@ -111,7 +111,9 @@ def _grant_text(grants: Grants) -> str:
         secret = f", {http.inject.header} from the secret {http.inject.secret}" if http.inject else ""
         headers = f", may set {' '.join(http.headers)}" if http.headers else ""
         texts.append(f"{' '.join(http.methods)} {http.origin} below {' '.join(http.path_prefixes)}{headers}{secret}")
-    texts += [f"{' '.join(llm.models)}, at most {llm.tokens_max} tokens" for llm in grants.llm]
+    for llm in grants.llm:
+        cost = "" if llm.cost_max_microusd is None else f", {llm.cost_max_microusd / 1e6:g} USD"
+        texts.append(f"{' '.join(llm.models)}, at most {llm.tokens_max} tokens{cost}")
     texts += [f"the export {file.export}, {file.mode}" for file in grants.files]
     return "; ".join(texts)
 

@@ -82,24 +82,32 @@ class HttpGrant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmGrant:
-    """Calls to language models; ``tokens_max`` bounds one invocation."""
+    """Calls to language models; ``tokens_max`` and ``cost_max_microusd`` (None: no bound) bound one invocation."""
 
     binding: str
     models: tuple[str, ...]
     tokens_max: int
+    cost_max_microusd: int | None = None
 
     def excess(self, other: "LlmGrant", pointer: str) -> Iterable["Excess"]:
         yield from _name_excess(f"{pointer}/binding", self.binding, other.binding)
         for index, model in enumerate(other.models):
             yield from _member_excess(f"{pointer}/models/{index}", self.models, model, _covers_name)
         yield from _amount_excess(f"{pointer}/tokens_max", self.tokens_max, other.tokens_max)
+        yield from _bound_excess(f"{pointer}/cost_max_microusd", self.cost_max_microusd, other.cost_max_microusd)
 
     def narrowed_by(self, other: "LlmGrant") -> "LlmGrant | None":
         binding = _meet_name(self.binding, other.binding)
         models = _meet(self.models, other.models, _covers_name)
         if binding is None or not models:
             return None
-        return LlmGrant(binding=binding, models=models, tokens_max=min(self.tokens_max, other.tokens_max))
+        bounds = [each for each in (self.cost_max_microusd, other.cost_max_microusd) if each is not None]
+        return LlmGrant(
+            binding=binding,
+            models=models,
+            tokens_max=min(self.tokens_max, other.tokens_max),
+            cost_max_microusd=min(bounds, default=None),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -158,10 +166,7 @@ class Grants:
         ordered = self.ordered()
         members: dict[str, JsonValue] = {
             "http": [_http_to_json(each) for each in ordered.http],
-            "llm": [
-                {"binding": each.binding, "models": list(each.models), "tokens_max": each.tokens_max}
-                for each in ordered.llm
-            ],
+            "llm": [_llm_to_json(each) for each in ordered.llm],
             "agents": [str(each) for each in ordered.agents],
             "files": [{"mount": each.mount, "export": each.export, "mode": each.mode} for each in ordered.files],
         }
@@ -270,6 +275,13 @@ def _amount_excess(pointer: str, ours: int, theirs: int) -> Iterable[Excess]:
         yield Excess(pointer=pointer, message=f"expected at most {ours}, got {theirs}")
 
 
+def _bound_excess(pointer: str, ours: int | None, theirs: int | None) -> Iterable[Excess]:
+    if ours is not None and (theirs is None or theirs > ours):
+        yield Excess(
+            pointer=pointer, message=f"expected at most {ours}, got {'no bound' if theirs is None else theirs}"
+        )
+
+
 def _member_excess(
     pointer: str, ours: Iterable[str], theirs: str, covers: Callable[[str, str], bool]
 ) -> Iterable[Excess]:
@@ -317,6 +329,17 @@ def _http_ordered(grant: HttpGrant) -> HttpGrant:
         path_prefixes=tuple(sorted(set(grant.path_prefixes))),
         headers=tuple(sorted(set(grant.headers))),
     )
+
+
+def _llm_to_json(grant: LlmGrant) -> JsonObject:
+    members: JsonObject = {
+        "binding": grant.binding,
+        "models": list(grant.models),
+        "tokens_max": grant.tokens_max,
+    }
+    if grant.cost_max_microusd is not None:
+        members["cost_max_microusd"] = grant.cost_max_microusd
+    return members
 
 
 def _llm_ordered(grant: LlmGrant) -> LlmGrant:

@@ -96,7 +96,7 @@ async def _read(reader: asyncio.StreamReader) -> Seen:
 
 @asynccontextmanager
 async def http_server(
-    handler: Handler, *, tls: ServerTls | None = None, host: str = HOST, address: str = "127.0.0.1"
+    handler: Handler, *, tls: ServerTls | None = None, host: str = HOST, address: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[HttpServer]:
     """Serve one request per connection, and close it."""
     server = HttpServer(scheme="http" if tls is None else "https", host=host)
@@ -115,7 +115,7 @@ async def http_server(
         finally:
             writer.close()
 
-    listening = await asyncio.start_server(serve, address, 0, ssl=None if tls is None else tls.context)
+    listening = await asyncio.start_server(serve, address, port, ssl=None if tls is None else tls.context)
     server.port = listening.sockets[0].getsockname()[1]
     try:
         yield server

@@ -8,6 +8,7 @@ from enum import StrEnum, unique
 from typing import Final
 
 from data_plane.broker.answers import ErrorKind, HostRefusal
+from data_plane.broker.llm_budget import LlmAllowances
 from sandbox.limits import SandboxLimits
 
 
@@ -24,7 +25,7 @@ class Amount(StrEnum):
 class Amounts:
     """Made with an invocation. ``take`` before the effect; ``give_back`` what turned out not to be needed."""
 
-    __slots__ = ("above", "remaining", "used")
+    __slots__ = ("above", "llm", "remaining", "used")
 
     def __init__(self, limits: SandboxLimits, above: "Amounts | None" = None) -> None:
         """``above`` is the caller's, for a child."""
@@ -32,6 +33,8 @@ class Amounts:
         self.above = above
         self.used = [0, 0, 0, 0]
         """By this invocation itself, in the order of `Amount`; what children use is in theirs."""
+        self.llm: LlmAllowances | None = None
+        """Of each binding of language models, once this invocation or a child of it may ask for one."""
 
     def left(self, amount: Amount) -> int:
         """Return how much may still be taken: the least of its own and everybody's above."""
@@ -60,6 +63,10 @@ class Amounts:
     def give_back(self, amount: Amount, count: int) -> None:
         """Undo a part of an earlier `take`."""
         self._add(amount, -count)
+
+    def settle(self, amount: Amount, difference: int) -> None:
+        """Count what turned out to be used beyond (or, negative, below) what was taken; it is not refused any more."""
+        self._add(amount, difference)
 
     def _add(self, amount: Amount, count: int) -> None:
         index = _INDEX[amount]

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,9 +196,8 @@ def show(name: str) -> None:
 
 def _grants(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        name, colon, binding = value.partition(":")
-        if name not in {"kv", "http"} or (colon and (name != "http" or not binding)):
-            raise click.BadParameter(f"expected kv, http or http:BINDING, got {value}")
+        if not re.fullmatch(r"kv|http|http:[^=]+|llm:[^=]+=.+", value):
+            raise click.BadParameter(f"expected kv, http, http:BINDING or llm:BINDING=URL, got {value}")
     return values
 
 
@@ -290,16 +290,24 @@ def document_at(place: Path) -> Path:
     "--grant",
     "grants",
     multiple=True,
-    metavar="kv|http|http:BINDING",
+    metavar="kv|http|http:BINDING|llm:BINDING=URL",
     callback=_grants,
-    help="Allow this grant; nothing else is.",
+    help="Allow this grant; nothing else is. URL: of an endpoint that speaks OpenAI's protocol, https://host/v1.",
+)
+@click.option(
+    "--llm-key",
+    "llm_keys",
+    multiple=True,
+    metavar="BINDING=FILE",
+    callback=_pairs,
+    help="The key of an llm endpoint, from a file of mode 0600.",
 )
 @click.option(
     "--private",
     multiple=True,
     metavar="ORIGIN=NETWORK",
     callback=_pairs,
-    help="Let http reach this origin inside of a private network: http://api.example:8080=127.0.0.1/32.",
+    help="Let http and llm reach this origin inside of a private network: http://api.example:8080=127.0.0.1/32.",
 )
 @click.option(
     "--secret",
@@ -313,7 +321,7 @@ def document_at(place: Path) -> Path:
     "--authorities",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default=None,
-    help="Certificates (PEM) of the authorities of servers that http reaches; the system's by default.",
+    help="Certificates (PEM) of the authorities of servers outside; the system's by default.",
 )
 @parents_option
 @image_option
@@ -326,21 +334,30 @@ def run(
     private: tuple[tuple[str, str], ...],
     secrets: tuple[tuple[str, str], ...],
     authorities: Path | None,
+    llm_keys: tuple[tuple[str, str], ...],
     parents: tuple[Path, ...],
     image: Path | None,
     watch: bool,  # noqa: FBT001
 ) -> None:
     """Run the unsigned template FILE once in a local sandbox, with only the grants named here."""
     from client.local_http import Outside
+    from client.local_llm import Models
     from client.local_run import LocalRun, run_template
 
     content, chosen = read_input(text), read_object(config, option="--config")
 
     bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
+    networks = {origin: tuple(net for other, net in private if other == origin) for origin, _ in private}
     outside = Outside(
         bindings=None if "http" in grants else bindings,
-        private={origin: tuple(net for other, net in private if other == origin) for origin, _ in private},
+        private=networks,
         secrets={name: Path(path) for name, path in secrets},
+        authorities=authorities,
+    )
+    models = Models(
+        urls=dict(grant.removeprefix("llm:").split("=", 1) for grant in grants if grant.startswith("llm:")),
+        keys={name: Path(path) for name, path in llm_keys},
+        private=networks,
         authorities=authorities,
     )
 
@@ -354,6 +371,7 @@ def run(
             image=image,
             tell=note,
             outside=outside,
+            models=models,
         )
 
     if not watch:

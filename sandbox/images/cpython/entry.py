@@ -62,7 +62,7 @@ def imported(name: str) -> Any:
         return Absent(name)
 
 
-agents, context, http, kv, log = (imported(name) for name in ("agents", "context", "http", "kv", "log"))
+agents, context, http, kv, llm, log = (imported(name) for name in ("agents", "context", "http", "kv", "llm", "log"))
 LEVELS = {level.name.lower(): level for level in log.Level}
 
 for name in STANDARD_LIBRARY:
@@ -97,6 +97,19 @@ class WitHost:
     def kv_list(self, prefix: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
         page = answered(kv.list, text(prefix), None if cursor is None else text(cursor), number(limit, bits=32))
         return page.keys, page.cursor
+
+    def llm_complete(self, binding: str, request: str) -> str:
+        return str(answered(llm.complete, text(binding), text(request)))
+
+    def llm_open(self, binding: str, request: str) -> int:
+        return int(answered(llm.open, text(binding), text(request)))
+
+    def llm_next(self, number_of: int) -> str | None:
+        piece = answered(llm.next, number(number_of))
+        return None if piece is None else str(piece)
+
+    def llm_close(self, number_of: int) -> None:
+        answered(llm.close, number(number_of))
 
     def http_fetch(self, binding: str, request: str) -> str:
         return str(answered(http.fetch, text(binding), text(request)))

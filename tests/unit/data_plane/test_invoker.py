@@ -40,6 +40,7 @@ from templates.revocations import Revocations
 from templates.schemas import compile_schema
 from templates.trusted_set import Accepted
 from tests.egress_world import AMOUNTS, http_calls
+from tests.llm_world import no_models
 from tests.trust_world import HARDWARE_REF, NOW, believe, pinned, ready_world
 from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker, compiled, echo, until
 from tests.unit.data_plane.memory_store import MemoryAgents, MemoryInvocations
@@ -101,6 +102,7 @@ class World:
                 scope,
                 kv=self.kv,
                 http=http_calls(),
+                llm=no_models(),
                 invoker=self.invoker,
                 depth_max=2,
                 telemetry=Telemetry(),

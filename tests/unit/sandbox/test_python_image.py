@@ -1,6 +1,7 @@
 """The CPython image under the real scheduler in this process: interfaces, errors and the translation of sources."""
 
 import json
+from collections.abc import Callable
 from textwrap import dedent
 from typing import Any
 
@@ -91,6 +92,60 @@ def test_every_host_call_travels_and_returns(world: World, image: ComponentProgr
         ("agents.invoke", {"template": "docs/one@1.0.0", "input": "é"}),
     ]
     assert ended.usage.host_calls == 5
+
+
+def test_language_models_are_asked_through_the_node(world: World, image: ComponentProgram) -> None:
+    calls: list[tuple[str, dict[str, Any]]] = []
+    end = {"model": "m", "finish_reason": "stop", "usage": {"input_tokens": 1, "output_tokens": 2}, "cached": False}
+    pieces = iter([{"delta": "é"}, {"delta": "a"}, {"delta": "", **end}])
+
+    def answer(interface: str, function: str, argument: dict[str, Any]) -> object:
+        calls.append((f"{interface}.{function}", argument))
+        answers: dict[str, Callable[[], object]] = {
+            "complete": lambda: {"ok": {"text": "é", **end}},
+            "open": lambda: {"ok": 7},
+            "next": lambda: {"ok": next(pieces)},
+            "close": lambda: {"ok": None},
+        }
+        return answers[function]()
+
+    ended = run(
+        world,
+        image,
+        """
+        from agentfactory_sdk import llm
+        def process(text):
+            whole = llm.complete("default", "é", max_tokens=5)
+            with llm.stream("default", "x") as stream:
+                pieces = list(stream)
+            return [whole.text, whole.usage.output_tokens, pieces, stream.answer.text]
+        """,
+        answer=answer,
+        granted=frozenset({"agentfactory:runtime/llm@0.1.0"}),
+    )
+    assert ended.failure is None
+    assert json.loads(ended.output or b"") == ["é", 2, ["é", "a"], "éa"]
+    assert [name for name, _ in calls] == ["llm.complete", "llm.open", *["llm.next"] * 3, "llm.close"]
+    assert calls[0][1]["binding"] == "default"
+    assert json.loads(calls[0][1]["request"]) == {"messages": [{"role": "user", "content": "é"}], "max_tokens": 5}
+    assert calls[2][1] == calls[5][1] == {"number": 7}
+
+
+@pytest.mark.parametrize(
+    "reply", [{"ok": None}, {"ok": "text"}, {"ok": [1]}, {"ok": 7}, {"error": {"kind": "budget", "message": "m"}}]
+)
+def test_answers_of_models_out_of_shape_are_failures(world: World, image: ComponentProgram, reply: object) -> None:
+    source = """
+        from agentfactory_sdk import llm, HostError
+        def process(text):
+            try:
+                llm.complete("default", "x")
+            except HostError as error:
+                return error.kind
+        """
+    granted = frozenset({"agentfactory:runtime/llm@0.1.0"})
+    ended = run(world, image, source, answer=lambda *_: reply, granted=granted)
+    assert (ended.output or b"").decode() in {"failed", "budget"}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from agentfactory_sdk import (
     errors,
     http,
     kv,
+    llm,
     log,
     testing,
 )
@@ -33,10 +34,12 @@ def crossref(request: dict[str, object]) -> tuple[int, object]:
     return (201, "") if request["method"] == "POST" else (200, {"count": int(request["query"]["rows"])})  # type: ignore[index]
 
 
-@pytest.mark.parametrize("module", [agents, budgets, http, kv, log, testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [agents, budgets, http, kv, llm, log, testing], ids=lambda module: module.__name__)
 def test_documented_examples_run(module: ModuleType) -> None:
     host = FakeHost(
-        agents={"documentation/documentaliste": lambda text: f"an outline of {text}"}, http={"crossref": crossref}
+        agents={"documentation/documentaliste": lambda text: f"an outline of {text}"},
+        http={"crossref": crossref},
+        models={"default": lambda _messages: "Paris."},
     )
     with hosted(host):
         result = doctest.testmod(module)
@@ -254,3 +257,61 @@ def test_a_request_that_says_two_things_is_refused() -> None:
 
 def test_a_path_keeps_its_parts_apart() -> None:
     assert http.path("works", "a/../b", "é ?#") == "/works/a%2F..%2Fb/%C3%A9%20%3F%23"
+
+
+# Language models
+
+
+def echo(messages: list[dict[str, str]]) -> str:
+    return f"{messages[-1]['role']} said {messages[-1]['content']}"
+
+
+def test_conversations_are_texts_messages_or_dictionaries() -> None:
+    with hosted(FakeHost(models={"default": echo})):
+        assert llm.complete("default", "hello").text == "user said hello"
+        assert llm.complete("default", [llm.system("be"), llm.assistant("well")]).text == "assistant said well"
+        assert llm.complete("default", [{"role": "user", "content": "é"}], model="big").model == "big"
+        assert llm.complete("default", "{}", response_format={"type": "json_object"}).finish_reason == "stop"
+        with pytest.raises(ValueError, match="Expecting value"):
+            llm.complete("default", "no").json()
+        with pytest.raises(DeniedError):
+            llm.complete("other", "hello")
+
+
+def test_only_what_is_given_is_sent() -> None:
+    sent: list[str] = []
+
+    class Host(FakeHost):
+        def llm_complete(self, binding: str, request: str) -> str:
+            sent.append(request)
+            return super().llm_complete(binding, request)
+
+    with hosted(Host(models={"default": echo})):
+        llm.complete("default", "hello")
+        llm.complete("default", "hello", temperature=0, max_tokens=5, stop=("a", "b"), cache=False)
+    assert [json.loads(each) for each in sent] == [
+        {"messages": [{"role": "user", "content": "hello"}]},
+        {
+            "messages": [{"role": "user", "content": "hello"}],
+            "temperature": 0,
+            "max_tokens": 5,
+            "stop": ["a", "b"],
+            "cache": False,
+        },
+    ]
+
+
+def test_a_stream_is_read_once_and_closes_itself() -> None:
+    host = FakeHost(models={"default": echo})
+    with hosted(host):
+        stream = llm.stream("default", "hello there", max_tokens=3)
+        with pytest.raises(RuntimeError, match="every piece"):
+            _ = stream.answer
+        assert list(stream) == ["user", " said", " hello"]
+        assert (stream.answer.text, stream.answer.finish_reason) == ("user said hello", "length")
+        assert list(stream) == []
+        with llm.stream("default", "hello") as early:
+            assert next(iter(early)) == "user"
+        assert list(early) == []
+        with pytest.raises(NotFoundError):
+            host.llm_next(99)

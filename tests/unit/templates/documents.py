@@ -113,6 +113,7 @@ grants = st.builds(
             binding=_some(["default", "large", "*"]),
             models=_tuple(_some(["small", "big", "*"]), min_size=1),
             tokens_max=st.integers(1, 5),
+            cost_max_microusd=st.none() | st.integers(1, 5),
         )
     ),
     agents=_tuple(patterns),

@@ -90,6 +90,22 @@ def test_one_grant_must_cover_another_alone() -> None:
     assert split.excess(_http(methods=("GET", "POST")))
 
 
+def test_a_bound_on_cost_may_be_added_and_lowered_but_not_raised_or_dropped() -> None:
+    def priced(cost_max_microusd: int | None) -> Grants:
+        return Grants(
+            llm=(LlmGrant(binding="b", models=("m",), tokens_max=1, cost_max_microusd=cost_max_microusd),),
+        )
+
+    assert priced(None).covers(priced(5))
+    assert priced(5).covers(priced(5))
+    assert [each.pointer for each in priced(5).excess(priced(6))] == ["/llm/0/cost_max_microusd"]
+    assert [each.message for each in priced(5).excess(priced(None))] == ["expected at most 5, got no bound"]
+    assert priced(5).narrowed_by(priced(None)) == priced(5) == priced(None).narrowed_by(priced(5))
+    assert priced(5).narrowed_by(priced(4)) == priced(4)
+    assert "cost_max_microusd" not in str(priced(None).to_json())
+    assert Grants.from_json(priced(5).to_json()) == priced(5)
+
+
 def test_a_ceiling_speaks_of_any_name() -> None:
     ceiling = Grants(
         kv=KvGrant(namespace="*", bytes_max=100),

@@ -14,7 +14,7 @@ is a fresh interpreter, so reading them while the module loads is fine. (Not so 
 import json
 from typing import TYPE_CHECKING
 
-from . import _host, agents, errors, http, kv, log
+from . import _host, agents, errors, http, kv, llm, log
 from .budgets import Budget, budget
 from .errors import (
     BudgetError,
@@ -48,6 +48,7 @@ __all__ = [
     "http",
     "invocation_id",
     "kv",
+    "llm",
     "log",
 ]
 

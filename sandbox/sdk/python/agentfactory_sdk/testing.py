@@ -36,6 +36,8 @@ BUDGET = {
     "host_calls": 1_000,
 }
 """What a template without limits of its own has."""
+Model = Callable[[list[dict[str, str]]], str]
+"""Answers a conversation: messages with ``role`` and ``content``."""
 HttpAnswer = Callable[[dict[str, object]], tuple[int, object]]
 """Takes ``method``, ``path``, ``query`` … as the node gets them; returns a status and text, bytes, or JSON."""
 
@@ -47,9 +49,10 @@ class FakeHost:
         self,
         *,
         config: dict[str, object] | None = None,
-        granted: frozenset[str] = frozenset({"kv", "http", "agents"}),
+        granted: frozenset[str] = frozenset({"kv", "http", "llm", "agents"}),
         agents: dict[str, Answer] | None = None,
         http: dict[str, HttpAnswer] | None = None,
+        models: dict[str, Model] | None = None,
         invocation_id: str = "test",
         budget: dict[str, int] | None = None,
     ) -> None:
@@ -58,6 +61,8 @@ class FakeHost:
         self._config = json.dumps(config or {})
         self._granted = granted
         self._agents = agents or {}
+        self._models = models or {}
+        self._streams: list[list[str]] = []
         self._http = http or {}
         self._invocation_id = invocation_id
         self._budget = json.dumps(BUDGET | (budget or {}))
@@ -91,6 +96,45 @@ class FakeHost:
         self._must_be_granted("kv")
         keys = sorted(key for key in self.stored if key.startswith(prefix) and (cursor is None or key > cursor))
         return keys[:limit], keys[limit - 1] if len(keys) > limit else None
+
+    def llm_complete(self, binding: str, request: str) -> str:
+        """The answer of the model of that binding; a token is a word here."""
+        self._must_be_granted("llm")
+        model = self._models.get(binding)
+        if model is None:
+            raise DeniedError(f"expected a known binding, got {binding}")
+        given = json.loads(request)
+        words = model(given["messages"]).split(" ")
+        kept = words[: given.get("max_tokens")]
+        asked = sum(len(each["content"].split()) for each in given["messages"])
+        return json.dumps(
+            {
+                "text": " ".join(kept),
+                "model": given.get("model", binding),
+                "finish_reason": "stop" if kept == words else "length",
+                "usage": {"input_tokens": asked, "output_tokens": len(kept)},
+                "cached": False,
+            }
+        )
+
+    def llm_open(self, binding: str, request: str) -> int:
+        answer = json.loads(self.llm_complete(binding, request))
+        words = answer.pop("text").split(" ")
+        deltas = [word if number == 0 else f" {word}" for number, word in enumerate(words)]
+        self._streams.append([json.dumps({"delta": each}) for each in deltas] + [json.dumps({"delta": "", **answer})])
+        return len(self._streams)
+
+    def llm_next(self, number: int) -> str | None:
+        pieces = self._stream(number)
+        return pieces.pop(0) if pieces else None
+
+    def llm_close(self, number: int) -> None:
+        self._stream(number).clear()
+
+    def _stream(self, number: int) -> list[str]:
+        if not 0 < number <= len(self._streams):
+            raise NotFoundError(f"expected the number of an open stream, got {number}")
+        return self._streams[number - 1]
 
     def http_fetch(self, binding: str, request: str) -> str:
         self._must_be_granted("http")
