@@ -13,6 +13,7 @@ from struct import error as StructError  # noqa: N812 - the module gives its exc
 from typing import Final
 
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, HOST_CALL_BYTES_MAX, TRANSFER_BYTES_CEILING, SandboxLimits
+from sandbox.nature import TAPE_BYTES_CEILING, Order, pack_order, read_order
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
 from sandbox.process import LEVELS, Level
 from sandbox.request import Abi, InvocationRequest
@@ -38,6 +39,7 @@ class Op(IntEnum):
     CALL = 36
     FAILED = 37
     LOG = 38
+    REPORT = 39
 
 
 # A log line costs at least 16 bytes of its limit, and 14 bytes here.
@@ -60,6 +62,7 @@ TO_SUPERVISOR: Final[dict[int, int]] = {
     Op.DONE: _DONE_MAX,
     Op.CALL: HOST_CALL_BYTES_MAX + _SMALL,
     Op.LOG: 4 * _SMALL,
+    Op.REPORT: TAPE_BYTES_CEILING + 1,
 }
 """Operations a supervisor reads, and the largest payload of each."""
 
@@ -167,8 +170,8 @@ def read_load(payload: bytes) -> Abi:
 
 _LIMITS = Struct("<QIQIIIIIIIII")
 _START = Struct(
-    "<IIQ??IIHHH"
-)  # code, source, deadline, process, stream logs; lengths: input, config, granted, id, trace
+    "<IIQ??IIHHHI"
+)  # code, source, deadline, process, stream logs; lengths: input, config, granted, id, trace, order
 _NO_SOURCE: Final = 0
 
 
@@ -187,6 +190,7 @@ class Start:
     invocation_id: str
     trace_context: str
     stream_logs: bool
+    order: Order | None
 
 
 @lru_cache(maxsize=256)
@@ -244,8 +248,9 @@ def pack_start(number: int, code: int, source: int, deadline_ns: int, request: I
     """
     granted = _pack_granted(request.granted)
     identity, trace = request.invocation_id.encode(), request.trace_context.encode()
-    lengths = (len(request.input), len(request.config), len(granted), len(identity), len(trace))
-    if max(lengths[2:]) >= _SMALL or max(lengths[:2]) > TRANSFER_BYTES_CEILING:
+    order = pack_order(request.order)
+    lengths = (len(request.input), len(request.config), len(granted), len(identity), len(trace), len(order))
+    if max(lengths[2:5]) >= _SMALL or max(lengths[:2]) > TRANSFER_BYTES_CEILING:
         raise ValueError(f"expected a request that fits a frame, got lengths {lengths}")
     payload = b"".join(
         (
@@ -256,6 +261,7 @@ def pack_start(number: int, code: int, source: int, deadline_ns: int, request: I
             granted,
             identity,
             trace,
+            order,
         )
     )
     return _HEADER.pack(len(payload), Op.START, number) + payload
@@ -278,9 +284,12 @@ def read_start(payload: bytes) -> Start:
         if position != len(payload):
             raise FrameError(f"expected {position} bytes of START, got {len(payload)}")
         granted, identity, trace = _unpack_granted(pieces[2]), pieces[3].decode(), pieces[4].decode()
+        order = read_order(pieces[5])
     except (StructError, ValueError) as error:
         raise FrameError(f"expected a START, got {error}") from error
-    return Start(code, source, deadline, process, limits, pieces[0], pieces[1], granted, identity, trace, stream_logs)
+    return Start(
+        code, source, deadline, process, limits, pieces[0], pieces[1], granted, identity, trace, stream_logs, order
+    )
 
 
 # --- CALL

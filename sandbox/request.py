@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sandbox.limits import SandboxLimits
+from sandbox.nature import Order
 
 Abi = Literal["component", "image", "command"]
 NO_CONFIG = b"{}"
@@ -29,7 +30,8 @@ class InvocationRequest:
     ``source`` is the author's source for the abi ``image``; ``config`` is JSON; ``granted`` are full interface names
     such as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image,
     ``load`` is called, but nothing is processed: a dry run, whose output is empty. With ``stream_logs`` log lines are
-    also told while the guest runs.
+    also told while the guest runs. An ``order`` has the invocation recorded or replayed; a replay is given ``extra_ms``
+    beyond its limit of time, because the machine that recorded it may have been faster.
     """
 
     code_id: str
@@ -43,3 +45,5 @@ class InvocationRequest:
     trace_context: str = ""
     process: bool = True
     stream_logs: bool = False
+    order: Order | None = None
+    extra_ms: int = 0

@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, Self
 
 from sandbox import process
@@ -37,6 +37,7 @@ from sandbox.frames import (
     read_ready,
 )
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
+from sandbox.nature import RecordOrder
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import Level
 from sandbox.request import CompiledCode, InvocationRequest
@@ -47,6 +48,7 @@ __all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "Level", "Worker", 
 _SOURCES_MAX: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _ENDS: Final = {FailureKind.CRASH: "the worker process ended", FailureKind.CANCELLED: "the worker was stopped"}
+_REPLAY_REPORT_BYTES_MAX: Final = 4_096
 _ANSWER_TOO_LONG: Final = b'{"error":{"kind":"failed","message":"the answer is too long to be carried"}}'
 
 
@@ -104,6 +106,8 @@ class _Flight:
         "log_left",
         "message",
         "on_log",
+        "report",
+        "report_bytes_max",
     )
 
     def __init__(self, limits: SandboxLimits, deadline_ns: int) -> None:
@@ -111,6 +115,7 @@ class _Flight:
         self.host_calls_left, self.log_left = limits.host_calls, limits.log_bytes
         self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
+        self.report, self.report_bytes_max = b"", 0
         self.message: _Call | Outcome | None = None
         self.call_scope: asyncio.Timeout | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -270,9 +275,13 @@ class Worker:
             return Outcome(None, Failure(FailureKind.INPUT, text), Usage(input_bytes=len(request.input)))
         source = 0 if request.source is None else self._source_number(request.source)
         number = self._next_number()
-        deadline_ns = time.monotonic_ns() + limits.wall_ms * 1_000_000
+        deadline_ns = time.monotonic_ns() + (limits.wall_ms + request.extra_ms) * 1_000_000
         flight = self._flights[number] = _Flight(limits, deadline_ns)
         flight.on_log = on_log if request.stream_logs else None
+        if request.order is not None:
+            order = request.order
+            tape_bytes_max = order.tape_bytes_max if isinstance(order, RecordOrder) else _REPLAY_REPORT_BYTES_MAX
+            flight.report_bytes_max = 1 + tape_bytes_max
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._sweep_s, self._sweep_overdue)
         self._send(pack_start(number, known[0], source, deadline_ns, request))
@@ -342,11 +351,13 @@ class Worker:
                 raise FrameError(f"expected the end of an invocation in flight, got number {number}")
             outcome = believed(read_done(payload, flight.limits), flight.limits)
             del self._flights[number]
-            flight.deliver(outcome)
+            flight.deliver(replace(outcome, report=flight.report) if flight.report else outcome)
         elif op == Op.CALL:
             self._apply_call(number, payload)
         elif op == Op.LOG:
             self._apply_log(number, payload)
+        elif op == Op.REPORT:
+            self._apply_report(number, payload)
         elif op == Op.FAILED:
             self._kill(f"it failed: {printable(payload)}")
         elif op == Op.READY:
@@ -372,6 +383,13 @@ class Worker:
             raise FrameError("expected one host call at a time and no more than the limit")
         if not flight.is_abandoned:
             flight.deliver(call)
+
+    def _apply_report(self, number: int, payload: bytes) -> None:
+        """Keep the bytes; nobody on this side makes anything of them but their length."""
+        flight = self._flights.get(number)
+        if flight is None or flight.report or not 0 < len(payload) <= flight.report_bytes_max:
+            raise FrameError(f"expected one report of an invocation that makes one, got {len(payload)} bytes")
+        flight.report = payload
 
     def _apply_log(self, number: int, payload: bytes) -> None:
         flight = self._flights.get(number)
