@@ -7,7 +7,7 @@ tenant does not exist for the caller: agents, invocations, and templates that it
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
@@ -31,7 +31,7 @@ from data_plane.agent_messages import (
 from data_plane.agent_registry import AgentRegistry, ConfigMismatchError, EffectiveConfig, Wish, effective_config
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import BATCH_MAX, Agent
-from data_plane.agents.invocations import InvocationFilter
+from data_plane.agents.invocations import InvocationFilter, InvocationRecord
 from data_plane.agents.ports import InvocationLog
 from data_plane.agents.refusals import (
     DrainingError,
@@ -41,6 +41,7 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.invoker import Answer, Call, InvocationFailedError, Invoker
+from data_plane.recording_files import RecordingFiles
 from sandbox.outcome import LogLine
 from service.identity import Identity
 from service.peer import peer_identity
@@ -50,6 +51,8 @@ from templates.names import InvalidNameError, TemplateName
 from templates.reasons import AgentFactoryError
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+RECORDING_PIECE_BYTES: Final = 256 * 1024
 
 
 class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -62,6 +65,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         invoker: Invoker,
         agents: AgentRegistry,
         invocations: InvocationLog,
+        recordings: RecordingFiles,
         access: ServiceAccess,
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -69,6 +73,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         self._invoker = invoker
         self._agents = agents
         self._invocations = invocations
+        self._recordings = recordings
         self._access = access
         self._monotonic = monotonic
 
@@ -161,7 +166,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         found = await self._invocations.list(wanted)
         page = found[:size]
         return pb.ListInvocationsResponse(
-            invocations=[invocation(each, self._node_id) for each in page],
+            invocations=[self._invocation(each) for each in page],
             next_page_token=page_token(page[-1].invocation_id) if len(found) > size else "",
         )
 
@@ -170,7 +175,14 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         found = await self._invocations.get(tenant, request.invocation_id)
         if found is None:
             raise UnknownInvocationError(request.invocation_id)
-        return invocation(found, self._node_id)
+        return self._invocation(found)
+
+    async def GetRecording(  # noqa: N802
+        self, request: pb.GetRecordingRequest, context: Context
+    ) -> AsyncIterator[pb.GetRecordingResponse]:
+        content = await self._recordings.read(tenant_of(peer_identity(context)), request.invocation_id)
+        for start in range(0, len(content), RECORDING_PIECE_BYTES):
+            yield pb.GetRecordingResponse(data=content[start : start + RECORDING_PIECE_BYTES])
 
     # Templates
 
@@ -189,6 +201,11 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         )
 
     # Inside
+
+    def _invocation(self, record: InvocationRecord) -> pb.Invocation:
+        made = invocation(record, self._node_id)
+        made.has_recording = self._recordings.has(record.tenant, record.invocation_id)
+        return made
 
     async def _invoke(self, call: Call) -> pb.InvokeResponse:
         try:
@@ -220,6 +237,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             limits=narrowed(template.limits, request.limits) if request.HasField("limits") else None,
             remaining_s=cast("float | None", context.time_remaining()),
             on_log=on_log,
+            record=request.record,
         )
 
     async def _agent_call(
@@ -250,6 +268,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             limits=narrowed(template.limits, request.limits) if request.HasField("limits") else None,
             remaining_s=cast("float | None", context.time_remaining()),
             on_log=on_log,
+            record=request.record,
         )
 
     def _template(self, tenant: str, text: str) -> tuple[ActiveGeneration, ActiveTemplate]:

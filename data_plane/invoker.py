@@ -31,6 +31,7 @@ from data_plane.agents.refusals import (
 from data_plane.broker.agents_grant import Budget
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
+from sandbox.nature import RecordOrder
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
 from sandbox.request import InvocationRequest
 from sandbox.supervisor import HostCalls
@@ -96,6 +97,7 @@ class Call:
     parent_invocation_id: str = ""
     depth: int = 0
     on_log: Callable[[LogLine], None] | None = None
+    record: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,33 @@ class Running:
     budget: Budget
     host_call_s: float = 0.0
     stopped: Failure | None = None
+    recorder: "Recorder | None" = None
 
 
 class HostCallsFactory(Protocol):
     """Makes what carries out the host calls of one invocation."""
 
     def __call__(self, running: Running, scope: AgentScope) -> HostCalls: ...
+
+
+class Recorder(Protocol):
+    """Records one invocation: `data_plane.recorder`."""
+
+    order: RecordOrder
+
+    def listening(self, host: HostCalls) -> HostCalls:
+        """Return ``host`` such that its answers are recorded."""
+        ...
+
+    async def keep(self, outcome: Outcome) -> None:
+        """Keep what was recorded; never raises but for cancellation."""
+        ...
+
+
+class RecorderFactory(Protocol):
+    """Makes the recorder of an invocation that asks for one, or refuses."""
+
+    def __call__(self, running: Running, data: bytes, limits: SandboxLimits, started_at: float) -> Recorder: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,6 +171,7 @@ class Invoker:
         *,
         pool: WorkerPool,
         host_calls: HostCallsFactory,
+        recorders: RecorderFactory,
         invocations: InvocationLog,
         limit: ConcurrencyLimit,
         callers: CallerRoom,
@@ -159,6 +183,7 @@ class Invoker:
         """``clock`` gives seconds since the epoch."""
         self._pool = pool
         self._host_calls = host_calls
+        self._recorders = recorders
         self._invocations = invocations
         self._limit = limit
         self._callers = callers
@@ -327,6 +352,8 @@ class Invoker:
             depth=call.depth,
         )
         running = Running(call=call, invocation_id=invocation_id, task=task, budget=budget)
+        if call.record:
+            running.recorder = self._recorders(running, data, limits, started_at)
         self._running.add(running)
         self._idle.clear()
         with self._telemetry.span(SpanName.INVOKE) as span:
@@ -343,8 +370,10 @@ class Invoker:
                 self._running.discard(running)
                 if not self._running:
                     self._idle.set()
-            outcome = _checked_output(outcome, template.output_schema)
+            of_sandbox, outcome = outcome, _checked_output(outcome, template.output_schema)
             record = self._finish(running, outcome, started_at, cost)
+            if running.recorder is not None:
+                await running.recorder.keep(of_sandbox)
             if outcome.failure is not None:
                 span.fail(outcome.failure.kind)
                 raise InvocationFailedError(outcome.failure.kind, outcome.failure.message, record=record)
@@ -378,8 +407,11 @@ class Invoker:
                 invocation_id=running.invocation_id,
                 trace_context=current_trace_context(),
                 stream_logs=call.on_log is not None,
+                order=None if running.recorder is None else running.recorder.order,
             )
             host = self._host_calls(running, scope)
+            if running.recorder is not None:
+                host = running.recorder.listening(host)
             outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
             if self._telemetry.tracing:
                 _describe(span, outcome, elapsed_s=self._monotonic() - handed_over, host_call_s=running.host_call_s)

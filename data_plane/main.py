@@ -26,7 +26,7 @@ from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
 from data_plane.agent_registry import AgentRegistry
-from data_plane.agents.access import ServiceAccess
+from data_plane.agents.access import RecordingAccess, ServiceAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
 from data_plane.generation_files import GenerationFiles
@@ -36,6 +36,9 @@ from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
 from data_plane.invoker import Invoker, Running
 from data_plane.node_state import NodeState
+from data_plane.recorder import Recorders
+from data_plane.recording_files import RecordingBounds, RecordingFiles
+from data_plane.recording_keys import LocalRecordingKeys
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
 from data_plane.seeding import seed_store
 from data_plane.settings import Mode, NodeSettings
@@ -142,6 +145,17 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             log_writer, kept_max=settings.invocations_kept, kept_s=settings.invocations_kept_s
         )
         stack.push_async_callback(invocations.flush)
+        recordings = RecordingFiles(
+            settings.store_directory / "recordings",
+            keys=LocalRecordingKeys(settings.store_directory / "recording-keys"),
+            bounds=RecordingBounds(
+                count_max=settings.recordings_kept,
+                bytes_max=settings.recordings_bytes_max,
+                age_s_max=settings.recordings_kept_s,
+            ),
+            clock=time.time,
+        )
+        recordings.load()
 
         # Workers, and the way of an invocation through them
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
@@ -180,6 +194,13 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         invoker = Invoker(
             pool=pool,
             host_calls=host_calls,
+            recorders=Recorders(
+                node_id=node_id,
+                engine=cache.engine_fingerprint,
+                access=RecordingAccess(settings.recording_templates),
+                store=recordings,
+                bytes_max=settings.recording_bytes_max,
+            ),
             invocations=invocations,
             limit=ConcurrencyLimit(
                 ConcurrencySettings(limit_max=settings.concurrency_max), process_time=time.process_time
@@ -218,6 +239,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         state = NodeState(updater, invoker, _now)
         tasks.start(pool.run(rehearsing=settings.control_plane is not None), name="worker-pool")
         tasks.start(invocations.run(), name="invocation-log")
+        tasks.start(recordings.run(), name="recordings", essential=False)
         await updater.boot()
         invoker.not_serving = state.look().reason or invoker.not_serving
 
@@ -271,6 +293,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                     invoker=invoker,
                     agents=registry,
                     invocations=invocations,
+                    recordings=recordings,
                     access=ServiceAccess(settings.tenant_templates),
                     monotonic=time.monotonic,
                 ),

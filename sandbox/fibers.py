@@ -271,7 +271,7 @@ class Invocation:
         What ``finish`` raises is given to ``fail``, which must end the invocation: the engine reads an import's trap or
         error slot when the host function returns, not after the guest was suspended.
         """
-        self.nature.called()
+        self.nature.called(interface, function)
         self._suspend(continuation, Answer(finish, fail, is_host_call=True, ready=False))
         self._link.send_host_call(self, interface, function, argument)
 

@@ -57,7 +57,7 @@ class Nature(Clock, Protocol):
 
     def random_bytes(self, length: int) -> bytes: ...
 
-    def called(self) -> None:
+    def called(self, interface: str, function: str) -> None:
         """Take note that a host call leaves the worker now."""
         ...
 
@@ -75,7 +75,7 @@ class LiveNature:
     def __init__(self, clock: Clock, random_bytes: Callable[[int], bytes]) -> None:
         self.monotonic_ns, self.wall_ns, self.random_bytes = clock.monotonic_ns, clock.wall_ns, random_bytes
 
-    def called(self) -> None:
+    def called(self, interface: str, function: str) -> None:
         pass
 
     def report(self) -> bytes:
@@ -196,7 +196,7 @@ class RecordingNature:
         self._note(Kind.RANDOM, length)
         return self._draws.next(length)
 
-    def called(self) -> None:
+    def called(self, interface: str, function: str) -> None:  # noqa: ARG002 - the broker keeps the names
         self._note(Kind.CALL, 0)
 
     def report(self) -> bytes:
@@ -253,8 +253,8 @@ class ReplayingNature:
             raise self._left(f"{noted} random bytes", f"{length}", events=self._events - 1)
         return self._draws.next(length)
 
-    def called(self) -> None:
-        self._next(Kind.CALL)
+    def called(self, interface: str, function: str) -> None:
+        self._next(Kind.CALL, f"the host call {interface}.{function}")
         self._calls += 1
 
     def report(self) -> bytes:

@@ -29,7 +29,7 @@ CUTS: Final = frozenset({CUT_TAPE, CUT_CALLS, CUT_OUTPUT})
 STOPPED_FROM_OUTSIDE: Final = frozenset(
     {FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.CRASH, FailureKind.REVOKED}
 )
-"""Failures whose moment is not the guest's doing: no replay meets it again."""
+"""Failures that are not the guest's doing."""
 
 _ABIS: Final = frozenset({"component", "image", "command"})
 
@@ -61,7 +61,11 @@ class RecordedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEnd:
-    """What the sandbox made of it. ``output`` is None when there was none, or when it was too long to be kept."""
+    """What the sandbox made of it. ``output`` is None when there was none, or when it was too long to be kept.
+
+    ``from_outside``: something else than the guest ended it (its deadline, a revocation, the death of its worker), at a
+    moment that no replay meets again.
+    """
 
     kind: FailureKind | None
     message: str
@@ -70,6 +74,7 @@ class RecordedEnd:
     fuel: int
     host_calls: int
     wasi_calls: int
+    from_outside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +114,7 @@ class Recording:
     @property
     def ends_early(self) -> bool:
         """It does not hold all that the guest read: a replay that follows it to its end has no more to follow."""
-        return bool(self.cut & {CUT_TAPE, CUT_CALLS}) or self.end.kind in STOPPED_FROM_OUTSIDE
+        return bool(self.cut & {CUT_TAPE, CUT_CALLS}) or self.end.from_outside
 
 
 def digest(data: bytes) -> str:
@@ -142,6 +147,7 @@ def write(recording: Recording) -> bytes:
             "fuel": end.fuel,
             "host_calls": end.host_calls,
             "wasi_calls": end.wasi_calls,
+            "from_outside": end.from_outside,
         },
         "cut": sorted(recording.cut),
     }
@@ -206,6 +212,7 @@ def read(data: bytes) -> Recording:
             fuel=end.number("fuel"),
             host_calls=end.number("host_calls"),
             wasi_calls=end.number("wasi_calls"),
+            from_outside=end.truth("from_outside"),
         ),
         cut=cut,
     )
@@ -285,6 +292,12 @@ class _Members:
         value = self._value.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise self._wrong(name, "a number", value)
+        return value
+
+    def truth(self, name: str) -> bool:
+        value = self._value.get(name)
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false", value)
         return value
 
     def items(self, name: str) -> list[Any]:

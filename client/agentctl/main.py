@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "invocation": "invocation:invocation",
     "key": "key:key",
     "node": "node:node",
+    "replay": "replay:replay",
     "revoke": "revoke:revoke",
     "rollout": "rollout:rollout",
     "template": "template:template",

@@ -2,16 +2,20 @@
 
 import json
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from client.agentctl import connections
-from client.agentctl.inputs import read_input, read_object
+from client.agentctl.inputs import read_input, read_object, read_passphrase
 from client.agentctl.output import bullet_lines, emit, emit_table, is_json, note, printable
 
 if TYPE_CHECKING:
-    from client.values import Receipt
+    from client.agent_factory import AgentFactory
+    from client.values import Answer, Receipt
 
 
 @click.group()
@@ -50,34 +54,79 @@ def create(template: str, suffix: str, config: str, node: str) -> None:
 @click.option("--fuel", type=click.IntRange(0, 2**63 - 1), default=0, help="Narrow the fuel further; 0 does not.")
 @click.option("--wall-ms", type=click.IntRange(0, 2**31 - 1), default=0, help="Narrow the time further; 0 does not.")
 @click.option("--stream", is_flag=True, help="Show log lines while the agent runs.")
-def invoke(target: str, text: str, timeout_s: float, fuel: int, wall_ms: int, stream: bool) -> None:  # noqa: FBT001
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Have it recorded, and keep the recording in this file (mode 0600).",
+)
+@click.option(
+    "--passphrase-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Encrypts the recording.",
+)
+def invoke(
+    target: str,
+    text: str,
+    timeout_s: float,
+    fuel: int,
+    wall_ms: int,
+    stream: bool,  # noqa: FBT001
+    record: Path | None,
+    passphrase_file: Path | None,
+) -> None:
     """Run TARGET once on INPUT (text, @file or -).
 
     TARGET is an agent's name (nodes/…/agents/…) or a template (domain/name), which needs no agent.
     """
     from client.values import Answer, Limits
+    from service.status import RemoteError
 
     limits: Limits = Limits(fuel=fuel, wall_ms=wall_ms)
-    data = read_input(text)
+    data, passphrase = read_input(text), read_passphrase(passphrase_file)
     with connections.agent_factory(connections.profile()) as factory:
         if stream:
-            answer = None
-            for event in factory.stream(target, data, limits=limits, timeout_s=timeout_s):
-                if isinstance(event, Answer):
-                    answer = event
-                else:
-                    note(f"[{event.at_ms:8.1f} ms] {event.level}: {event.message}")
-            if answer is None:
-                raise click.ClickException("the stream ended without an answer")
-        elif target.startswith("nodes/"):
-            answer = factory.invoke(target, data, limits=limits, timeout_s=timeout_s)
+            call: Callable[..., Answer] = partial(_streamed, factory)
         else:
-            answer = factory.invoke_template(target, data, limits=limits, timeout_s=timeout_s)
+            call = factory.invoke if target.startswith("nodes/") else factory.invoke_template
+        try:
+            answer = call(target, data, limits=limits, record=record is not None, timeout_s=timeout_s)
+        except RemoteError as error:
+            if record is not None and (failed := error.metadata.get("invocation")):
+                try:
+                    download_recording(factory, failed, record, passphrase=passphrase)
+                except RemoteError as second:
+                    note(f"no recording: {second.message}")
+            raise
+        if record is not None:
+            download_recording(factory, answer.receipt.invocation_id, record, passphrase=passphrase)
     if is_json():
         emit({"output": answer.output, "receipt": answer.receipt.to_json()})
     else:
         click.echo(printable(answer.output))
         note(receipt_text(answer.receipt))
+
+
+def _streamed(factory: "AgentFactory", target: str, data: str, **options: Any) -> "Answer":
+    """Show log lines as they come and return the answer."""
+    from client.values import Answer
+
+    for event in factory.stream(target, data, **options):
+        if isinstance(event, Answer):
+            return event
+        note(f"[{event.at_ms:8.1f} ms] {event.level}: {event.message}")
+    raise click.ClickException("the stream ended without an answer")
+
+
+def download_recording(factory: "AgentFactory", invocation_id: str, file: Path, *, passphrase: bytes | None) -> None:
+    """Fetch a recording and write it; the person is told what the file is."""
+    from client.recording_files import write_recording
+
+    content = factory.get_recording(invocation_id)
+    write_recording(file, content, passphrase=passphrase)
+    how = "encrypted" if passphrase is not None else "not encrypted, only you can read it"
+    note(f"recording of {invocation_id}: {file} ({len(content):,} bytes, {how}); agentctl replay {file}")
 
 
 def receipt_text(receipt: "Receipt") -> str:
