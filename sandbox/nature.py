@@ -269,8 +269,8 @@ class ReplayingNature:
 
     def _next(self, wanted: Kind, described: str = "") -> int:
         got = described or _NAMES[wanted]
-        if self._is_over:
-            raise LeftTapeError("the recording ends here", is_end=True)
+        if self._is_over or self._divergence is not None:
+            raise LeftTapeError("the replay has ended", is_end=self._is_over)
         if self._position >= len(self._tape):
             if not self._ends_early:
                 raise self._left("the end of the recording", got, events=self._events)
