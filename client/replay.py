@@ -12,7 +12,7 @@ from typing import Any, Final
 from sandbox.nature import ReplayOrder, Report, ReportError, Verdict, read_report
 from sandbox.outcome import FailureKind, LogLine, Outcome
 from sandbox.recording import CUT_CALLS, RecordedCall, Recording, digest
-from sandbox.request import CompiledCode, InvocationRequest
+from sandbox.request import CompiledCode, FuelMeter, InvocationRequest
 from sandbox.supervisor import Worker, WorkerSettings
 
 EXTRA_MS: Final = 60_000
@@ -100,6 +100,7 @@ class RecordedHost:
 
     def __init__(self, recording: Recording) -> None:
         self._calls = recording.calls
+        self.meter = FuelMeter()
         self._ends_early = recording.ends_early
         self._is_cut = CUT_CALLS in recording.cut
         self.count = 0
@@ -120,6 +121,7 @@ class RecordedHost:
             self.is_over = True
             raise _LeftError
         self.count += 1
+        self.meter.charged += expected.fuel
         return expected.answer
 
     def _differ(self, index: int, name: str, expected: str, got: str) -> None:
@@ -147,7 +149,7 @@ async def replay(recording: Recording, compiled: CompiledCode) -> Replay:
     outcome: Outcome | None = None
     try:
         await worker.load(_CODE, compiled)
-        outcome = await worker.invoke(request_of(recording), host)
+        outcome = await worker.invoke(request_of(recording, host.meter), host)
     except _LeftError:
         pass
     finally:
@@ -155,7 +157,7 @@ async def replay(recording: Recording, compiled: CompiledCode) -> Replay:
     return judged(recording, host, outcome, engine=compiled.engine_fingerprint)
 
 
-def request_of(recording: Recording) -> InvocationRequest:
+def request_of(recording: Recording, meter: FuelMeter) -> InvocationRequest:
     """Return what a worker is asked for."""
     return InvocationRequest(
         code_id=_CODE,
@@ -167,6 +169,7 @@ def request_of(recording: Recording) -> InvocationRequest:
         granted=recording.granted,
         invocation_id=recording.provenance.invocation_id,
         order=ReplayOrder(seed=recording.seed, tape=recording.tape, ends_early=recording.ends_early),
+        meter=meter,
         extra_ms=0 if recording.end.kind is FailureKind.DEADLINE else EXTRA_MS,
     )
 

@@ -7,14 +7,16 @@ what does not fit is cut from the end and said to be.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from data_plane.agents.access import RecordingAccess
-from data_plane.agents.refusals import RecordingNotAllowedError, RecordingTooLargeError
-from data_plane.invoker import Running
+from data_plane.agents.refusals import ConcurrencyExhaustedError, RecordingNotAllowedError, RecordingTooLargeError
+from data_plane.invoker import Call, Running
 from sandbox.limits import SandboxLimits
 from sandbox.nature import SEED_BYTES, TAPE_BYTES_CEILING, RecordOrder, Verdict
 from sandbox.outcome import Outcome
@@ -30,10 +32,14 @@ from sandbox.recording import (
     digest,
     write,
 )
+from sandbox.request import FuelMeter
 from sandbox.supervisor import HostCalls
 from service.logs import get_logger
 from service.telemetry import Field
 from templates.reasons import AgentFactoryError
+
+AT_ONCE_MAX: Final = 32
+"""Of one tenant: each holds what it has recorded in the node's memory until it ends."""
 
 _CALL_COST: Final = 256
 """Bytes that a call takes besides its answer."""
@@ -68,7 +74,7 @@ class Recorder:
         """Return ``host``, heard; what an earlier worker may have asked is forgotten."""
         self._calls.clear()
         self._calls_room, self._are_calls_cut = self._room, False
-        return _Heard(host, self)
+        return _Heard(host, self, self._running.budget.meter)
 
     def asked(self, interface: str, function: str, argument: bytes) -> int:
         """Take note of a host call; return its index, -1 when there is no room for it."""
@@ -86,13 +92,13 @@ class Recorder:
         )
         return len(self._calls) - 1
 
-    def answered(self, index: int, answer: bytes) -> None:
-        """Take note of an answer; without room for it, the recording ends with this call."""
+    def answered(self, index: int, answer: bytes, *, fuel: int) -> None:
+        """Take note of an answer and what fuel it cost; without room for it, the recording ends with this call."""
         self._calls_room -= len(answer)
         if self._calls_room < 0:
             self._are_calls_cut = True
         else:
-            self._calls[index] = replace(self._calls[index], answer=answer, answer_sha256=digest(answer))
+            self._calls[index] = replace(self._calls[index], answer=answer, answer_sha256=digest(answer), fuel=fuel)
 
     async def keep(self, outcome: Outcome) -> None:
         """Put the recording into the store. A store that fails costs the recording, not the invocation."""
@@ -167,32 +173,53 @@ class Recorders:
         self.node_id, self.engine, self.store = node_id, engine, store
         self.bytes_max, self.entropy = bytes_max, entropy
         self._access = access
+        self._inside: Counter[str] = Counter()
 
-    def __call__(self, running: Running, data: bytes, limits: SandboxLimits, started_at: float) -> Recorder:
-        """Return a recorder of ``running``.
+    @contextmanager
+    def room(self, call: Call) -> Iterator[None]:
+        """Hold room for one recording.
 
         Raises:
-            RecordingNotAllowedError, RecordingTooLargeError
+            RecordingNotAllowedError: not this template, or not for this tenant.
+            ConcurrencyExhaustedError: the tenant has `AT_ONCE_MAX` invocations recorded right now.
         """
-        call = running.call
-        if not self._access.permits(call.tenant, call.template.name):
+        tenant = call.tenant
+        if not self._access.permits(tenant, call.template.name):
             raise RecordingNotAllowedError(call.template.name_text)
+        if self._inside[tenant] >= AT_ONCE_MAX:
+            raise ConcurrencyExhaustedError(
+                f"expected at most {AT_ONCE_MAX} invocations of {tenant} recorded at once", retry_s=1.0
+            )
+        self._inside[tenant] += 1
+        try:
+            yield
+        finally:
+            self._inside[tenant] -= 1
+            if not self._inside[tenant]:
+                del self._inside[tenant]
+
+    def __call__(self, running: Running, data: bytes, limits: SandboxLimits, started_at: float) -> Recorder:
+        """Return a recorder of ``running``, which has room.
+
+        Raises:
+            RecordingTooLargeError: what it is given alone does not fit.
+        """
         return Recorder(running, data, limits, started_at, recorders=self)
 
 
 class _Heard:
     """Host calls of one invocation, told to its recorder."""
 
-    __slots__ = ("_host", "_recorder")
+    __slots__ = ("_host", "_meter", "_recorder")
 
-    def __init__(self, host: HostCalls, recorder: Recorder) -> None:
-        self._host, self._recorder = host, recorder
+    def __init__(self, host: HostCalls, recorder: Recorder, meter: FuelMeter) -> None:
+        self._host, self._recorder, self._meter = host, recorder, meter
 
     async def call(self, interface: str, function: str, argument: bytes) -> bytes:
-        index = self._recorder.asked(interface, function, argument)
+        index, charged = self._recorder.asked(interface, function, argument), self._meter.charged
         answer = await self._host.call(interface, function, argument)
         if index >= 0:
-            self._recorder.answered(index, answer)
+            self._recorder.answered(index, answer, fuel=self._meter.charged - charged)
         return answer
 
 

@@ -7,6 +7,7 @@ key. Tenant and invocation are associated data: an envelope that is given anothe
     magic (8) | length of header (2, big-endian) | header: JSON of key_id, wrapped_key, nonce | ciphertext and tag
 """
 
+import asyncio
 import base64
 import binascii
 import json
@@ -66,7 +67,8 @@ async def seal(content: bytes, *, tenant: str, invocation_id: str, keys: Recordi
         }
     ).encode()
     head = _MAGIC + len(header).to_bytes(_LENGTH_BYTES, "big") + header
-    return head + AESGCM(data_key).encrypt(nonce, content, _bound(head, tenant, invocation_id))
+    bound = _bound(head, tenant, invocation_id)
+    return head + await asyncio.to_thread(AESGCM(data_key).encrypt, nonce, content, bound)
 
 
 async def open_envelope(envelope: bytes, *, tenant: str, invocation_id: str, keys: RecordingKeys) -> bytes:
@@ -86,8 +88,9 @@ async def open_envelope(envelope: bytes, *, tenant: str, invocation_id: str, key
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
         raise RecordingDamagedError("expected the header of a sealed recording, got other bytes") from error
     data_key = await keys.unwrap(tenant, wrapped)
+    bound = _bound(envelope[:end], tenant, invocation_id)
     try:
-        return AESGCM(data_key).decrypt(nonce, envelope[end:], _bound(envelope[:end], tenant, invocation_id))
+        return await asyncio.to_thread(AESGCM(data_key).decrypt, nonce, envelope[end:], bound)
     except (InvalidTag, ValueError) as error:
         raise RecordingDamagedError("expected the bytes that were sealed, got changed ones") from error
 

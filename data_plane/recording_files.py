@@ -47,7 +47,7 @@ class RecordingFiles:
     ) -> None:
         self._directory, self._keys, self._bounds, self._clock = directory, keys, bounds, clock
         self._index: dict[str, OrderedDict[str, _Kept]] = {}
-        self._turn = asyncio.Lock()
+        self._turns: dict[str, asyncio.Lock] = {}
 
     def load(self) -> None:
         """Learn what is there; what a crash left half written is removed. Called once, before anything else."""
@@ -76,7 +76,7 @@ class RecordingFiles:
             raise ValueError(f"expected an invocation's id, got {invocation_id[:80]!r}")
         envelope = await seal(content, tenant=tenant, invocation_id=invocation_id, keys=self._keys)
         folder = _folder(tenant)
-        async with self._turn:
+        async with self._turn(folder):
             await asyncio.to_thread(self._write, folder, invocation_id, envelope)
             self._index.setdefault(folder, OrderedDict())[invocation_id] = _Kept(len(envelope), self._clock())
             await self._make_room(folder)
@@ -101,10 +101,14 @@ class RecordingFiles:
     async def run(self) -> None:
         """Remove what has become too old, for ever."""
         while True:
-            async with self._turn:
-                for folder in list(self._index):
+            for folder in list(self._index):
+                async with self._turn(folder):
                     await self._make_room(folder)
             await asyncio.sleep(_SWEEP_S)
+
+    def _turn(self, folder: str) -> asyncio.Lock:
+        """One writer a tenant: no tenant waits for another's disk."""
+        return self._turns.setdefault(folder, asyncio.Lock())
 
     async def _make_room(self, folder: str) -> None:
         kept, bounds = self._index[folder], self._bounds

@@ -40,7 +40,10 @@ class RecordingFormatError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedCall:
-    """One host call. ``answer`` is None when the invocation ended before it came."""
+    """One host call. ``answer`` is None when the invocation ended before it came.
+
+    ``fuel`` is what others burned for it, which the guest's own fuel was reduced by when the answer came.
+    """
 
     interface: str
     function: str
@@ -48,6 +51,7 @@ class RecordedCall:
     argument_bytes: int
     answer: bytes | None = field(default=None, repr=False)
     answer_sha256: str = ""
+    fuel: int = 0
 
     @property
     def name(self) -> str:
@@ -226,6 +230,7 @@ def _call(call: RecordedCall) -> dict[str, Any]:
         "argument_bytes": call.argument_bytes,
         **_bytes("answer", call.answer),
         "answer_sha256": call.answer_sha256,
+        "fuel": call.fuel,
     }
 
 
@@ -237,6 +242,7 @@ def _read_call(members: "_Members") -> RecordedCall:
         argument_bytes=members.number("argument_bytes"),
         answer=members.optional_data("answer"),
         answer_sha256=members.text("answer_sha256"),
+        fuel=members.number("fuel"),
     )
 
 

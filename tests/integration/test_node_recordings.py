@@ -44,6 +44,17 @@ LOUD = """
             kv.get(f"k{index}")
         return "done"
 """
+BOUND = """
+    from agentfactory_sdk import agents
+
+    def process(text):
+        try:
+            agents.invoke("docs/burner", "")
+        except Exception as error:
+            print(error)
+        while True:
+            pass
+"""
 SLOW = "import time\n\ndef process(text):\n    time.sleep(60)\n    return text"
 
 
@@ -55,6 +66,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> NodeWorld:
         world.command("docs/echo", guests.ECHO, limits={"wall_ms": 3_000}, callers=["docs/*"]),
         world.source("docs/everything", dedent(SOURCE), limits=LIMITS, grants={**kv, "agents": ["docs/echo"]}),
         world.source("docs/loud", dedent(LOUD), limits=LIMITS, grants=kv),
+        world.command("docs/burner", guests.SPINNER, limits={"fuel": 400_000_000}, callers=["docs/*"]),
+        world.source(
+            "docs/bound", dedent(BOUND), limits={**LIMITS, "fuel": 700_000_000}, grants={"agents": ["docs/*"]}
+        ),
         world.source("docs/slow", SLOW, limits={**LIMITS, "wall_ms": 800}),
     )
     world.seed()
@@ -153,6 +168,18 @@ def test_a_recording_that_was_cut_says_so_and_is_followed_up_to_there(acme: Stub
 
 def test_an_input_that_does_not_fit_a_recording_is_refused(acme: Stub) -> None:
     assert refused(acme, "docs/slow", "x" * 131_072).reason is Reason.RECORDING_TOO_LARGE
+
+
+def test_fuel_that_others_burned_is_taken_in_a_replay_too(acme: Stub) -> None:
+    error = refused(acme, "docs/bound")
+    assert error.reason is Reason.FUEL
+    recording = fetch(acme, error.metadata["invocation"])
+    assert [call.fuel for call in recording.calls] == [400_000_000]
+    assert recording.end.fuel <= 300_000_000
+    found = replay.run(recording, compiled_image())
+    assert found.differences == ()
+    assert found.outcome is not None
+    assert found.outcome.usage.fuel == recording.end.fuel
 
 
 def test_a_failure_is_recorded(acme: Stub) -> None:

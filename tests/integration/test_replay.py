@@ -63,7 +63,7 @@ async def worker() -> AsyncIterator[Worker]:
     await worker.stop()
 
 
-def python(source: str, text: str = "", **limits: int) -> InvocationRequest:
+def python(source: str, text: str, **limits: int) -> InvocationRequest:
     return InvocationRequest(
         code_id=IMAGE,
         abi="image",
@@ -76,7 +76,7 @@ def python(source: str, text: str = "", **limits: int) -> InvocationRequest:
 
 async def recorded(worker: Worker, source: str, *, tape_bytes_max: int = TAPE_BYTES_MAX, **limits: int) -> Recording:
     made = await record(
-        worker, python(source, **limits), Store(), compiled=compiled_image(), tape_bytes_max=tape_bytes_max
+        worker, python(source, "", **limits), Store(), compiled=compiled_image(), tape_bytes_max=tape_bytes_max
     )
     return read(write(made))  # as it travels
 

@@ -102,17 +102,18 @@ class World:
                 monotonic=lambda: self.now,
             )
 
+        self.recorders = Recorders(
+            node_id="n1",
+            engine="e" * 64,
+            access=RecordingAccess({"acme": ["docs/*"]}),
+            store=self,
+            bytes_max=100_000,
+            entropy=lambda count: b"r" * count,
+        )
         self.invoker = Invoker(
             pool=self.pool,
             host_calls=host_calls,
-            recorders=Recorders(
-                node_id="n1",
-                engine="e" * 64,
-                access=RecordingAccess({"acme": ["docs/*"]}),
-                store=self,
-                bytes_max=100_000,
-                entropy=lambda count: b"r" * count,
-            ),
+            recorders=self.recorders,
             invocations=self.records,
             limit=self.limit,
             callers=self.callers,

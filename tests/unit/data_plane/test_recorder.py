@@ -1,12 +1,14 @@
 """What a node keeps of an invocation that asks to be recorded, and when it refuses to."""
 
 import json
+from contextlib import ExitStack
 
 import pytest
 
 from data_plane.agents.access import RecordingAccess
-from data_plane.agents.refusals import RecordingNotAllowedError, RecordingTooLargeError
+from data_plane.agents.refusals import ConcurrencyExhaustedError, RecordingNotAllowedError, RecordingTooLargeError
 from data_plane.invoker import InvocationFailedError
+from data_plane.recorder import AT_ONCE_MAX
 from sandbox.nature import RecordOrder, Verdict
 from sandbox.outcome import FailureKind, Outcome, Usage
 from sandbox.recording import CUT_CALLS, CUT_OUTPUT, CUT_TAPE, Recording, read
@@ -73,6 +75,19 @@ async def test_a_template_that_may_not_be_recorded_is_refused_before_it_runs(wor
     assert world.invoker.in_flight == world.limit.in_flight == 0
 
 
+async def test_a_tenant_has_no_more_than_its_share_recorded_at_once(world: World) -> None:
+    template = world.activate()
+    recorders = world.recorders
+    with ExitStack() as held:
+        for _ in range(AT_ONCE_MAX):
+            held.enter_context(recorders.room(world.call(template)))
+        with pytest.raises(ConcurrencyExhaustedError):
+            await world.invoker.run(world.call(template, record=True))
+        assert (await world.invoker.run(world.call(template))).output == "in"
+    assert (await world.invoker.run(world.call(template, record=True))).output == "in"
+    assert len(world.recordings) == 1
+
+
 async def test_an_input_that_a_recording_cannot_hold_is_refused_before_it_runs(world: World) -> None:
     template = world.activate()
     with pytest.raises(RecordingTooLargeError):
@@ -86,7 +101,8 @@ async def test_failures_are_recorded_and_a_worker_without_a_report_means_a_cut_t
     with pytest.raises(InvocationFailedError):
         await world.invoker.run(world.call(template, record=True))
     found = only(world)
-    assert (found.end.kind, found.end.from_outside, found.cut) == (FailureKind.CRASH, True, {CUT_TAPE})
+    assert (found.end.kind, found.end.from_outside) == (FailureKind.CRASH, True)
+    assert found.cut == {CUT_TAPE}
     assert found.ends_early
 
 
