@@ -25,6 +25,8 @@ from sandbox.nature import (
     read_order,
     read_report,
 )
+from tests.isolation.components import compiled, component
+from tests.unit.sandbox.in_process import World
 
 SEED = bytes(range(32))
 ARRIVED_NS = 77_000_000_123
@@ -228,3 +230,53 @@ def test_live_nature_is_one_object_for_all_and_reads_the_clock_itself() -> None:
     assert turn.live.monotonic_ns == clock.monotonic_ns
     assert turn.live.random_bytes is bytes
     assert turn.live.report() == b""
+
+
+READS_THE_CLOCK = component(
+    "(drop (call $now)) (call $answer (local.get 0) (local.get 1))",
+    imports='(import "wasi:clocks/monotonic-clock@0.2.0" (instance $c (export "now" (func (result u64)))))',
+    lowers='(core func $now (canon lower (func $c "now")))\n',
+    core_imports='(import "h" "now" (func $now (result i64)))',
+)
+OF_TEXT = "(result (result string (error string)))"
+OF_NOTHING = "(result (result (error string)))"
+
+
+def image_that_reads_the_clock() -> str:
+    """An image with ``load``, ``prepare``, ``load-prepared`` and ``process``; each reads the clock once."""
+    memory = '(memory (core memory $memory "m")) (realloc (core func $memory "realloc"))'
+    lift = f'(canon lift (core func $main "process") {memory})'
+    more = "".join(
+        f'(func (export "{name}") (param "text" string) {result} {lift})'
+        for name, result in (("load", OF_NOTHING), ("prepare", OF_TEXT), ("load-prepared", OF_NOTHING))
+    )
+    return READS_THE_CLOCK.removesuffix(")") + more + ")"
+
+
+def test_what_translating_a_source_reads_is_on_no_tape() -> None:
+    world = World()
+    program = world.program(compiled(image_that_reads_the_clock()), abi="image")
+    order = RecordOrder(seed=SEED, tape_bytes_max=1_000)
+    cold, warm = (world.run(program, source=b"source", order=order) for _ in range(2))
+    for ended in (cold, warm):
+        assert ended.failure is None
+        report = read_report(ended.report)
+        assert report.verdict is Verdict.WHOLE
+        kinds = []
+        position = 0
+        while position < len(report.tape):
+            kind, _, position = decode(report.tape, position)
+            kinds.append(kind)
+        assert kinds == [Kind.MONOTONIC, Kind.MONOTONIC]  # load-prepared and process
+        replay = world.run(
+            world.program(compiled(image_that_reads_the_clock()), abi="image"),
+            source=b"source",
+            order=ReplayOrder(seed=SEED, tape=report.tape),
+        )
+        assert (replay.failure, replay.output, replay.usage.fuel) == (None, ended.output, ended.usage.fuel)
+        assert read_report(replay.report).verdict is Verdict.FOLLOWED
+
+
+def test_a_live_invocation_reports_nothing() -> None:
+    world = World()
+    assert world.run(world.program(compiled(READS_THE_CLOCK))).report == b""
