@@ -49,6 +49,7 @@ class Replay:
     engine: str
     differences: tuple[Difference, ...]
     ended_early: bool
+    is_other_code: bool
     calls: int
     outcome: Outcome | None
     notes: tuple[str, ...] = ()
@@ -60,7 +61,14 @@ class Replay:
 
     @property
     def fuel_is_compared(self) -> bool:
-        return not self.ended_early and self.engine == self.recording.engine
+        return not (self.ended_early or self.is_other_code) and self.engine == self.recording.engine
+
+    @property
+    def output(self) -> str | None:
+        """What the replay answered, None when it did not."""
+        if self.outcome is None or self.outcome.output is None:
+            return None
+        return self.outcome.output.decode(errors="backslashreplace")
 
     def to_json(self) -> dict[str, Any]:
         recording, outcome = self.recording, self.outcome
@@ -80,6 +88,7 @@ class Replay:
                 "recorded": recording.end.output_sha256,
                 "replayed": None if outcome is None or outcome.output is None else digest(outcome.output),
             },
+            "output": self.output,
             "fuel": {
                 "recorded": recording.end.fuel,
                 "replayed": None if outcome is None else outcome.usage.fuel,
@@ -138,8 +147,8 @@ def _described(call: RecordedCall) -> str:
     return described(call.name, call.argument_sha256, call.argument_bytes)
 
 
-async def replay(recording: Recording, compiled: CompiledCode) -> Replay:
-    """Run ``recording`` again in a worker of its own.
+async def replay(recording: Recording, compiled: CompiledCode, *, source: bytes | None = None) -> Replay:
+    """Run ``recording`` again in a worker of its own; with ``source``, that one in place of the recorded one.
 
     Raises:
         WorkerError: there is no sandbox here, or it cannot load the code.
@@ -149,20 +158,21 @@ async def replay(recording: Recording, compiled: CompiledCode) -> Replay:
     outcome: Outcome | None = None
     try:
         await worker.load(_CODE, compiled)
-        outcome = await worker.invoke(request_of(recording, host.meter), host)
+        outcome = await worker.invoke(request_of(recording, host.meter, source=source), host)
     except _LeftError:
         pass
     finally:
         await worker.stop()
-    return judged(recording, host, outcome, engine=compiled.engine_fingerprint)
+    is_other_code = source is not None and source != recording.source
+    return judged(recording, host, outcome, engine=compiled.engine_fingerprint, is_other_code=is_other_code)
 
 
-def request_of(recording: Recording, meter: FuelMeter) -> InvocationRequest:
+def request_of(recording: Recording, meter: FuelMeter, *, source: bytes | None) -> InvocationRequest:
     """Return what a worker is asked for."""
     return InvocationRequest(
         code_id=_CODE,
         abi=recording.abi,
-        source=recording.source,
+        source=recording.source if source is None else source,
         input=recording.input,
         config=recording.config,
         limits=recording.limits,
@@ -174,7 +184,9 @@ def request_of(recording: Recording, meter: FuelMeter) -> InvocationRequest:
     )
 
 
-def judged(recording: Recording, host: RecordedHost, outcome: Outcome | None, *, engine: str) -> Replay:
+def judged(
+    recording: Recording, host: RecordedHost, outcome: Outcome | None, *, engine: str, is_other_code: bool
+) -> Replay:
     """Say what differed: edited answers first, then the first event that left the recording, else the end."""
     report = _report(outcome)
     differences = [
@@ -194,15 +206,16 @@ def judged(recording: Recording, host: RecordedHost, outcome: Outcome | None, *,
     if left is not None:
         differences.append(left)
     elif not ended_early:
-        differences += _compared(recording, outcome, same_engine=engine == recording.engine)
+        differences += _compared(recording, outcome, with_fuel=not is_other_code and engine == recording.engine)
     return Replay(
         recording=recording,
         engine=engine,
         differences=tuple(differences),
         ended_early=ended_early,
+        is_other_code=is_other_code,
         calls=host.count,
         outcome=outcome,
-        notes=tuple(_notes(recording, engine)),
+        notes=tuple(_notes(recording, engine, is_other_code=is_other_code)),
         logs=() if outcome is None else outcome.logs,
     )
 
@@ -232,7 +245,7 @@ def _left(recording: Recording, report: Report | None) -> Difference | None:
     )
 
 
-def _compared(recording: Recording, outcome: Outcome | None, *, same_engine: bool) -> list[Difference]:
+def _compared(recording: Recording, outcome: Outcome | None, *, with_fuel: bool) -> list[Difference]:
     """The end of a replay that followed the recording to its end."""
     if outcome is None:
         return [_at_end("outcome", "one", "none")]
@@ -243,7 +256,7 @@ def _compared(recording: Recording, outcome: Outcome | None, *, same_engine: boo
         return [_at_end("outcome", kinds[0], kinds[1] + message)]
     if outcome.output is not None and digest(outcome.output) != end.output_sha256:
         found.append(_at_end("output", f"sha256 {end.output_sha256[:16]}…", f"sha256 {digest(outcome.output)[:16]}…"))
-    if same_engine and outcome.usage.fuel != end.fuel:
+    if with_fuel and outcome.usage.fuel != end.fuel:
         found.append(_at_end("fuel", f"{end.fuel:,}", f"{outcome.usage.fuel:,}"))
     return found
 
@@ -252,8 +265,10 @@ def _at_end(what: str, expected: str, got: str) -> Difference:
     return Difference(what=what, call=None, name="", expected=expected, got=got)
 
 
-def _notes(recording: Recording, engine: str) -> list[str]:
+def _notes(recording: Recording, engine: str, *, is_other_code: bool) -> list[str]:
     notes = []
+    if is_other_code:
+        notes.append("replayed with another source than was recorded: fuel is not compared")
     if engine != recording.engine:
         notes.append(f"recorded by engine {recording.engine[:12]}, replayed by {engine[:12]}: fuel is not compared")
     if recording.cut:
@@ -263,6 +278,6 @@ def _notes(recording: Recording, engine: str) -> list[str]:
     return notes
 
 
-def run(recording: Recording, compiled: CompiledCode) -> Replay:
+def run(recording: Recording, compiled: CompiledCode, *, source: bytes | None = None) -> Replay:
     """`replay`, for whoever has no event loop."""
-    return asyncio.run(replay(recording, compiled))
+    return asyncio.run(replay(recording, compiled, source=source))

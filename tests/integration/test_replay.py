@@ -207,6 +207,18 @@ async def test_another_source_than_the_recorded_one_is_found_at_its_first_other_
     assert found.differences[0].call == 1
 
 
+async def test_a_source_in_place_of_the_recorded_one_is_asked_whether_it_does_the_same(worker: Worker) -> None:
+    recording = await recorded(worker, EVERYTHING)
+    same = dedent(EVERYTHING).replace('log.info("in the middle")', 'log.info("in the middle"); more = sum(range(1000))')
+    found = await replay(recording, compiled_image(), source=same.encode())
+    assert found.differences == ()
+    assert not found.fuel_is_compared
+    assert "another source" in found.notes[0]
+    other = dedent(EVERYTHING).replace('kv.get("first")', 'kv.get("second")')
+    found = await replay(recording, compiled_image(), source=other.encode())
+    assert (found.differences[0].call, found.differences[0].name) == (1, "kv.get")
+
+
 async def test_under_another_engine_fuel_is_not_compared_and_that_is_said(worker: Worker) -> None:
     recording = dataclasses.replace(await recorded(worker, EVERYTHING), engine="f" * 64)
     recording = dataclasses.replace(recording, end=dataclasses.replace(recording.end, fuel=1))

@@ -1,7 +1,7 @@
 """agentctl replay: run a recorded invocation again, here, and say where it goes another way."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from client.replay import Replay
     from sandbox.recording import Recording
 
+OUTPUT_SHOWN_MAX: Final = 2_000
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -28,12 +29,16 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Where to look for it too: files called by their sha256, or *.wasm.",
 )
 @click.option("--passphrase-file", type=_FILE, default=None, help="Opens a recording that was encrypted.")
+@click.option(
+    "--source", type=_FILE, default=None, help="Run this source in place of the recorded one: would it do the same?"
+)
 @click.option("--logs", is_flag=True, help="Show what the agent logs while it is replayed.")
 def replay(
     file: Path,
     module: Path | None,
     directories: tuple[Path, ...],
     passphrase_file: Path | None,
+    source: Path | None,
     logs: bool,  # noqa: FBT001
 ) -> None:
     """Run the recording FILE again in a local sandbox and compare.
@@ -46,7 +51,9 @@ def replay(
 
     recording = read_recording(file, passphrase=read_passphrase(passphrase_file))
     compiled = find_code(recording, module=module, directories=directories, fetch=_fetch, tell=note)
-    found = run(recording, compiled)
+    if source is not None and recording.source is None:
+        raise click.BadParameter("the recorded agent is a module, which has no source", param_hint="--source")
+    found = run(recording, compiled, source=None if source is None else source.read_bytes())
     for line in found.logs if logs else ():
         note(f"[{line.at_us / 1e3:8.1f} ms] {line.level}: {line.message}")
     for each in found.notes:
@@ -89,3 +96,5 @@ def _show(found: "Replay") -> None:
     fail_line(f"it went another way; first at {found.differences[0]}")
     for each in found.differences[1:]:
         note(f"  also: {each}")
+    if found.output is not None:
+        note(f"it answered: {found.output[:OUTPUT_SHOWN_MAX]}")
