@@ -100,6 +100,13 @@ def to_the_end(world: World, number: int, answers: list[bytes]) -> tuple[End, li
     return world.ends[number], asked
 
 
+def world(step_ns: int, own_random: bytes) -> World:
+    """A world whose own randomness is one byte, so that it shows when a guest got it."""
+    made = World(clock=FakeClock(step_ns))
+    made.turn.live.random_bytes = lambda count: own_random * count
+    return made
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(STEP, max_size=12), st.integers(1, 3_000_000), st.integers(0, 3_000_000))
 def test_a_replay_under_other_clocks_goes_the_recorded_way(
@@ -107,13 +114,13 @@ def test_a_replay_under_other_clocks_goes_the_recorded_way(
 ) -> None:
     text = guest(steps)
     answers = [f'{{"ok":{index}}}'.encode() for index in range(len(steps))]
-    first = World(clock=FakeClock(recorded_step_ns))
+    first = world(recorded_step_ns, b"\x11")
     number = first.start(text, order=RecordOrder(seed=SEED, tape_bytes_max=10_000))
     recorded, asked = to_the_end(first, number, answers)
     report = read_report(recorded.invocation.nature.report())
     assert report.verdict is Verdict.WHOLE
 
-    second = World(clock=FakeClock(replayed_step_ns))
+    second = world(replayed_step_ns, b"\x22")
     second.clock.now_ns += 123_456_789_000
     number = second.start(text, order=ReplayOrder(seed=SEED, tape=report.tape))
     replayed, asked_again = to_the_end(second, number, answers)
