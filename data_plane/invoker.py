@@ -30,6 +30,7 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.broker.agents_grant import Budget
+from data_plane.broker.http_grant import EgressSpent
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
 from sandbox.nature import RecordOrder
@@ -101,6 +102,7 @@ class Call:
     remaining_s: float | None = None
     parent_invocation_id: str = ""
     depth: int = 0
+    egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
     record: bool = False
     on_begun: Callable[[InvocationRecord], None] | None = None
@@ -131,6 +133,7 @@ class Running:
     started_at: float
     task: "asyncio.Task[object]"
     budget: Budget
+    egress: EgressSpent
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
@@ -380,7 +383,14 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
-        running = Running(call=call, invocation_id=invocation_id, started_at=started_at, task=task, budget=budget)
+        running = Running(
+            call=call,
+            invocation_id=invocation_id,
+            started_at=started_at,
+            task=task,
+            budget=budget,
+            egress=EgressSpent(above=call.egress_above),
+        )
         if call.record:
             running.recorder = self._recorders(running, data, limits, started_at)
         asyncio.get_running_loop().call_soon(self._begin_record, running)  # when the worker has what it needs

@@ -168,6 +168,9 @@ class Draws:
         return hashlib.shake_256(self._seed + self._number.to_bytes(8, "little")).digest(length)
 
 
+Draws(bytes(SEED_BYTES)).next(1)  # what hashing loads when it is first used, it loads before a jail closes around it
+
+
 class RecordingNature:
     """The host's clocks, in microseconds since the arrival, and randomness from a seed; every reading is noted."""
 
@@ -369,6 +372,12 @@ def read_order(raw: bytes) -> Order | None:
 
 
 _REPORTED_TEXT_MAX: Final = 200
+_REPLAY_REPORT_BYTES_MAX: Final = 4_096
+
+
+def report_bytes_max(order: Order) -> int:
+    """Return how long the report about an invocation with this order may be."""
+    return 1 + order.tape_bytes_max if isinstance(order, RecordOrder) else _REPLAY_REPORT_BYTES_MAX
 
 
 def read_report(payload: bytes) -> Report:

@@ -1,125 +1,170 @@
-"""Processes that hold nothing: how a sandbox process is started, and what it takes from itself before it serves.
+"""Processes that hold nothing: how a sandbox process is started, waited for and killed.
 
-The parent starts a fresh interpreter with one socket, no other descriptor, an empty environment and ``/`` as its
-working directory. The child then calls ``confine`` before it reads a byte from the socket. What a later jail adds
-(namespaces, Landlock, seccomp) belongs into ``confine``, whose result is the level that was reached.
+The parent starts a launcher, which enters namespaces and has a fresh interpreter begin in them with one socket, no
+other descriptor, an empty environment and ``/`` as its working directory (``jail_launch``). That one imports what it
+needs, makes its engine, and calls ``jail.confine`` before it reads a byte from the socket (ADR 11).
 """
 
-import contextlib
-import ctypes
+import asyncio
 import importlib.util
 import os
-import resource
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Protocol
 
-Level = Literal["full", "landlock+seccomp", "rlimits-only"]
-LEVELS: Final[tuple[Level, ...]] = ("rlimits-only", "landlock+seccomp", "full")
-"""Weakest first."""
+from sandbox.jail import LEVELS, Confinement, Level, ProcessError, Role, reaches
+from sandbox.jail_launch import INTERPRETER
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
-_PR_SET_NO_NEW_PRIVS: Final = 38
+__all__ = [
+    "LEVELS",
+    "Child",
+    "Confinement",
+    "Level",
+    "ProcessError",
+    "Role",
+    "SandboxChild",
+    "ending",
+    "reaches",
+    "start",
+]
 
-# -I: no environment, no user site, no current directory. -S: no site hooks; the two folders needed are named instead.
-_INTERPRETER: Final = (sys.executable, "-I", "-S", "-B", "-X", "utf8")
-_BOOTSTRAP: Final = (
-    "import sys\n"
-    "sys.path[:0] = sys.argv[3:5]\n"
-    "from importlib import import_module\n"
-    "import_module(sys.argv[1]).main(int(sys.argv[2]), sys.argv[5:])\n"
+_PACKAGE: Final = str(Path(__file__).resolve().parent.parent)
+_LAUNCH: Final = (
+    f"import sys; sys.path.insert(0, {_PACKAGE!r}); from sandbox import jail_launch as launcher; launcher.main()"
 )
 
 
-class ProcessError(Exception):
-    """A sandbox process could not be started or confined."""
+class SandboxChild(Protocol):
+    """What a supervisor needs of its child; `subprocess.Popen` has it too."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, sig: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessLimits:
-    """Resource limits of a sandbox process. Never RLIMIT_AS: the engine reserves terabytes of address space.
+class Child:
+    """A sandbox process of ours: a child of this process, though the launcher made it."""
 
-    ``open_files`` counts the engine's own descriptors: one per loaded module and one per memory image.
-    ``file_bytes`` 0 allows no write to any file. It bounds memfd too: an engine that loads code from bytes instead of
-    mapping a descriptor keeps a memory image of every module in one, and needs that much.
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status as `subprocess` does (negative: the signal), None while it runs."""
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # a program around us that ignores SIGCHLD, or waits for everybody
+                pid, status = self.pid, 0
+            if pid:
+                code = os.waitstatus_to_exitcode(status)
+                self.returncode = -code if code == signal.SIGABRT else code  # see `jail.prepare`
+        return self.returncode
+
+    def send_signal(self, sig: int) -> None:
+        """Signal the process unless it is known to have ended."""
+        if self.returncode is None:
+            os.kill(self.pid, sig)
+
+    async def wait(self) -> int:
+        """Return the exit status once the process has ended."""
+        loop = asyncio.get_running_loop()
+        while (code := self.poll()) is None:
+            descriptor = os.pidfd_open(self.pid)
+            ended = asyncio.Event()
+            loop.add_reader(descriptor, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(descriptor)
+                os.close(descriptor)
+        return code
+
+
+async def start(module: str, sock: socket.socket, arguments: Sequence[str]) -> Child:
+    """Start a fresh interpreter on ``module.main(descriptor, [launched, *arguments])``, the first for `jail.confine`.
+
+    ``sock`` is its only inheritance. Call it from a thread that lives as long as the child: the child dies with the
+    thread that started it.
+
+    Raises:
+        ProcessError: the launcher failed.
     """
+    reading, writing = os.pipe()
+    try:
+        launcher = _launch(writing, module, sock.fileno(), arguments)
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    try:
+        told = await _read_all(reading)
+    except BaseException:
+        launcher.kill()
+        launcher.wait()
+        raise
+    if not told:
+        raise ProcessError(f"expected a sandbox process, got a launcher that ended with {launcher.wait()}")
+    child = Child(int(told))
+    if child.pid == launcher.pid:
+        launcher.returncode = 0  # it went on as the sandbox process, which `child` waits for
+    else:
+        launcher.wait()
+    return child
 
-    open_files: int = 1_024
-    processes: int = 0
-    file_bytes: int = 0
 
-
-def start(module: str, sock: socket.socket, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start ``python`` on ``module.main(descriptor, arguments)`` with ``sock`` as its only inheritance.
-
-    Call it from a thread that lives as long as the child: the child dies with the thread that started it.
-    """
-    package = Path(__file__).resolve().parent.parent
+def _launch(report: int, module: str, descriptor: int, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
     wasmtime = importlib.util.find_spec("wasmtime")
     if wasmtime is None or wasmtime.origin is None:
         raise ProcessError("expected the wasmtime package to be installed, got none")
-    site = Path(wasmtime.origin).parent.parent
-    descriptor = sock.fileno()
+    site = str(Path(wasmtime.origin).parent.parent)
     return subprocess.Popen(
-        [*_INTERPRETER, "-c", _BOOTSTRAP, module, str(descriptor), str(package), str(site), *arguments],
+        [*INTERPRETER, "-c", _LAUNCH, str(report), str(descriptor), _PACKAGE, site, module, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
         env={},
         close_fds=True,
-        pass_fds=(descriptor,),
+        pass_fds=(descriptor, report),
         start_new_session=True,
     )
 
 
-def confine(limits: ProcessLimits, *, parent: int | None = None) -> Level:
-    """Take from this process what it does not need, for good, and return the level of isolation reached.
+async def _read_all(descriptor: int) -> bytes:
+    """Return what the launcher reports; the end comes when the new interpreter has begun. Closes the descriptor."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[None] = loop.create_future()
+    pieces: list[bytes] = []
 
-    Args:
-        limits: resource limits.
-        parent: the pid that must still be the parent, so that a child whose parent died early ends.
+    def on_readable() -> None:
+        piece = os.read(descriptor, 64)
+        pieces.append(piece)
+        if not piece and not told.done():
+            told.set_result(None)
 
-    Raises:
-        ProcessError: the kernel refused a step, or the parent is gone.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    for option, value in (
-        (_PR_SET_PDEATHSIG, signal.SIGKILL),
-        (_PR_SET_DUMPABLE, 0),  # no core, no ptrace by the same user, /proc/self belongs to root
-        (_PR_SET_NO_NEW_PRIVS, 1),
-    ):
-        if libc.prctl(option, int(value), 0, 0, 0) != 0:
-            raise ProcessError(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")
-    if parent is not None and os.getppid() != parent:
-        raise ProcessError("the parent process is gone")
-    for name, amount in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, limits.open_files),
-        (resource.RLIMIT_NPROC, limits.processes),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
-    ):
-        resource.setrlimit(name, (amount, amount))
-    return "rlimits-only"
+    loop.add_reader(descriptor, on_readable)
+    try:
+        await told
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return b"".join(pieces)
 
 
-def thread_count() -> int:
-    """Return how many threads this process has."""
-    return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names only, before the process serves
-
-
-def prefer_as_victim() -> None:
-    """Ask the kernel to kill this process first when memory runs out; without effect where /proc is read-only."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-
-
-def reaches(level: Level, demanded: Level) -> bool:
-    """Say whether a level is at least the demanded one."""
-    return LEVELS.index(level) >= LEVELS.index(demanded)
+def ending(code: int) -> str:
+    """Say in words how a sandbox process ended, from its exit status as `Child.poll` returns it."""
+    if code == -signal.SIGSYS:
+        return "it was ended by SIGSYS: a system call that its jail does not allow"
+    if code < 0:
+        with suppress(ValueError):
+            return f"it was ended by {signal.Signals(-code).name}"
+    return f"it exited with code {code}"

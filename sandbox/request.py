@@ -1,7 +1,7 @@
 """What is handed to a worker: compiled code once, then invocations of it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from sandbox.limits import SandboxLimits
 from sandbox.nature import Order
@@ -42,8 +42,9 @@ class InvocationRequest:
     ``source`` is the author's source for the abi ``image``; ``config`` is JSON; ``granted`` are full interface names
     such as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image,
     ``load`` is called, but nothing is processed: a dry run, whose output is empty. With ``stream_logs`` log lines are
-    also told while the guest runs. ``meter`` is kept up to date while it runs. An ``order`` has it recorded or
-    replayed; a replay gets ``extra_ms`` beyond its limit of time: the machine that recorded it may have been faster.
+    also told while the guest runs. ``meter``, if there is one, is kept up to date while it runs; a request with a meter
+    is for one invocation. An ``order`` has it recorded or replayed; a replay gets ``extra_ms`` beyond its limit of
+    time: the machine that recorded it may have been faster.
     """
 
     code_id: str
@@ -57,6 +58,18 @@ class InvocationRequest:
     trace_context: str = ""
     process: bool = True
     stream_logs: bool = False
-    meter: FuelMeter = field(default_factory=FuelMeter)
+    meter: FuelMeter | None = None
     order: Order | None = None
     extra_ms: int = 0
+
+
+class HostCalls(Protocol):
+    """Carries out the host calls of one invocation."""
+
+    async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+        """Return the JSON answer to one host call, ``{"ok": …}`` or ``{"error": {"kind", "message"}}``.
+
+        It is cancelled when the invocation ends first (deadline, cancellation, death of the worker). What it raises
+        stops the guest and leaves ``Worker.invoke``.
+        """
+        ...

@@ -9,22 +9,19 @@ States of a worker: starting → serving → gone. There is no way back; whateve
 """
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from sandbox import process
-from sandbox.claims import believed, believed_line
+from sandbox.claims import Claimed, believed, believed_line, line_cost, require_room
 from sandbox.frames import (
-    LINE_COST,
     FrameError,
     Op,
     Ready,
@@ -38,18 +35,20 @@ from sandbox.frames import (
     read_ready,
 )
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
-from sandbox.nature import RecordOrder
+from sandbox.nature import report_bytes_max
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import Level
-from sandbox.request import CompiledCode, FuelMeter, InvocationRequest
-from sandbox.supervisor_channel import CLOSED, Channel
+from sandbox.request import CompiledCode, FuelMeter, HostCalls, InvocationRequest
+from sandbox.supervisor_channel import CLOSED, STALL_S, Channel
+from sandbox.worker_errors import IsolationError, WorkerError
 
 __all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "Level", "Worker", "WorkerError", "WorkerSettings"]
 
 _SOURCES_MAX: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_CANCEL_NS_MAX: Final = 5_000_000_000
+"""How long a worker may take to let go of an invocation that was cancelled, before the grace begins."""
 _ENDS: Final = {FailureKind.CRASH: "the worker process ended", FailureKind.CANCELLED: "the worker was stopped"}
-_REPLAY_REPORT_BYTES_MAX: Final = 4_096
 _ANSWER_TOO_LONG: Final = b'{"error":{"kind":"failed","message":"the answer is too long to be carried"}}'
 
 
@@ -60,7 +59,8 @@ class WorkerSettings:
     ``slots`` invocations are in flight at once, further ones wait in the worker; ``jail`` is the lowest level of
     isolation that is acceptable: a worker that reaches less is refused. ``grace_ms`` is what a worker gets beyond an
     invocation's deadline before it is killed. ``memory_slot_bytes`` is the most memory that any invocation in this
-    worker can have, whatever its limits say; it is address space, not memory.
+    worker can have, whatever its limits say; it is address space, not memory. ``stall_s`` is how long a worker may
+    leave a frame unfinished, or not read what was sent to it.
     """
 
     slots: int = 1_000
@@ -69,22 +69,7 @@ class WorkerSettings:
     start_timeout_s: float = 20.0
     load_timeout_s: float = 60.0
     memory_slot_bytes: int = 256 * MIB
-
-
-class WorkerError(Exception):
-    """The worker could not do what was asked: it did not start, refused code, or is gone."""
-
-
-class HostCalls(Protocol):
-    """Carries out the host calls of one invocation."""
-
-    async def call(self, interface: str, function: str, argument: bytes) -> bytes:
-        """Return the JSON answer to one host call, ``{"ok": …}`` or ``{"error": {"kind", "message"}}``.
-
-        It is cancelled when the invocation ends first (deadline, cancellation, death of the worker). What it raises
-        stops the guest and leaves ``Worker.invoke``.
-        """
-        ...
+    stall_s: float = STALL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +84,12 @@ class _Flight:
 
     __slots__ = (
         "_waiter",
+        "answered_at",
         "call_scope",
         "deadline_ns",
-        "host_calls_left",
+        "extra_ms",
+        "host_calls",
+        "host_calls_max",
         "is_abandoned",
         "limits",
         "log_left",
@@ -114,13 +102,19 @@ class _Flight:
 
     def __init__(self, limits: SandboxLimits, deadline_ns: int, meter: FuelMeter) -> None:
         self.limits, self.deadline_ns, self.meter = limits, deadline_ns, meter
-        self.host_calls_left, self.log_left = limits.host_calls, limits.log_bytes
+        self.host_calls, self.host_calls_max, self.log_left = 0, limits.host_calls, limits.log_bytes
         self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
-        self.report, self.report_bytes_max = b"", 0
+        self.answered_at = 0  # where in the stream to the worker its latest answer ends
+        self.report, self.report_bytes_max, self.extra_ms = b"", 0, 0
         self.message: _Call | Outcome | None = None
         self.call_scope: asyncio.Timeout | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    def claimed(self, now_ns: int) -> Claimed:
+        """What the supervisor itself knows, against which an outcome is read."""
+        started_ns = self.deadline_ns - (self.limits.wall_ms + self.extra_ms) * 1_000_000
+        return Claimed(host_calls=self.host_calls, elapsed_us=(now_ns - started_ns) // 1_000)
 
     @property
     def is_calling(self) -> bool:
@@ -145,13 +139,16 @@ class _Flight:
 class Worker:
     """One sandbox process and the invocations in it."""
 
-    def __init__(self, settings: WorkerSettings, sock: socket.socket, child: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, settings: WorkerSettings, sock: socket.socket, child: process.SandboxChild) -> None:
         self.pid = child.pid
         self.level: Level = "rlimits-only"
+        self.missing: tuple[str, ...] = ()
         self.exited = asyncio.Event()
         self._settings, self._child = settings, child
         self._loop = asyncio.get_running_loop()
-        self._channel = Channel(sock, on_frame=self._apply, on_end=self._kill)
+        self._channel = Channel(
+            sock, on_frame=self._apply, on_end=self._kill, admit=self._admit, stall_s=settings.stall_s
+        )
         self._gone: str | None = None
         self._fingerprint = ""
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
@@ -174,8 +171,14 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
-            arguments = (str(settings.slots), str(settings.memory_slot_bytes), str(os.getpid()))
-            child = process.start("sandbox.worker", theirs, arguments)
+            try:
+                arguments = str(settings.slots), str(settings.memory_slot_bytes)
+                child = await process.start("sandbox.worker", theirs, arguments)
+            except BaseException as error:
+                ours.close()
+                if isinstance(error, process.ProcessError):
+                    raise WorkerError(f"expected a worker to start; {error}") from error
+                raise
         worker = cls(settings, ours, child)
         try:
             async with asyncio.timeout(settings.start_timeout_s):
@@ -191,8 +194,8 @@ class Worker:
             raise
         if not process.reaches(ready.level, settings.jail):
             await worker.stop()
-            raise WorkerError(f"expected a worker at isolation level {settings.jail}, got {ready.level}")
-        worker.level, worker._fingerprint = ready.level, ready.fingerprint
+            raise IsolationError(settings.jail, ready.level, ready.missing)
+        worker.level, worker.missing, worker._fingerprint = ready.level, ready.missing, ready.fingerprint
         return worker
 
     @property
@@ -278,12 +281,10 @@ class Worker:
         source = 0 if request.source is None else self._source_number(request.source)
         number = self._next_number()
         deadline_ns = time.monotonic_ns() + (limits.wall_ms + request.extra_ms) * 1_000_000
-        flight = self._flights[number] = _Flight(limits, deadline_ns, request.meter)
+        flight = self._flights[number] = _Flight(limits, deadline_ns, request.meter or FuelMeter())
         flight.on_log = on_log if request.stream_logs else None
         if request.order is not None:
-            order = request.order
-            tape_bytes_max = order.tape_bytes_max if isinstance(order, RecordOrder) else _REPLAY_REPORT_BYTES_MAX
-            flight.report_bytes_max = 1 + tape_bytes_max
+            flight.report_bytes_max, flight.extra_ms = report_bytes_max(request.order), request.extra_ms
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._sweep_s, self._sweep_overdue)
         self._send(pack_start(number, known[0], source, deadline_ns, request))
@@ -314,10 +315,13 @@ class Worker:
         if flight.message is None and self._gone is None:
             carried = answer if len(answer) <= HOST_ANSWER_BYTES_MAX else _ANSWER_TOO_LONG
             self._send(pack_answer(number, carried, fuel=flight.meter.charged - charged_before))
+            flight.answered_at = self._channel.queued
 
     def _abandon(self, number: int, flight: _Flight) -> None:
         """Nobody awaits it any more: stop the guest. It stays known until the worker has let go of it."""
         flight.is_abandoned = True
+        flight.host_calls_max = flight.host_calls + 1  # one may be on its way already
+        flight.deadline_ns = min(flight.deadline_ns, time.monotonic_ns() + _CANCEL_NS_MAX)
         if number in self._flights and self._gone is None:
             self._send(frame(Op.CANCEL, number))
 
@@ -348,12 +352,20 @@ class Worker:
 
     # --- what the worker says
 
+    def _admit(self, op: int, number: int, length: int) -> None:
+        """Refuse a long frame by its header, before it is buffered, if nothing can justify it."""
+        flight = self._flights.get(number)
+        if flight is None or (op == Op.CALL and flight.is_calling) or (op == Op.LOG and flight.on_log is None):
+            raise FrameError(f"expected nothing, got operation {op} about {number} with {length} bytes")
+        require_room(op, length, flight.limits)
+
     def _apply(self, op: int, number: int, payload: bytes) -> None:
         if op == Op.DONE:
             flight = self._flights.get(number)
             if flight is None:
                 raise FrameError(f"expected the end of an invocation in flight, got number {number}")
-            outcome = believed(read_done(payload, flight.limits), flight.limits)
+            outcome = read_done(payload, flight.limits)
+            outcome = believed(outcome, flight.limits, flight.claimed(time.monotonic_ns()))
             del self._flights[number]
             flight.deliver(replace(outcome, report=flight.report) if flight.report else outcome)
         elif op == Op.CALL:
@@ -382,9 +394,9 @@ class Worker:
         if flight is None:
             raise FrameError(f"expected a call of an invocation in flight, got number {number}")
         fuel_used, interface, function, argument = read_call(payload)
-        flight.host_calls_left -= 1
-        if flight.host_calls_left < 0 or flight.is_calling:
-            raise FrameError("expected one host call at a time and no more than the limit")
+        flight.host_calls += 1
+        if flight.host_calls > flight.host_calls_max or flight.is_calling or flight.answered_at > self._channel.sent:
+            raise FrameError("expected one host call at a time, after the answer to the last, within the limit")
         if not flight.meter.used <= fuel_used <= flight.limits.fuel:
             raise FrameError(f"expected fuel from {flight.meter.used} to {flight.limits.fuel}, got {fuel_used}")
         flight.meter.used = fuel_used
@@ -403,11 +415,11 @@ class Worker:
         flight = self._flights.get(number)
         if flight is None or flight.on_log is None:
             raise FrameError(f"expected log lines of an invocation that streams them, got number {number}")
-        flight.log_left -= LINE_COST
+        flight.log_left -= line_cost(len(payload))
         if flight.log_left < 0:
             raise FrameError("expected log lines within the limit, got more")
         if not flight.is_abandoned:
-            flight.on_log(believed_line(read_log(payload), flight.limits))
+            flight.on_log(believed_line(read_log(payload), flight.claimed(time.monotonic_ns())))
 
     # --- the end
 
@@ -433,8 +445,8 @@ class Worker:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         if self._gone is None:
-            self._channel.read()  # what it said last: an outcome that was sent counts
-        reason = _reason_of(code)
+            self._channel.read_last()  # what it said last: an outcome that was sent counts
+        reason = process.ending(code)
         self._fail_all(reason)
         if self._gone == CLOSED:
             self._gone = reason
@@ -479,13 +491,6 @@ def _fail(waiter: asyncio.Future[Any], error: WorkerError) -> None:
     if not waiter.done():
         waiter.set_exception(error)
         waiter.exception()  # whoever waits sees it; without a waiter it is not worth a warning
-
-
-def _reason_of(code: int) -> str:
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"it was ended by {signal.Signals(-code).name}"
-    return f"it exited with code {code}"
 
 
 def _seal(code: bytes) -> int:

@@ -76,6 +76,7 @@ class Field(StrEnum):
     METHOD = "method"
     NODE = "node"
     PEER = "peer"
+    ISOLATION = "isolation"
     PID = "pid"
     PORT = "port"
     QUEUED_S = "queued_s"
@@ -200,7 +201,24 @@ HOST_CALLS: Final = MetricName(
     labels=("interface", "result"),
     services=_NODE,
 )
+HTTP_REQUESTS: Final = MetricName(
+    name="agentfactory_http_requests_total",
+    help="Requests of agents to the outside, by class of status or kind of refusal.",
+    labels=("result",),
+    services=_NODE,
+)
+HTTP_BYTES: Final = MetricName(
+    name="agentfactory_http_bytes_total",
+    help="Bytes of HTTP that agents sent and received.",
+    labels=("direction",),
+    services=_NODE,
+)
 WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.", services=_NODE)
+ISOLATION_LEVEL: Final = MetricName(
+    name="agentfactory_isolation_level",
+    help="How far workers are isolated: 1 rlimits-only, 2 landlock+seccomp, 3 full; 0 while it is unknown.",
+    services=_NODE,
+)
 WORKER_EXITS: Final = MetricName(
     name="agentfactory_worker_exits_total",
     help="Worker processes that ended, by cause.",

@@ -35,11 +35,12 @@ from service.tasks import TaskSupervisor
 from service.telemetry import Telemetry
 from templates.acceptance import AcceptedTemplate, ClearedTemplate
 from templates.document import LeaseExpiry
-from templates.grants import Grants, KvGrant
+from templates.grants import Grants, HttpGrant, KvGrant
 from templates.names import TemplatePattern
 from templates.revocations import Revocations
 from templates.schemas import compile_schema
 from templates.trusted_set import Accepted
+from tests.egress_world import AMOUNTS, http_calls
 from tests.trust_world import HARDWARE_REF, NOW, believe, pinned, ready_world
 from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker, compiled, echo, until
 from tests.unit.data_plane.memory_store import MemoryAgents, MemoryInvocations
@@ -96,6 +97,7 @@ class World:
                 running,
                 scope,
                 kv=self.kv,
+                http=http_calls(),
                 invoker=self.invoker,
                 depth_max=2,
                 telemetry=Telemetry(),
@@ -500,6 +502,29 @@ async def test_a_child_is_admitted_with_its_root_and_recorded_below_it(world: Wo
     child_limits = [each.limits for each in world.worker.requests if each.input == b"child"]
     fuel = template.limits.fuel
     assert [each.fuel for each in child_limits] == [fuel, fuel - 10, fuel - 20]
+
+
+async def test_agents_that_invoke_agents_do_not_multiply_the_requests_of_the_first(world: World) -> None:
+    http = HttpGrant(binding="api", origin="https://api.example", methods=("GET",), path_prefixes=("/",))
+    template = world.activate(granted(world, Grants(agents=(TemplatePattern.parse("*/*"),), http=(http,))))
+    fetch = {"binding": "api", "request": '{"method": "GET", "path": "/"}'}
+    kinds: list[str] = []
+
+    async def behave(request: InvocationRequest, host: HostCalls) -> Outcome:
+        for _ in range(3):
+            answer = json.loads(await host.call("http", "fetch", json.dumps(fetch).encode()))
+            kinds.append(answer["error"]["kind"])
+        if request.input == b"in":
+            await host.call("agents", "invoke", json.dumps({"template": NAME, "input": "child"}).encode())
+        return Outcome(b"done", None, Usage())
+
+    world.behave(behave)
+    await world.invoker.run(world.call(template))
+    assert AMOUNTS.requests_max == 5
+    assert kinds == ["failed"] * 5 + ["budget"]  # there is no such name
+    kinds.clear()
+    await world.invoker.run(world.call(template))
+    assert kinds[0] == "failed"
 
 
 async def test_a_childs_failure_is_an_answer_and_a_callee_that_is_not_active_is_not_found(world: World) -> None:
