@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -31,9 +31,9 @@ from data_plane.agents.refusals import (
 )
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.http_grant import EgressSpent
+from data_plane.recording_port import Recorder, RecorderFactory
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
-from sandbox.nature import RecordOrder
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
 from sandbox.request import InvocationRequest
 from sandbox.supervisor import HostCalls
@@ -137,47 +137,13 @@ class Running:
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
-    recorder: "Recorder | None" = None
+    recorder: Recorder | None = None
 
 
 class HostCallsFactory(Protocol):
     """Makes what carries out the host calls of one invocation."""
 
     def __call__(self, running: Running, scope: AgentScope) -> HostCalls: ...
-
-
-class Recorder(Protocol):
-    """Records one invocation: `data_plane.recorder`."""
-
-    order: RecordOrder
-
-    def listening(self, host: HostCalls) -> HostCalls:
-        """Return ``host`` such that its answers are recorded."""
-        ...
-
-    async def keep(self, outcome: Outcome) -> None:
-        """Keep what was recorded; never raises but for cancellation."""
-        ...
-
-
-class RecorderFactory(Protocol):
-    """Makes the recorder of an invocation that asks for one, or refuses."""
-
-    def room(self, call: Call) -> AbstractContextManager[None]:
-        """Hold room for one recording.
-
-        Raises:
-            AgentFactoryError: this invocation may not be recorded, or not now.
-        """
-        ...
-
-    def __call__(self, running: Running, data: bytes, limits: SandboxLimits, started_at: float) -> Recorder:
-        """Return the recorder of an invocation that has room.
-
-        Raises:
-            AgentFactoryError: it does not fit a recording.
-        """
-        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -288,23 +254,18 @@ class Invoker:
             AgentFactoryError: it was not admitted.
         """
         self._require_admissible(call)
-        if not call.record:
-            return await self._run_beside_callers(call)
-        with self._recorders.room(call):
-            return await self._run_beside_callers(call)
-
-    async def _run_beside_callers(self, call: Call) -> Answer:
-        if not call.template.resolved.grants.agents:
-            return await self._run_root(call)
-        if not self._callers.enter(call.tenant):
-            raise ConcurrencyExhaustedError(
-                f"expected at most {self._callers.most} invocations of {call.tenant} that may invoke agents",
-                retry_s=1.0,
-            )
-        try:
-            return await self._run_root(call)
-        finally:
-            self._callers.leave(call.tenant)
+        with self._recorders.room(call) if call.record else nullcontext():
+            if not call.template.resolved.grants.agents:
+                return await self._run_root(call)
+            if not self._callers.enter(call.tenant):
+                raise ConcurrencyExhaustedError(
+                    f"expected at most {self._callers.most} invocations of {call.tenant} that may invoke agents",
+                    retry_s=1.0,
+                )
+            try:
+                return await self._run_root(call)
+            finally:
+                self._callers.leave(call.tenant)
 
     async def _run_root(self, call: Call) -> Answer:
         retry_s = self._limit.admit()
