@@ -296,7 +296,7 @@ class Invocation:
                     return
             kept = line[:allowed]
             self._log_left -= len(kept) + LINE_COST
-            self.log_bytes += len(kept)
+            self.log_bytes += len(kept) + LINE_COST
             kept_line = LogLine(level, printable(kept), at_us)
             self.logs.append(kept_line)
             if self.on_log is not None:

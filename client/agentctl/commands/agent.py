@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from client.agentctl.output import bullet_lines, emit, emit_table, is_json, note
 
 if TYPE_CHECKING:
     from client.agent_factory import AgentFactory
-    from client.values import Answer, Receipt
+    from client.values import Answer, Limits, Receipt
 
 
 @click.group()
@@ -27,8 +28,9 @@ def agent() -> None:
 @click.argument("template")
 @click.option("--suffix", default="", help="Ends the agent's id; the node chooses one without it.")
 @click.option("--config", default="{}", help="JSON object, @file or -.")
+@click.option("--limit", "limits", multiple=True, metavar="NAME=AMOUNT", help="Ceiling for each invocation; repeat.")
 @click.option("--node", default="", help="Node to create it on; any by default.")
-def create(template: str, suffix: str, config: str, node: str) -> None:
+def create(template: str, suffix: str, config: str, limits: tuple[str, ...], node: str) -> None:
     """Create an agent of TEMPLATE (domain/name, or a bare name)."""
     value = read_object(config, option="--config")
     found = connections.profile()
@@ -37,7 +39,9 @@ def create(template: str, suffix: str, config: str, node: str) -> None:
             f"expected one of the profile's nodes ({', '.join(sorted(found.nodes))}), got {node!r}", param_hint="--node"
         )
     with connections.agent_factory(found) as factory:
-        made = factory.create_agent(template, suffix, value, address=found.nodes[node] if node else None)
+        made = factory.create_agent(
+            template, suffix, value, limits=_limits(limits), address=found.nodes[node] if node else None
+        )
     emit(made.record.to_json(), text=made.name)
 
 
@@ -66,6 +70,14 @@ def create(template: str, suffix: str, config: str, node: str) -> None:
     default=None,
     help="Encrypts the recording.",
 )
+@click.option("--limit", "amounts", multiple=True, metavar="NAME=AMOUNT", help="Narrow any limit further; repeat.")
+@click.option(
+    "--receipt",
+    "receipt_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Write the signed receipt here, of a failed invocation too.",
+)
 def invoke(
     target: str,
     text: str,
@@ -75,15 +87,18 @@ def invoke(
     stream: bool,  # noqa: FBT001
     record: Path | None,
     passphrase_file: Path | None,
+    amounts: tuple[str, ...],
+    receipt_file: Path | None,
 ) -> None:
     """Run TARGET once on INPUT (text, @file or -).
 
     TARGET is an agent's name (nodes/…/agents/…) or a template (domain/name), which needs no agent.
     """
-    from client.values import Answer, Limits
+    from client.receipts import receipt_of_error
+    from client.values import Answer
     from service.status import RemoteError
 
-    limits: Limits = Limits(fuel=fuel, wall_ms=wall_ms)
+    limits = replace(_limits(amounts), **{name: one for name, one in (("fuel", fuel), ("wall_ms", wall_ms)) if one})
     data, passphrase = read_input(text), read_passphrase(passphrase_file)
     with connections.agent_factory(connections.profile()) as factory:
         if stream:
@@ -93,12 +108,17 @@ def invoke(
         try:
             answer = call(target, data, limits=limits, record=record is not None, timeout_s=timeout_s)
         except RemoteError as error:
-            if record is not None and (failed := error.metadata.get("invocation")):
+            failed = receipt_of_error(error)
+            if receipt_file is not None and failed is not None:
+                receipt_file.write_bytes(factory.receipt_file(failed))
+            if record is not None and (invocation := error.metadata.get("invocation")):
                 try:
-                    download_recording(factory, failed, record, passphrase=passphrase)
+                    download_recording(factory, invocation, record, passphrase=passphrase)
                 except RemoteError as second:
                     note(f"no recording: {second.message}")
             raise
+        if receipt_file is not None:
+            receipt_file.write_bytes(factory.receipt_file(answer.receipt))
         if record is not None:
             download_recording(factory, answer.receipt.invocation_id, record, passphrase=passphrase)
     if is_json():
@@ -127,6 +147,19 @@ def download_recording(factory: "AgentFactory", invocation_id: str, file: Path, 
     write_recording(file, content, passphrase=passphrase)
     how = "encrypted" if passphrase is not None else "not encrypted, only you can read it"
     note(f"recording of {invocation_id}: {file} ({len(content):,} bytes, {how}); agentctl replay {file}")
+
+
+def _limits(texts: tuple[str, ...]) -> "Limits":
+    from client.values import Limits
+
+    names = {field.name for field in fields(Limits)}
+    amounts: dict[str, int] = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        if name not in names or not amount.isdecimal():
+            raise click.BadParameter(f"expected NAME=AMOUNT with one of {', '.join(sorted(names))}, got {text!r}")
+        amounts[name] = int(amount)
+    return Limits(**amounts)
 
 
 def receipt_text(receipt: "Receipt") -> str:

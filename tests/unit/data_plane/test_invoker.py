@@ -12,6 +12,8 @@ from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, m
 from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
+from data_plane.admission.quotas import Quota, TenantQuotas
+from data_plane.admission_gate import AdmissionGate
 from data_plane.agents.access import RecordingAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.agents.refusals import (
@@ -72,6 +74,12 @@ class World:
         self.limit = ConcurrencyLimit(
             ConcurrencySettings(limit_min=2, limit_first=2, limit_max=2), process_time=lambda: 0.0
         )
+        self.gate = AdmissionGate(
+            limit=self.limit,
+            quotas=TenantQuotas(Quota(in_flight=5, workers=1), {"tiny": Quota(in_flight=1, workers=1)}),
+            queue_max=1,
+            wait_s_max=0.05,
+        )
         self.callers = CallerRoom(slots=100, depth_max=2)
         self.quarantine = Quarantine(QuarantineSettings(crashes=1.0))
 
@@ -117,7 +125,7 @@ class World:
             host_calls=host_calls,
             recorders=self.recorders,
             invocations=self.records,
-            limit=self.limit,
+            gate=self.gate,
             callers=self.callers,
             quarantine=self.quarantine,
             telemetry=Telemetry(),
@@ -223,6 +231,7 @@ async def test_past_the_limit_callers_are_sent_away(world: World) -> None:
     world.behave(hangs)
     running = [asyncio.ensure_future(world.invoker.run(world.call(template))) for _ in range(2)]
     await until(lambda: world.invoker.in_flight == 2)
+    assert world.gate.queued == 0
     with pytest.raises(ConcurrencyExhaustedError) as refused:
         await world.invoker.run(world.call(template))
     assert refused.value.retry_s > 0

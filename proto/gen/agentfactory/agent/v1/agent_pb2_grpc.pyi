@@ -58,6 +58,8 @@ class AgentServiceStub:
     """One recent invocation with its log lines."""
     GetRecording: _grpc.UnaryStreamMultiCallable[_agent_pb2.GetRecordingRequest, _agent_pb2.GetRecordingResponse]
     """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again."""
+    GetReceiptKey: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptKeyRequest, _agent_pb2.ReceiptKey]
+    """The key that signs this node's receipts, and the node's certificate's word for it."""
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -88,6 +90,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """One recent invocation with its log lines."""
     GetRecording: _aio.UnaryStreamMultiCallable[_agent_pb2.GetRecordingRequest, _agent_pb2.GetRecordingResponse]  # type: ignore[assignment]
     """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again."""
+    GetReceiptKey: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptKeyRequest, _agent_pb2.ReceiptKey]  # type: ignore[assignment]
+    """The key that signs this node's receipts, and the node's certificate's word for it."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every failure of an invocation is a google.rpc.Status whose details hold an ErrorInfo (reason, domain "agentfactory")
@@ -187,5 +191,13 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.GetRecordingResponse], _abc.AsyncIterator[_agent_pb2.GetRecordingResponse]]:
         """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again."""
+
+    @_abc_1.abstractmethod
+    def GetReceiptKey(
+        self,
+        request: _agent_pb2.GetReceiptKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ReceiptKey, _abc.Awaitable[_agent_pb2.ReceiptKey]]:
+        """The key that signs this node's receipts, and the node's certificate's word for it."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
