@@ -44,7 +44,12 @@ class Agent:
         return self.record.name
 
     def process(
-        self, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self,
+        text: str,
+        *,
+        limits: Limits | None = None,
+        record: bool = False,
+        timeout_s: float = requests.INVOKE_TIMEOUT_S,
     ) -> Answer:
         """Run the agent once on ``text`` and return its answer.
 
@@ -53,7 +58,7 @@ class Agent:
         Raises:
             RemoteError: with the failure's ``reason`` (FUEL, DEADLINE, GUEST_ERROR …).
         """
-        return self._factory.invoke(self.name, text, limits=limits, timeout_s=timeout_s)
+        return self._factory.invoke(self.name, text, limits=limits, record=record, timeout_s=timeout_s)
 
     def get_capabilities(self) -> Sequence[str]:
         """Return what the active version of the agent's template says it can do."""
@@ -172,25 +177,43 @@ class AgentFactory:
         self._at_home(name, lambda stub: stub.DeleteAgent(message, timeout=requests.READ_TIMEOUT_S))
 
     def invoke(
-        self, name: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self,
+        name: str,
+        text: str,
+        *,
+        limits: Limits | None = None,
+        record: bool = False,
+        timeout_s: float = requests.INVOKE_TIMEOUT_S,
     ) -> Answer:
         """Run the agent ``name`` once, on its home node."""
-        message = requests.invoke_agent(name, text, limits)
+        message = requests.invoke_agent(name, text, limits, record=record)
         return self._at_home(name, lambda stub: answer_of(stub.InvokeAgent(message, timeout=timeout_s)))
 
     def invoke_template(
-        self, template: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self,
+        template: str,
+        text: str,
+        *,
+        limits: Limits | None = None,
+        record: bool = False,
+        timeout_s: float = requests.INVOKE_TIMEOUT_S,
     ) -> Answer:
         """Run a template once with its default configuration, on any node."""
-        message = requests.invoke_template(self._qualified(template), text, limits)
+        message = requests.invoke_template(self._qualified(template), text, limits, record=record)
         return answer_of(self._stub(self._fleet.next_address()).InvokeTemplate(message, timeout=timeout_s))
 
     def stream(
-        self, target: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self,
+        target: str,
+        text: str,
+        *,
+        limits: Limits | None = None,
+        record: bool = False,
+        timeout_s: float = requests.INVOKE_TIMEOUT_S,
     ) -> Iterator[LogLine | Answer]:
         """Run an agent or a template once; yields its log lines while it runs, the answer last."""
         named = target if target.startswith("nodes/") else self._qualified(target)
-        message, address = requests.stream_invoke(self._fleet, named, text, limits)
+        message, address = requests.stream_invoke(self._fleet, named, text, limits, record=record)
         for event in self._stub(address).StreamInvoke(message, timeout=timeout_s):
             yield log_line_of(event.log) if event.HasField("log") else answer_of(event.result)
 
@@ -223,6 +246,16 @@ class AgentFactory:
             self._fleet.addresses,
             lambda address: invocation_of(self._stub(address).GetInvocation(message, timeout=requests.READ_TIMEOUT_S)),
         )
+
+    def get_recording(self, invocation_id: str) -> bytes:
+        """Return the recording of an invocation, decrypted: keep it as what it holds deserves."""
+        message = pb.GetRecordingRequest(invocation_id=invocation_id)
+
+        def call(address: str) -> bytes:
+            pieces = self._stub(address).GetRecording(message, timeout=requests.READ_TIMEOUT_S)
+            return b"".join(piece.data for piece in pieces)
+
+        return requests.first_found(self._fleet.addresses, call)
 
     def receipt_file(self, receipt: Receipt) -> bytes:
         """Return a receipt with everything that verifies it anywhere; keep it beside input and output.

@@ -48,14 +48,19 @@ class AsyncAgent:
         return self.record.name
 
     async def process(
-        self, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self,
+        text: str,
+        *,
+        limits: Limits | None = None,
+        record: bool = False,
+        timeout_s: float = requests.INVOKE_TIMEOUT_S,
     ) -> Answer:
         """Run the agent once on ``text``; cancelling the awaiting task stops the guest. Never sent twice.
 
         Raises:
             RemoteError: with the failure's ``reason`` (FUEL, DEADLINE, GUEST_ERROR …).
         """
-        return await self._factory.invoke(self.name, text, limits=limits, timeout_s=timeout_s)
+        return await self._factory.invoke(self.name, text, limits=limits, record=record, timeout_s=timeout_s)
 
     async def get_capabilities(self) -> Sequence[str]:
         """Return what the active version of the agent's template says it can do."""
@@ -165,10 +170,16 @@ class AsyncAgentFactory:
         await self._first_found(self._fleet.addresses_for(name), call)
 
     async def invoke(
-        self, name: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self,
+        name: str,
+        text: str,
+        *,
+        limits: Limits | None = None,
+        record: bool = False,
+        timeout_s: float = requests.INVOKE_TIMEOUT_S,
     ) -> Answer:
         """Run the agent ``name`` once, on its home node."""
-        message = requests.invoke_agent(name, text, limits)
+        message = requests.invoke_agent(name, text, limits, record=record)
 
         async def call(stub: "AgentServiceAsyncStub") -> Answer:
             return answer_of(await stub.InvokeAgent(message, timeout=timeout_s))
@@ -176,18 +187,30 @@ class AsyncAgentFactory:
         return await self._first_found(self._fleet.addresses_for(name), call)
 
     async def invoke_template(
-        self, template: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self,
+        template: str,
+        text: str,
+        *,
+        limits: Limits | None = None,
+        record: bool = False,
+        timeout_s: float = requests.INVOKE_TIMEOUT_S,
     ) -> Answer:
         """Run a template once with its default configuration, on any node."""
-        message = requests.invoke_template(await self._qualified(template), text, limits)
+        message = requests.invoke_template(await self._qualified(template), text, limits, record=record)
         return answer_of(await self._stub(self._fleet.next_address()).InvokeTemplate(message, timeout=timeout_s))
 
     async def stream(
-        self, target: str, text: str, *, limits: Limits | None = None, timeout_s: float = requests.INVOKE_TIMEOUT_S
+        self,
+        target: str,
+        text: str,
+        *,
+        limits: Limits | None = None,
+        record: bool = False,
+        timeout_s: float = requests.INVOKE_TIMEOUT_S,
     ) -> AsyncIterator[LogLine | Answer]:
         """Run an agent or a template once; yields its log lines while it runs, the answer last."""
         named = target if target.startswith("nodes/") else await self._qualified(target)
-        message, address = requests.stream_invoke(self._fleet, named, text, limits)
+        message, address = requests.stream_invoke(self._fleet, named, text, limits, record=record)
         async for event in self._stub(address).StreamInvoke(message, timeout=timeout_s):
             yield log_line_of(event.log) if event.HasField("log") else answer_of(event.result)
 
@@ -222,6 +245,16 @@ class AsyncAgentFactory:
 
         async def call(stub: "AgentServiceAsyncStub") -> InvocationRecord:
             return invocation_of(await stub.GetInvocation(message, timeout=requests.READ_TIMEOUT_S))
+
+        return await self._first_found(self._fleet.addresses, call)
+
+    async def get_recording(self, invocation_id: str) -> bytes:
+        """Return the recording of an invocation, decrypted: keep it as what it holds deserves."""
+        message = pb.GetRecordingRequest(invocation_id=invocation_id)
+
+        async def call(stub: "AgentServiceAsyncStub") -> bytes:
+            pieces = stub.GetRecording(message, timeout=requests.READ_TIMEOUT_S)
+            return b"".join([piece.data async for piece in pieces])
 
         return await self._first_found(self._fleet.addresses, call)
 

@@ -1,5 +1,6 @@
 """A control plane and some nodes on this machine, from an installation's directory: what `up` and `demo` run."""
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -148,6 +149,7 @@ def _node(profile: Profile, name: str, collector: str | None) -> ServerProcess:
         f"{prefix}STORE_DIRECTORY": str(profile.directory / "nodes" / name),
         f"{prefix}ROOT_FILE": str(profile.trust_directory / "root.json"),
         f"{prefix}MODE": "development",
+        f"{prefix}RECORDING_TEMPLATES": json.dumps({"*": ["*/*"]}),
         f"{prefix}CONTROL_PLANE": profile.control_plane,
         f"{prefix}SECRETS_DIRECTORY": str(profile.directory / "secrets"),
     }

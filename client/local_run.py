@@ -27,6 +27,7 @@ from templates.strict_json import loads
 if TYPE_CHECKING:
     from client.local_http import Outside
     from client.local_llm import Models
+    from sandbox.compile_cache import CompileCache
     from sandbox.outcome import Outcome
     from sandbox.request import InvocationRequest
 
@@ -224,6 +225,14 @@ def _cache_key(directory: Path) -> bytes:
     return file.read_bytes()
 
 
+def local_cache() -> "CompileCache":
+    """Return this user's cache of compiled code."""
+    from sandbox.compile_cache import CompileCache
+
+    directory = Path.home() / ".cache" / "agentfactory" / "compiled"
+    return CompileCache(directory, key=_cache_key(directory.parent))
+
+
 async def _run(
     resolved: ResolvedTemplate,
     *,
@@ -238,12 +247,10 @@ async def _run(
 ) -> LocalRun:
     from client.local_http import LocalHttp, Outside
     from client.local_llm import LocalLlm, Models
-    from sandbox.compile_cache import CompileCache
     from sandbox.compiler import CompilerError
     from sandbox.supervisor import Worker, WorkerSettings
 
-    directory = Path.home() / ".cache" / "agentfactory" / "compiled"
-    cache = CompileCache(directory, key=_cache_key(directory.parent))
+    cache = local_cache()
     if cache.get(hashlib.sha256(wasm).hexdigest()) is None:
         tell(f"compiling {len(wasm) / 1e6:.1f} MB of wasm, once")
     try:

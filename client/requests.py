@@ -83,20 +83,25 @@ def with_template(wanted: AgentRequest, template: str) -> AgentRequest:
     return replace(wanted, template=template)
 
 
-def invoke_agent(name: str, text: str, limits: Limits | None) -> pb.InvokeAgentRequest:
-    return pb.InvokeAgentRequest(name=name, input=text, limits=limits_to(limits))
+def invoke_agent(name: str, text: str, limits: Limits | None, *, record: bool = False) -> pb.InvokeAgentRequest:
+    return pb.InvokeAgentRequest(name=name, input=text, limits=limits_to(limits), record=record)
 
 
-def invoke_template(template: str, text: str, limits: Limits | None) -> pb.InvokeTemplateRequest:
-    return pb.InvokeTemplateRequest(template=template, input=text, limits=limits_to(limits))
+def invoke_template(
+    template: str, text: str, limits: Limits | None, *, record: bool = False
+) -> pb.InvokeTemplateRequest:
+    return pb.InvokeTemplateRequest(template=template, input=text, limits=limits_to(limits), record=record)
 
 
-def stream_invoke(fleet: Fleet, target: str, text: str, limits: Limits | None) -> tuple[pb.StreamInvokeRequest, str]:
+def stream_invoke(
+    fleet: Fleet, target: str, text: str, limits: Limits | None, *, record: bool = False
+) -> tuple[pb.StreamInvokeRequest, str]:
     """Return the request and the address for an agent's name or a template."""
     if target.startswith("nodes/"):
-        message = pb.StreamInvokeRequest(agent=invoke_agent(target, text, limits))
+        message = pb.StreamInvokeRequest(agent=invoke_agent(target, text, limits, record=record))
         return message, fleet.addresses_for(target)[0]
-    return pb.StreamInvokeRequest(template=invoke_template(target, text, limits)), fleet.next_address()
+    message = pb.StreamInvokeRequest(template=invoke_template(target, text, limits, record=record))
+    return message, fleet.next_address()
 
 
 def raise_for_problems(
@@ -143,7 +148,7 @@ def all_pages(fetch: Callable[[str], Any], values: Callable[[Any], list[T]]) -> 
 
 def is_elsewhere(error: RemoteError) -> bool:
     """Whether another node may have what this one does not."""
-    return error.reason in {Reason.WRONG_NODE, Reason.UNKNOWN_INVOCATION}
+    return error.reason in {Reason.WRONG_NODE, Reason.UNKNOWN_INVOCATION, Reason.UNKNOWN_RECORDING}
 
 
 def first_found(addresses: Sequence[str], call: Callable[[str], T]) -> T:

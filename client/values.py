@@ -149,6 +149,7 @@ class InvocationRecord:
     receipt: Receipt
     logs: Sequence[LogLine] = ()
     logs_cut: bool = False
+    has_recording: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "started": self.started.isoformat()}

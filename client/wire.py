@@ -107,6 +107,7 @@ def invocation_of(message: pb.Invocation) -> InvocationRecord:
         receipt=receipt_of(message.receipt),
         logs=tuple(log_line_of(line) for line in message.logs),
         logs_cut=message.logs_cut,
+        has_recording=message.has_recording,
     )
 
 

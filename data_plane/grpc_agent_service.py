@@ -7,7 +7,7 @@ tenant does not exist for the caller: agents, invocations, and templates that it
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
@@ -44,6 +44,7 @@ from data_plane.agents.refusals import (
 )
 from data_plane.invoker import Answer, Call, InvocationFailedError, Invoker
 from data_plane.receipts import ReceiptDesk
+from data_plane.recording_files import RecordingFiles
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import LogLine
 from service.identity import Identity
@@ -56,6 +57,8 @@ from templates.receipt import Draft
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+RECORDING_PIECE_BYTES: Final = 256 * 1024
+
 
 class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
     """The servicer; see the proto for what each method promises."""
@@ -67,6 +70,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         invoker: Invoker,
         agents: AgentRegistry,
         invocations: InvocationLog,
+        recordings: RecordingFiles,
         access: ServiceAccess,
         desk: ReceiptDesk,
         monotonic: Callable[[], float] = time.perf_counter,
@@ -75,6 +79,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         self._invoker = invoker
         self._agents = agents
         self._invocations = invocations
+        self._recordings = recordings
         self._access = access
         self._desk = desk
         self._monotonic = monotonic
@@ -168,7 +173,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         found = await self._invocations.list(wanted)
         page = found[:size]
         return pb.ListInvocationsResponse(
-            invocations=[invocation(each, self._node_id) for each in page],
+            invocations=[self._invocation(each) for each in page],
             next_page_token=page_token(page[-1].invocation_id) if len(found) > size else "",
         )
 
@@ -177,7 +182,14 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         found = await self._invocations.get(tenant, request.invocation_id)
         if found is None:
             raise UnknownInvocationError(request.invocation_id)
-        return invocation(found, self._node_id, self._desk)
+        return self._invocation(found)
+
+    async def GetRecording(  # noqa: N802
+        self, request: pb.GetRecordingRequest, context: Context
+    ) -> AsyncIterator[pb.GetRecordingResponse]:
+        content = await self._recordings.read(tenant_of(peer_identity(context)), request.invocation_id)
+        for start in range(0, len(content), RECORDING_PIECE_BYTES):
+            yield pb.GetRecordingResponse(data=content[start : start + RECORDING_PIECE_BYTES])
 
     async def GetReceiptKey(self, request: pb.GetReceiptKeyRequest, context: Context) -> pb.ReceiptKey:  # noqa: ARG002, N802
         return self._desk.key()
@@ -199,6 +211,11 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         )
 
     # Inside
+
+    def _invocation(self, record: InvocationRecord) -> pb.Invocation:
+        made = invocation(record, self._node_id, self._desk)
+        made.has_recording = self._recordings.has(record.tenant, record.invocation_id)
+        return made
 
     async def _invoke(self, call: Call) -> pb.InvokeResponse:
         made = pb.InvokeResponse()
@@ -259,6 +276,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             limits=self._limits(template, tenant, request.limits if request.HasField("limits") else None),
             remaining_s=cast("float | None", context.time_remaining()),
             on_log=on_log,
+            record=request.record,
         )
 
     async def _agent_call(
@@ -289,6 +307,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             limits=self._limits(template, tenant, request.limits if request.HasField("limits") else None, agent.limits),
             remaining_s=cast("float | None", context.time_remaining()),
             on_log=on_log,
+            record=request.record,
         )
 
     def _template(self, tenant: str, text: str) -> tuple[ActiveGeneration, ActiveTemplate]:

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -32,6 +32,8 @@ from data_plane.agents.refusals import (
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.amounts import Amounts
 from data_plane.broker.http_grant import EgressSpent
+from data_plane.recording_port import Recorder, RecorderFactory
+from data_plane.sandbox_span import describe_sandbox
 from data_plane.schema_checks import checked_output, misfit
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
@@ -45,7 +47,6 @@ from service.telemetry import (
     INVOCATIONS,
     INVOCATIONS_IN_FLIGHT,
     Field,
-    ReportedSpan,
     SpanName,
     Telemetry,
     current_trace_context,
@@ -107,6 +108,7 @@ class Call:
     above: Amounts | None = None
     egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
+    record: bool = False
     on_begun: Callable[[InvocationRecord], None] | None = None
 
 
@@ -141,6 +143,7 @@ class Running:
     host_call_s: float = 0.0
     stopped: Failure | None = None
     close: Callable[[], None] = lambda: None
+    recorder: Recorder | None = None
 
 
 class HostCallsFactory(Protocol):
@@ -165,6 +168,7 @@ class Invoker:
         *,
         pool: WorkerPool,
         host_calls: HostCallsFactory,
+        recorders: RecorderFactory,
         invocations: InvocationLog,
         gate: AdmissionGate,
         callers: CallerRoom,
@@ -178,6 +182,7 @@ class Invoker:
         self.limits = limits or EffectiveLimits()
         self._pool = pool
         self._host_calls = host_calls
+        self._recorders = recorders
         self._invocations = invocations
         self.gate = gate
         self._callers = callers
@@ -257,17 +262,18 @@ class Invoker:
             AgentFactoryError: it was not admitted.
         """
         self._require_admissible(call)
-        if not call.template.resolved.grants.agents:
-            return await self._run_root(call)
-        if not self._callers.enter(call.tenant):
-            raise ConcurrencyExhaustedError(
-                f"expected at most {self._callers.most} invocations of {call.tenant} that may invoke agents",
-                retry_s=1.0,
-            )
-        try:
-            return await self._run_root(call)
-        finally:
-            self._callers.leave(call.tenant)
+        with self._recorders.room(call) if call.record else nullcontext():
+            if not call.template.resolved.grants.agents:
+                return await self._run_root(call)
+            if not self._callers.enter(call.tenant):
+                raise ConcurrencyExhaustedError(
+                    f"expected at most {self._callers.most} invocations of {call.tenant} that may invoke agents",
+                    retry_s=1.0,
+                )
+            try:
+                return await self._run_root(call)
+            finally:
+                self._callers.leave(call.tenant)
 
     async def _run_root(self, call: Call) -> Answer:
         memory_bytes = (call.limits or call.template.limits).memory_bytes
@@ -375,6 +381,8 @@ class Invoker:
             amounts=amounts,
             egress=EgressSpent(above=call.egress_above, amounts=amounts),
         )
+        if call.record:
+            running.recorder = self._recorders(running, data, limits, started_at)
         asyncio.get_running_loop().call_soon(self._begin_record, running)  # when the worker has what it needs
         self._running.add(running)
         self._idle.clear()
@@ -392,8 +400,10 @@ class Invoker:
                 self._running.discard(running)
                 if not self._running:
                     self._idle.set()
-            outcome = checked_output(outcome, template.output_schema)
+            of_sandbox, outcome = outcome, checked_output(outcome, template.output_schema)
             record = self._finish(running, outcome, cost)
+            if running.recorder is not None:
+                await running.recorder.keep(of_sandbox)
             if outcome.failure is not None:
                 span.fail(outcome.failure.kind)
                 raise InvocationFailedError(outcome.failure.kind, outcome.failure.message, record=record)
@@ -425,13 +435,18 @@ class Invoker:
                 invocation_id=running.invocation_id,
                 trace_context=current_trace_context(),
                 stream_logs=call.on_log is not None,
+                order=None if running.recorder is None else running.recorder.order,
                 meter=running.budget.meter,
             )
             host = self._host_calls(running, scope)
+            if running.recorder is not None:
+                host = running.recorder.listening(host)
             with closing(running):
                 outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
             if self._telemetry.tracing:
-                _describe(span, outcome, elapsed_s=self._monotonic() - handed_over, host_call_s=running.host_call_s)
+                describe_sandbox(
+                    span, outcome, elapsed_s=self._monotonic() - handed_over, host_call_s=running.host_call_s
+                )
             return outcome
 
     def _require_input(
@@ -543,21 +558,6 @@ class Invoker:
             self._last_ms, self._sequence = ms, 0
         self._sequence += 1
         return f"{self._last_ms:012x}{self._sequence:06x}{self._own_digits}"
-
-
-def _describe(span: ReportedSpan, outcome: Outcome, *, elapsed_s: float, host_call_s: float) -> None:
-    """Tell the trace what the worker reported; a worker that died reported nothing, and the span is what we waited."""
-    usage = outcome.usage
-    guest_s = usage.guest_us / 1e6
-    if usage.wall_us:
-        span.took(usage.wall_us / 1e6)
-    span.set(Field.GUEST_S, guest_s)
-    span.set(Field.HOST_CALL_S, host_call_s)
-    span.set(Field.QUEUED_S, max(0.0, elapsed_s - guest_s - host_call_s))
-    span.set(Field.FUEL, usage.fuel)
-    span.set(Field.HOST_CALLS, usage.host_calls)
-    if outcome.failure is not None:
-        span.fail(outcome.failure.kind)
 
 
 def _is_revoked(template: ActiveTemplate, revocations: Revocations) -> bool:

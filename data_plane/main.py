@@ -29,7 +29,7 @@ from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
 from data_plane.admission_gate import AdmissionGate
 from data_plane.agent_registry import AgentRegistry
-from data_plane.agents.access import ServiceAccess
+from data_plane.agents.access import RecordingAccess, ServiceAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
 from data_plane.broker.address_policy import Destinations
@@ -50,6 +50,9 @@ from data_plane.llm_calls import LlmCalls
 from data_plane.node_state import NodeState
 from data_plane.proc_times import processor_time
 from data_plane.receipts import ReceiptDesk
+from data_plane.recorder import Recorders
+from data_plane.recording_files import RecordingBounds, RecordingFiles
+from data_plane.recording_keys import LocalRecordingKeys
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
 from data_plane.secret_directory import SecretDirectory
 from data_plane.seeding import seed_store
@@ -178,6 +181,17 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                 settings.store_directory / "llm_use.db", schema="llm_use", durable=False, key=files.database_key
             )
         )
+        recordings = RecordingFiles(
+            settings.store_directory / "recordings",
+            keys=LocalRecordingKeys(settings.store_directory / "recording-keys"),
+            bounds=RecordingBounds(
+                count_max=settings.recordings_kept,
+                bytes_max=settings.recordings_bytes_max,
+                age_s_max=settings.recordings_kept_s,
+            ),
+            clock=time.time,
+        )
+        recordings.load()
 
         # Workers, and the way of an invocation through them
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
@@ -274,6 +288,13 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         invoker = Invoker(
             pool=pool,
             host_calls=host_calls,
+            recorders=Recorders(
+                node_id=node_id,
+                engine=cache.engine_fingerprint,
+                access=RecordingAccess(settings.recording_templates),
+                store=recordings,
+                bytes_max=settings.recording_bytes_max,
+            ),
             invocations=invocations,
             gate=AdmissionGate(
                 limit=ConcurrencyLimit(
@@ -320,6 +341,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             tasks.start(_find_isolation(isolation), name="isolation", essential=False)
         tasks.start(pool.run(rehearsing=settings.control_plane is not None), name="worker-pool")
         tasks.start(invocations.run(), name="invocation-log")
+        tasks.start(recordings.run(), name="recordings", essential=False)
         await updater.boot()
         invoker.not_serving = state.look().reason or invoker.not_serving
 
@@ -372,6 +394,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                     invoker=invoker,
                     agents=registry,
                     invocations=invocations,
+                    recordings=recordings,
                     access=ServiceAccess(settings.tenant_templates),
                     desk=desk,
                     monotonic=time.monotonic,

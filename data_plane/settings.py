@@ -115,6 +115,19 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
         description='Which templates the services of a tenant may use, JSON: `{"acme": ["documentation/*"]}`. '
         "Empty: every tenant, every active template. Once set, a tenant that is not in it may use none.",
     )
+    recording_templates: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Which templates the services of a tenant may have recorded, JSON like `tenant_templates`; the "
+        "tenant `*` is every tenant. Empty: nothing is recorded.",
+    )
+    recording_bytes_max: int = Field(
+        default=8 * 1024**2, ge=65_536, le=32 * 1024**2, description="Bytes of one recording, beyond which it is cut."
+    )
+    recordings_kept: int = Field(default=1_000, ge=1, description="Recordings that are kept of each tenant.")
+    recordings_bytes_max: int = Field(
+        default=1024**3, ge=1024**2, description="Bytes of a tenant's recordings, beyond which old ones go."
+    )
+    recordings_kept_s: float = Field(default=7 * 86_400.0, gt=0, description="How long a recording is kept at most.")
     secrets_directory: Path | None = Field(
         default=None,
         description="Directory of the secrets that the broker adds to requests: one private file each, named as the "

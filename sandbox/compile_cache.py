@@ -72,6 +72,11 @@ class CompileCache:
         self._turns: dict[str, asyncio.Lock] = {}
         self._hits = self._misses = self._refused = 0
 
+    @property
+    def engine_fingerprint(self) -> str:
+        """Of the engine whose code is kept here."""
+        return self._fingerprint
+
     def get(self, module_sha256: str) -> CompiledCode | None:
         """Return the entry for this engine, or None when absent or refused (a refused entry is deleted)."""
         path = self._path(module_sha256)

@@ -134,10 +134,7 @@ class ComponentProgram:
             return instance
         prepared = loader.prepared(source)
         if prepared is None:
-            instance = yield from self._instantiate(invocation)
-            text = _as_text(source)
-            translation = self._call(invocation, instance, loader.prepare, text, bytes_max=PREPARED_BYTES_MAX)
-            prepared = yield from translation
+            prepared = yield from self._prepare(invocation, loader.prepare, _as_text(source))
             loader.keep(source, prepared)
             invocation.store.renew()
             invocation.guest.flush()
@@ -145,6 +142,16 @@ class ComponentProgram:
         instance = yield from self._instantiate(invocation)
         yield from self._call(invocation, instance, loader.load_prepared, prepared)
         return instance
+
+    def _prepare(self, invocation: Invocation, prepare: wit.ExportIndex, source: bytes) -> Generator[Call, None, bytes]:
+        """Translate a source. What it reads of time and chance is on no tape: most invocations find it done."""
+        nature, invocation.nature = invocation.nature, invocation.turn.live
+        try:
+            invocation.guest = Guest(invocation)
+            instance = yield from self._instantiate(invocation)
+            return (yield from self._call(invocation, instance, prepare, source, bytes_max=PREPARED_BYTES_MAX))
+        finally:
+            invocation.nature = nature
 
     def _call(
         self,

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sandbox import values
-from sandbox.fibers import LOG_LINE_BYTES_MAX, Clock, Invocation, Stopped
+from sandbox.fibers import LOG_LINE_BYTES_MAX, Invocation, Stopped
+from sandbox.nature import Clock
 from sandbox.outcome import FailureKind
 
 HANDLES_MAX: Final = 1_024
@@ -71,7 +72,7 @@ class Guest:
 
     def __init__(self, invocation: Invocation) -> None:
         self.invocation = invocation
-        self._clock: Clock = invocation.turn.clock
+        self._clock: Clock = invocation.nature
         self._lines = {STDOUT: b"", STDERR: b""}
         self._random_left = RANDOM_BYTES_MAX
         self._waste_left = WASTE_BYTES_MAX
@@ -136,7 +137,7 @@ class Guest:
                 FailureKind.HOST_CALLS,
                 f"expected at most {RANDOM_BYTES_PER_CALL_MAX} random bytes at once, {RANDOM_BYTES_MAX} in all",
             )
-        return self.invocation.turn.random_bytes(length)
+        return self.invocation.nature.random_bytes(length)
 
     # --- what is passed for nothing
 

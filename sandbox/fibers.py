@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from sandbox.engine import Call, ContinuationCallback, Store, address_of, answer_at_once, answer_when
 from sandbox.frames import LINE_COST
 from sandbox.limits import HOST_CALL_BYTES_MAX, SandboxLimits
+from sandbox.nature import Clock, LiveNature, Nature, Order, nature_of
 from sandbox.outcome import Failure, FailureKind, LogLine, printable
 
 IMPORTS_PER_SLICE = 256
@@ -30,18 +31,6 @@ LOG_LINE_BYTES_MAX = 16_384
 
 Steps = Generator[Call, None, bytes]
 """The life of one invocation: yields started calls, returns the output."""
-
-
-class Clock(Protocol):
-    """Time as the host chooses it, in nanoseconds."""
-
-    def monotonic_ns(self) -> int:
-        """Return time since an arbitrary start; never goes back."""
-        ...
-
-    def wall_ns(self) -> int:
-        """Return time since 1970."""
-        ...
 
 
 class Program(Protocol):
@@ -65,12 +54,15 @@ class Stopped(Exception):  # noqa: N818 - a decision about the guest, not an err
 
 
 class Turn:
-    """Whose slice it is, and what is left of it. One per scheduler."""
+    """Whose slice it is, and what is left of it. One per scheduler.
 
-    __slots__ = ("clock", "ends_ns", "imports_left", "invocation", "random_bytes")
+    ``clock`` is the scheduler's own; what a guest may know of time and chance is in ``invocation.nature``.
+    """
+
+    __slots__ = ("clock", "ends_ns", "imports_left", "invocation", "live")
 
     def __init__(self, clock: Clock, random_bytes: Callable[[int], bytes]) -> None:
-        self.clock, self.random_bytes = clock, random_bytes
+        self.clock, self.live = clock, LiveNature(clock, random_bytes)
         self.invocation: Invocation
         self.imports_left = IMPORTS_PER_SLICE
         self.ends_ns = 0
@@ -144,6 +136,7 @@ class Invocation:
         "log_bytes",
         "logs",
         "logs_cut",
+        "nature",
         "number",
         "on_log",
         "process",
@@ -171,11 +164,15 @@ class Invocation:
         invocation_id: str = "",
         trace_context: str = "",
         process: bool = True,
+        order: Order | None = None,
     ) -> None:
         self.number, self.turn, self._link, self.limits, self.deadline_ns = number, turn, link, limits, deadline_ns
         self.input, self.config, self.source, self.granted, self.process = input, config, source, granted, process
         self.invocation_id, self.trace_context = invocation_id, trace_context
         self.arrived_ns = turn.clock.monotonic_ns()
+        self.nature: Nature = turn.live
+        if order is not None:
+            self.nature = nature_of(order, turn.clock, self.arrived_ns, self._leave_tape)
         self.guest_ns = self.host_calls = self.wasi_calls = self.log_bytes = self._answer_id = 0
         self._log_left = limits.log_bytes
         self.logs: list[LogLine] = []
@@ -199,6 +196,9 @@ class Invocation:
         """Remember why this invocation ends; the first reason stays."""
         if self.failure is None:
             self.failure = failure
+
+    def _leave_tape(self, message: str) -> None:
+        self.end(Failure(FailureKind.CANCELLED, message))
 
     def enter_wasi(self) -> None:
         """Count one call of a virtual WASI function.
@@ -228,7 +228,7 @@ class Invocation:
 
     def budget_left(self) -> bytes:
         """What is left of the limits at this moment, as JSON; ``memory_bytes`` is the limit itself."""
-        left_ms = max(0, (self.deadline_ns - self.turn.clock.monotonic_ns()) // 1_000_000)
+        left_ms = max(0, self.limits.wall_ms - (self.nature.monotonic_ns() - self.arrived_ns) // 1_000_000)
         left = {
             "fuel": max(0, self.limits.fuel - self.store.fuel_used()),
             "wall_ms": left_ms,
@@ -267,7 +267,7 @@ class Invocation:
     ) -> None:
         """Suspend the guest until a monotonic time, then run ``finish(b"")``, which puts the results in place."""
         self._suspend(continuation, Answer(finish, fail, is_host_call=False, ready=False))
-        self._link.wake_at(self, at_ns)
+        self._link.wake_at(self, at_ns if self.nature.waits else 0)
 
     def call_host(
         self,
@@ -284,6 +284,7 @@ class Invocation:
         What ``finish`` raises is given to ``fail``, which must end the invocation: the engine reads an import's trap or
         error slot when the host function returns, not after the guest was suspended.
         """
+        self.nature.called(interface, function)
         self._suspend(continuation, Answer(finish, fail, is_host_call=True, ready=False))
         self._link.send_host_call(self, interface, function, argument)
 

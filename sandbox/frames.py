@@ -14,6 +14,7 @@ from typing import Final
 
 from sandbox.jail import LEVELS, Level
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, HOST_CALL_BYTES_MAX, TRANSFER_BYTES_CEILING, SandboxLimits
+from sandbox.nature import TAPE_BYTES_CEILING, Order, pack_order, read_order
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.request import Abi, InvocationRequest
 
@@ -38,6 +39,7 @@ class Op(IntEnum):
     CALL = 36
     FAILED = 37
     LOG = 38
+    REPORT = 39
 
 
 # A log line costs at least `LINE_COST` of its limit, and 13 bytes here.
@@ -60,6 +62,7 @@ TO_SUPERVISOR: Final[dict[int, int]] = {
     Op.DONE: _DONE_MAX,
     Op.CALL: HOST_CALL_BYTES_MAX + _SMALL,
     Op.LOG: 4 * _SMALL,
+    Op.REPORT: TAPE_BYTES_CEILING + 1,
 }
 """Operations a supervisor reads, and the largest payload of each."""
 
@@ -188,8 +191,8 @@ def read_load(payload: bytes) -> Abi:
 
 _LIMITS = Struct("<QIQIIIIIIIII")
 _START = Struct(
-    "<IIQ??IIHHH"
-)  # code, source, deadline, process, stream logs; lengths: input, config, granted, id, trace
+    "<IIQ??IIHHHI"
+)  # code, source, deadline, process, stream logs; lengths: input, config, granted, id, trace, order
 _NO_SOURCE: Final = 0
 
 
@@ -208,6 +211,7 @@ class Start:
     invocation_id: str
     trace_context: str
     stream_logs: bool
+    order: Order | None
 
 
 _PACKED_MAX: Final = 256
@@ -276,12 +280,13 @@ def pack_start(number: int, code: int, source: int, deadline_ns: int, request: I
     """
     granted, data, config = _pack_granted(request.granted), request.input, request.config
     identity, trace = request.invocation_id.encode(), request.trace_context.encode()
-    lengths = len(data), len(config), len(granted), len(identity), len(trace)
-    if lengths[0] > TRANSFER_BYTES_CEILING or lengths[1] > TRANSFER_BYTES_CEILING or max(lengths[2:]) >= _SMALL:
+    order = b"" if request.order is None else pack_order(request.order)
+    lengths = len(data), len(config), len(granted), len(identity), len(trace), len(order)
+    if lengths[0] > TRANSFER_BYTES_CEILING or lengths[1] > TRANSFER_BYTES_CEILING or max(lengths[2:5]) >= _SMALL:
         raise ValueError(f"expected a request that fits a frame, got lengths {lengths}")
     fixed = _START.pack(code, source, deadline_ns, request.process, request.stream_logs, *lengths)
     header = _HEADER.pack(len(fixed) + _LIMITS.size + sum(lengths), Op.START, number)
-    return b"".join((header, fixed, _pack_limits(request.limits), data, config, granted, identity, trace))
+    return b"".join((header, fixed, _pack_limits(request.limits), data, config, granted, identity, trace, order))
 
 
 def read_start(payload: bytes) -> Start:
@@ -291,14 +296,16 @@ def read_start(payload: bytes) -> Start:
         FrameError: it does not parse.
     """
     try:
-        code, source, deadline, process, stream_logs, first, second, third, fourth, fifth = _START.unpack_from(payload)
+        fixed = _START.unpack_from(payload)
+        code, source, deadline, process, stream_logs, first, second, third, fourth, fifth, sixth = fixed
         input_at = _START.size + _LIMITS.size
         config_at = input_at + first
         granted_at = config_at + second
         identity_at = granted_at + third
         trace_at = identity_at + fourth
-        if trace_at + fifth != len(payload):
-            raise FrameError(f"expected {trace_at + fifth} bytes of START, got {len(payload)}")
+        order_at = trace_at + fifth
+        if order_at + sixth != len(payload):
+            raise FrameError(f"expected {order_at + sixth} bytes of START, got {len(payload)}")
         return Start(
             code,
             source,
@@ -309,8 +316,9 @@ def read_start(payload: bytes) -> Start:
             payload[config_at:granted_at],
             _unpack_granted(payload[granted_at:identity_at]),
             payload[identity_at:trace_at].decode(),
-            payload[trace_at:].decode(),
+            payload[trace_at:order_at].decode(),
             stream_logs,
+            read_order(payload[order_at:]) if sixth else None,
         )
     except (StructError, ValueError) as error:
         raise FrameError(f"expected a START, got {error}") from error

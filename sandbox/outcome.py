@@ -1,6 +1,6 @@
 """What one invocation came to: the output or a typed failure, what it cost, and what it logged."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -55,13 +55,14 @@ class LogLine:
 
 @dataclass(slots=True)  # like Usage
 class Outcome:
-    """Exactly one of ``output`` and ``failure`` is set."""
+    """Exactly one of ``output`` and ``failure`` is set; ``report`` is for `sandbox.nature.read_report`."""
 
     output: bytes | None
     failure: Failure | None
     usage: Usage
     logs: tuple[LogLine, ...] = ()
     logs_cut: bool = False
+    report: bytes = field(default=b"", repr=False)
 
 
 # C0 and C1 controls, line separators, and what reorders the text around it.

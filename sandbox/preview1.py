@@ -126,7 +126,7 @@ class Preview1:
         return SUCCESS
 
     def _now(self, clock: int) -> int:
-        source = self._invocation.turn.clock
+        source = self._invocation.nature
         if clock == CLOCK_REALTIME:
             now = source.wall_ns()
         else:
@@ -137,7 +137,7 @@ class Preview1:
         if length > RANDOM_BYTES_MAX:
             return INVAL
         view = self.memory.reach(at, length)
-        view[at : at + length] = self._invocation.turn.random_bytes(length)
+        view[at : at + length] = self._invocation.nature.random_bytes(length)
         return SUCCESS
 
     # --- the three streams

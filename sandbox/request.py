@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from sandbox.limits import SandboxLimits
+from sandbox.nature import Order
 
 Abi = Literal["component", "image", "command"]
 NO_CONFIG = b"{}"
@@ -42,7 +43,8 @@ class InvocationRequest:
     such as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image,
     ``load`` is called, but nothing is processed: a dry run, whose output is empty. With ``stream_logs`` log lines are
     also told while the guest runs. ``meter``, if there is one, is kept up to date while it runs; a request with a meter
-    is for one invocation.
+    is for one invocation. An ``order`` has it recorded or replayed; a replay gets ``extra_ms`` beyond its limit of
+    time: the machine that recorded it may have been faster.
     """
 
     code_id: str
@@ -57,6 +59,8 @@ class InvocationRequest:
     process: bool = True
     stream_logs: bool = False
     meter: FuelMeter | None = None
+    order: Order | None = None
+    extra_ms: int = 0
 
 
 class HostCalls(Protocol):

@@ -28,13 +28,13 @@ from sandbox.fibers import (
     IMPORTS_PER_SLICE,
     SLICE_NS,
     Answer,
-    Clock,
     Invocation,
     Program,
     Stopped,
     Turn,
     deadline_passed,
 )
+from sandbox.nature import Clock
 from sandbox.outcome import Failure, FailureKind, Usage
 
 _STALE_TIMERS_MIN = 4_096

@@ -16,7 +16,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from sandbox import process
@@ -35,6 +35,7 @@ from sandbox.frames import (
     read_ready,
 )
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
+from sandbox.nature import report_bytes_max
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import Level
 from sandbox.request import CompiledCode, FuelMeter, HostCalls, InvocationRequest
@@ -86,6 +87,7 @@ class _Flight:
         "answered_at",
         "call_scope",
         "deadline_ns",
+        "extra_ms",
         "host_calls",
         "host_calls_max",
         "is_abandoned",
@@ -94,6 +96,8 @@ class _Flight:
         "message",
         "meter",
         "on_log",
+        "report",
+        "report_bytes_max",
     )
 
     def __init__(self, limits: SandboxLimits, deadline_ns: int, meter: FuelMeter) -> None:
@@ -102,13 +106,14 @@ class _Flight:
         self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
         self.answered_at = 0  # where in the stream to the worker its latest answer ends
+        self.report, self.report_bytes_max, self.extra_ms = b"", 0, 0
         self.message: _Call | Outcome | None = None
         self.call_scope: asyncio.Timeout | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def claimed(self, now_ns: int) -> Claimed:
         """What the supervisor itself knows, against which an outcome is read."""
-        started_ns = self.deadline_ns - self.limits.wall_ms * 1_000_000
+        started_ns = self.deadline_ns - (self.limits.wall_ms + self.extra_ms) * 1_000_000
         return Claimed(host_calls=self.host_calls, elapsed_us=(now_ns - started_ns) // 1_000)
 
     @property
@@ -275,9 +280,11 @@ class Worker:
             return Outcome(None, Failure(FailureKind.INPUT, text), Usage(input_bytes=len(request.input)))
         source = 0 if request.source is None else self._source_number(request.source)
         number = self._next_number()
-        deadline_ns = time.monotonic_ns() + limits.wall_ms * 1_000_000
+        deadline_ns = time.monotonic_ns() + (limits.wall_ms + request.extra_ms) * 1_000_000
         flight = self._flights[number] = _Flight(limits, deadline_ns, request.meter or FuelMeter())
         flight.on_log = on_log if request.stream_logs else None
+        if request.order is not None:
+            flight.report_bytes_max, flight.extra_ms = report_bytes_max(request.order), request.extra_ms
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._sweep_s, self._sweep_overdue)
         self._send(pack_start(number, known[0], source, deadline_ns, request))
@@ -360,11 +367,13 @@ class Worker:
             outcome = read_done(payload, flight.limits)
             outcome = believed(outcome, flight.limits, flight.claimed(time.monotonic_ns()))
             del self._flights[number]
-            flight.deliver(outcome)
+            flight.deliver(replace(outcome, report=flight.report) if flight.report else outcome)
         elif op == Op.CALL:
             self._apply_call(number, payload)
         elif op == Op.LOG:
             self._apply_log(number, payload)
+        elif op == Op.REPORT:
+            self._apply_report(number, payload)
         elif op == Op.FAILED:
             self._kill(f"it failed: {printable(payload)}")
         elif op == Op.READY:
@@ -394,6 +403,13 @@ class Worker:
         call = _Call(interface, function, argument)
         if not flight.is_abandoned:
             flight.deliver(call)
+
+    def _apply_report(self, number: int, payload: bytes) -> None:
+        """Keep the bytes; nobody on this side makes anything of them but their length."""
+        flight = self._flights.get(number)
+        if flight is None or flight.report or not 0 < len(payload) <= flight.report_bytes_max:
+            raise FrameError(f"expected one report of an invocation that makes one, got {len(payload)} bytes")
+        flight.report = payload
 
     def _apply_log(self, number: int, payload: bytes) -> None:
         flight = self._flights.get(number)

@@ -156,6 +156,7 @@ class Server:
             invocation_id=start.invocation_id,
             trace_context=start.trace_context,
             process=start.process,
+            order=start.order,
         )
         if start.stream_logs:
             invocation.on_log = lambda line: self._out.append(pack_log(number, line))
@@ -176,6 +177,8 @@ class Server:
     # --- what the scheduler says (Outbox)
 
     def finished(self, invocation: Invocation, output: bytes | None, usage: Usage) -> None:
+        if report := invocation.nature.report():
+            self._out.append(frame(Op.REPORT, invocation.number, report))
         self._out.append(
             pack_done(
                 invocation.number, output, invocation.failure, usage, invocation.logs, logs_cut=invocation.logs_cut

@@ -28,6 +28,7 @@ _TRUST_REASONS: Final = frozenset(
         Reason.DEVELOPMENT_MODE,
         Reason.GENERATION_CONFLICT,
         Reason.GENERATION_ROLLBACK,
+        Reason.RECORDING_DAMAGED,
         Reason.REVIEW_MISMATCH,
         Reason.TEMPLATE_REVOKED,
         Reason.TRUST_UNREADABLE,
@@ -82,7 +83,7 @@ def exit_code_of(error: AgentFactoryError) -> ExitCode:
 
 
 def is_about_trust(error: AgentFactoryError) -> bool:
-    """Whether ``error`` says that something signed, or its signature, cannot be believed."""
+    """Whether ``error`` says that something signed or sealed, or its signature, cannot be believed."""
     return error.reason in _TRUST_REASONS or error.reason.startswith(_TRUST_PREFIXES)
 
 

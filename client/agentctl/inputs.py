@@ -60,3 +60,16 @@ def read_object(text: str, *, option: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise click.BadParameter(f"expected a JSON object, got {type(value).__name__}", param_hint=option)
     return value
+
+
+def read_passphrase(file: Path | None) -> bytes | None:
+    """Return the passphrase in ``file``, None without one.
+
+    Raises:
+        PassphraseError, ExposedFileError: it cannot be used.
+    """
+    if file is None:
+        return None
+    from service.keystore import passphrase_from
+
+    return passphrase_from(value=None, file=file)

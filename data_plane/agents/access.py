@@ -8,8 +8,11 @@ nothing by it (ADR 7).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from templates.names import TemplateName, TemplatePattern
+
+EVERY_TENANT: Final = "*"
 
 
 class ServiceAccess:
@@ -26,3 +29,18 @@ class ServiceAccess:
         if not self._patterns:
             return True
         return any(pattern.matches(template) for pattern in self._patterns.get(tenant, ()))
+
+
+class RecordingAccess:
+    """Which invocations may be recorded: none, unless the operator says so. A recording holds inputs and answers."""
+
+    def __init__(self, recording_templates: Mapping[str, Sequence[str]]) -> None:
+        """``"*"`` stands for every tenant; raise `InvalidNameError` as `ServiceAccess` does."""
+        self._patterns = {
+            tenant: tuple(TemplatePattern.parse(each) for each in patterns)
+            for tenant, patterns in recording_templates.items()
+        }
+
+    def permits(self, tenant: str, template: TemplateName) -> bool:
+        patterns = (*self._patterns.get(tenant, ()), *self._patterns.get(EVERY_TENANT, ()))
+        return any(pattern.matches(template) for pattern in patterns)

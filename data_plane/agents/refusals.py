@@ -47,6 +47,40 @@ class UnknownInvocationError(AgentFactoryError):
         )
 
 
+class UnknownRecordingError(AgentFactoryError):
+    reason = Reason.UNKNOWN_RECORDING
+
+    def __init__(self, invocation_id: str) -> None:
+        super().__init__(
+            f"expected a recorded invocation of your tenant, got {invocation_id[:80]!r}",
+            metadata={"invocation": invocation_id[:80]},
+        )
+
+
+class RecordingNotAllowedError(AgentFactoryError):
+    """The operator did not allow to record this template for this tenant."""
+
+    reason = Reason.RECORDING_NOT_ALLOWED
+
+    def __init__(self, template: str) -> None:
+        super().__init__(
+            f"expected a template that this node may record for your tenant, got {template}",
+            metadata={"template": template},
+        )
+
+
+class RecordingTooLargeError(AgentFactoryError):
+    """What the invocation is given alone is more than a recording may hold."""
+
+    reason = Reason.RECORDING_TOO_LARGE
+
+    def __init__(self, *, bytes_max: int) -> None:
+        super().__init__(
+            f"expected input, configuration and source of at most {bytes_max} bytes together to be recorded, got more",
+            metadata={"limit": str(bytes_max)},
+        )
+
+
 class AgentExistsError(AgentFactoryError):
     reason = Reason.AGENT_EXISTS
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from sandbox.frames import TO_WORKER, FrameReader, Op, Ready, frame, pack_call, pack_done, pack_log, pack_ready
+from sandbox.nature import Order, RecordOrder
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
 from sandbox.request import InvocationRequest
 from sandbox.supervisor import Worker, WorkerError, WorkerSettings
@@ -67,7 +68,9 @@ async def hostile(child: "subprocess.Popen[bytes]") -> AsyncIterator[TakenOver]:
         yield player
 
 
-async def start(hostile: TakenOver, *, host: Echoing | None = None) -> tuple["asyncio.Task[Outcome]", int]:
+async def start(
+    hostile: TakenOver, *, host: Echoing | None = None, order: Order | None = None
+) -> tuple["asyncio.Task[Outcome]", int]:
     """Load code, start an invocation; return its task and its number."""
     code = replace(guests.compiled(guests.ECHO), engine_fingerprint=FINGERPRINT)
     loading = asyncio.ensure_future(hostile.worker.load("code", code))
@@ -75,7 +78,7 @@ async def start(hostile: TakenOver, *, host: Echoing | None = None) -> tuple["as
     assert op == Op.LOAD
     hostile.say(frame(Op.LOADED, number))
     await loading
-    request = InvocationRequest(code_id="code", abi="command", limits=LIMITS, granted=guests.KV)
+    request = InvocationRequest(code_id="code", abi="command", limits=LIMITS, granted=guests.KV, order=order)
     task = asyncio.ensure_future(hostile.worker.invoke(request, host or Echoing()))
     (op, number, _), *_ = await hostile.frames()
     assert op == Op.START
@@ -115,6 +118,9 @@ LIES: dict[str, Callable[[int], bytes]] = {
     "a call with a huge argument": lambda n: pack_call(n, "kv", "get", b"x" * ((1 << 20) + 1), fuel_used=0),
     "a call with more fuel than the limit": lambda n: pack_call(n, "kv", "get", b"", fuel_used=LIMITS.fuel + 1),
     "two calls at once": lambda n: pack_call(n, "kv", "get", b"", fuel_used=0) * 2,
+    "a report that nobody asked for": lambda n: frame(Op.REPORT, n, b"\0"),
+    "a report of a stranger": lambda n: frame(Op.REPORT, n + 7, b"\0"),
+    "a report over the cap of all": lambda n: HEADER.pack((8 << 20) + 2, Op.REPORT, n),
     "its own failure": lambda _: frame(Op.FAILED, 0, b"ValueError: \x1b[31m"),
 }
 
@@ -135,6 +141,35 @@ async def test_a_lie_kills_that_worker(
     assert "\x1b" not in hostile.worker.reason
     with pytest.raises(WorkerError, match="gone"):
         await hostile.worker.load("more", guests.compiled(guests.ECHO))
+
+
+RECORDED = RecordOrder(seed=bytes(32), tape_bytes_max=100)
+LYING_REPORTS: dict[str, Callable[[int], bytes]] = {
+    "empty": lambda n: frame(Op.REPORT, n),
+    "longer than was ordered": lambda n: frame(Op.REPORT, n, bytes(102)),
+    "twice": lambda n: frame(Op.REPORT, n, b"\0") * 2,
+    "after the end": lambda n: done(n) + frame(Op.REPORT, n, b"\0"),
+}
+
+
+@pytest.mark.parametrize("lie", LYING_REPORTS.values(), ids=LYING_REPORTS.keys())
+async def test_a_report_that_lies_kills_that_worker(
+    hostile: TakenOver, child: "subprocess.Popen[bytes]", lie: Callable[[int], bytes]
+) -> None:
+    task, number = await start(hostile, order=RECORDED)
+    hostile.say(lie(number))
+    await hostile.worker.exited.wait()
+    assert child.returncode == -9
+    await task
+
+
+async def test_of_a_report_nothing_is_believed_but_its_length(hostile: TakenOver) -> None:
+    task, number = await start(hostile, order=RECORDED)
+    nonsense = b"\x04" + b"[" * 99 + b"\xff"
+    hostile.say(frame(Op.REPORT, number, nonsense) + done(number, b"out"))
+    outcome = await task
+    assert outcome.output == b"out"
+    assert outcome.report == nonsense
 
 
 async def test_more_host_calls_than_the_limit_kill_it(hostile: TakenOver) -> None:

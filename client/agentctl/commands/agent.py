@@ -2,14 +2,16 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from client.agentctl import connections
-from client.agentctl.inputs import read_input, read_object
+from client.agentctl.inputs import read_input, read_object, read_passphrase
 from client.agentctl.output import bullet_lines, emit, emit_table, is_json, note, printable
 
 if TYPE_CHECKING:
@@ -56,6 +58,18 @@ def create(template: str, suffix: str, config: str, limits: tuple[str, ...], nod
 @click.option("--fuel", type=click.IntRange(0, 2**63 - 1), default=0, help="Narrow the fuel further; 0 does not.")
 @click.option("--wall-ms", type=click.IntRange(0, 2**31 - 1), default=0, help="Narrow the time further; 0 does not.")
 @click.option("--stream", is_flag=True, help="Show log lines while the agent runs.")
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Have it recorded, and keep the recording in this file (mode 0600).",
+)
+@click.option(
+    "--passphrase-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Encrypts the recording.",
+)
 @click.option("--limit", "amounts", multiple=True, metavar="NAME=AMOUNT", help="Narrow any limit further; repeat.")
 @click.option(
     "--receipt",
@@ -71,6 +85,8 @@ def invoke(
     fuel: int,
     wall_ms: int,
     stream: bool,  # noqa: FBT001
+    record: Path | None,
+    passphrase_file: Path | None,
     amounts: tuple[str, ...],
     receipt_file: Path | None,
 ) -> None:
@@ -79,25 +95,32 @@ def invoke(
     TARGET is an agent's name (nodes/…/agents/…) or a template (domain/name), which needs no agent.
     """
     from client.receipts import receipt_of_error
+    from client.values import Answer
     from service.status import RemoteError
 
     limits = replace(_limits(amounts), **{name: one for name, one in (("fuel", fuel), ("wall_ms", wall_ms)) if one})
-    data = read_input(text)
+    data, passphrase = read_input(text), read_passphrase(passphrase_file)
     with connections.agent_factory(connections.profile()) as factory:
+        if stream:
+            call: Callable[..., Answer] = partial(_streamed, factory)
+        else:
+            call = factory.invoke if target.startswith("nodes/") else factory.invoke_template
         try:
-            if stream:
-                answer = _streamed(factory, target, data, limits, timeout_s)
-            elif target.startswith("nodes/"):
-                answer = factory.invoke(target, data, limits=limits, timeout_s=timeout_s)
-            else:
-                answer = factory.invoke_template(target, data, limits=limits, timeout_s=timeout_s)
+            answer = call(target, data, limits=limits, record=record is not None, timeout_s=timeout_s)
         except RemoteError as error:
             failed = receipt_of_error(error)
             if receipt_file is not None and failed is not None:
                 receipt_file.write_bytes(factory.receipt_file(failed))
+            if record is not None and (invocation := error.metadata.get("invocation")):
+                try:
+                    download_recording(factory, invocation, record, passphrase=passphrase)
+                except RemoteError as second:
+                    note(f"no recording: {second.message}")
             raise
         if receipt_file is not None:
             receipt_file.write_bytes(factory.receipt_file(answer.receipt))
+        if record is not None:
+            download_recording(factory, answer.receipt.invocation_id, record, passphrase=passphrase)
     if is_json():
         emit({"output": answer.output, "receipt": answer.receipt.to_json()})
     else:
@@ -105,14 +128,25 @@ def invoke(
         note(receipt_text(answer.receipt))
 
 
-def _streamed(factory: "AgentFactory", target: str, data: str, limits: "Limits", timeout_s: float) -> "Answer":
+def _streamed(factory: "AgentFactory", target: str, data: str, **options: Any) -> "Answer":
+    """Show log lines as they come and return the answer."""
     from client.values import Answer
 
-    for event in factory.stream(target, data, limits=limits, timeout_s=timeout_s):
+    for event in factory.stream(target, data, **options):
         if isinstance(event, Answer):
             return event
         note(f"[{event.at_ms:8.1f} ms] {event.level}: {event.message}")
     raise click.ClickException("the stream ended without an answer")
+
+
+def download_recording(factory: "AgentFactory", invocation_id: str, file: Path, *, passphrase: bytes | None) -> None:
+    """Fetch a recording and write it; the person is told what the file is."""
+    from client.recording_files import write_recording
+
+    content = factory.get_recording(invocation_id)
+    write_recording(file, content, passphrase=passphrase)
+    how = "encrypted" if passphrase is not None else "not encrypted, only you can read it"
+    note(f"recording of {invocation_id}: {file} ({len(content):,} bytes, {how}); agentctl replay {file}")
 
 
 def _limits(texts: tuple[str, ...]) -> "Limits":

@@ -14,6 +14,7 @@ from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettin
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
 from data_plane.admission.quotas import Quota, TenantQuotas
 from data_plane.admission_gate import AdmissionGate
+from data_plane.agents.access import RecordingAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.agents.refusals import (
     ConcurrencyExhaustedError,
@@ -25,6 +26,8 @@ from data_plane.agents.refusals import (
 )
 from data_plane.host_calls import Broker
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
+from data_plane.recorder import Recorders
+from data_plane.sealed_files import StoreFailedError
 from data_plane.sqlite_writer import DatabaseFailedError
 from data_plane.worker_pool import PoolSettings, WorkerPool
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
@@ -65,6 +68,8 @@ class World:
         self.now = NOW.timestamp() + 1
         self.worker = FakeWorker()
         self.records = MemoryInvocations()
+        self.recordings: dict[tuple[str, str], bytes] = {}
+        self.recording_fails = False
         self.kv = MemoryAgents()
         self.accepted = accepted_generation()
         self.limit = ConcurrencyLimit(
@@ -109,9 +114,18 @@ class World:
                 monotonic=lambda: self.now,
             )
 
+        self.recorders = Recorders(
+            node_id="n1",
+            engine="e" * 64,
+            access=RecordingAccess({"acme": ["docs/*"]}),
+            store=self,
+            bytes_max=100_000,
+            entropy=lambda count: b"r" * count,
+        )
         self.invoker = Invoker(
             pool=self.pool,
             host_calls=host_calls,
+            recorders=self.recorders,
             invocations=self.records,
             gate=self.gate,
             callers=self.callers,
@@ -149,6 +163,12 @@ class World:
         for name, value in changes.items():
             setattr(call, name, value)
         return call
+
+    async def keep(self, tenant: str, invocation_id: str, content: bytes) -> None:
+        """Be the store of recordings."""
+        if self.recording_fails:
+            raise StoreFailedError("expected to write, got a full disk")
+        self.recordings[tenant, invocation_id] = content
 
     def outcomes(self) -> list[str]:
         return [record.outcome for record in self.records.records.values()]

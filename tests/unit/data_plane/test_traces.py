@@ -11,7 +11,7 @@ from agentfactory.distribution.v1 import distribution_pb2 as pb
 
 from data_plane.activation.generation import ActiveGeneration
 from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
-from data_plane.invoker import _describe
+from data_plane.sandbox_span import describe_sandbox
 from data_plane.staging import StagedTemplates, StageError
 from data_plane.updater import Updater
 from sandbox.outcome import Failure, FailureKind, Outcome, Usage
@@ -164,7 +164,7 @@ async def test_a_pushs_trace_context_is_taken_only_if_it_is_one(sent: str, taken
 
 def described(outcome: Outcome, *, elapsed_s: float, host_call_s: float = 0.0) -> RecordedSpan:
     span = RecordedSpan(SpanName.SANDBOX, {}, parent="", traceparent="")
-    _describe(span, outcome, elapsed_s=elapsed_s, host_call_s=host_call_s)
+    describe_sandbox(span, outcome, elapsed_s=elapsed_s, host_call_s=host_call_s)
     return span
 
 

@@ -8,6 +8,7 @@ from sandbox.core_module import CoreModule
 from sandbox.engine import Engine, EngineSettings
 from sandbox.fibers import Invocation, Program, Turn
 from sandbox.limits import SandboxLimits
+from sandbox.nature import Order
 from sandbox.outcome import Usage
 from sandbox.scheduler import Scheduler
 from tests.isolation.guests import KV, LIMITS, compiled
@@ -89,6 +90,7 @@ class World:
         limits: SandboxLimits = LIMITS,
         granted: frozenset[str] = KV,
         config: bytes = b"{}",
+        order: Order | None = None,
     ) -> int:
         self._last += 1
         invocation = Invocation(
@@ -100,6 +102,7 @@ class World:
             input=data,
             granted=granted,
             config=config,
+            order=order,
         )
         self.scheduler.start(invocation, self.program(program) if isinstance(program, str) else program)
         return self._last

@@ -10,6 +10,7 @@ from sandbox.component import ComponentAbi, ComponentProgram
 from sandbox.engine import Engine
 from sandbox.fibers import Invocation, Turn
 from sandbox.limits import SandboxLimits
+from sandbox.nature import Order
 from sandbox.outcome import Failure, LogLine, Usage
 from sandbox.request import CompiledCode
 from sandbox.scheduler import Scheduler
@@ -40,6 +41,7 @@ class Ended:
     usage: Usage
     logs: list[LogLine]
     logs_cut: bool
+    report: bytes = b""
 
     @property
     def said(self) -> list[tuple[str, str]]:
@@ -65,7 +67,12 @@ class World:
 
     def finished(self, invocation: Invocation, output: bytes | None, usage: Usage) -> None:
         self.ended[invocation.number] = Ended(
-            output, invocation.failure, usage, list(invocation.logs), invocation.logs_cut
+            output,
+            invocation.failure,
+            usage,
+            list(invocation.logs),
+            invocation.logs_cut,
+            invocation.nature.report(),
         )
 
     def host_call(self, invocation: Invocation, interface: str, function: str, argument: bytes) -> None:
@@ -85,6 +92,7 @@ class World:
         process: bool = True,
         answer: Handler | None = None,
         limits: SandboxLimits | None = None,
+        order: Order | None = None,
     ) -> Ended:
         """Run one invocation to its end; when everybody waits, time moves to the next timer."""
         self._number += 1
@@ -101,6 +109,7 @@ class World:
             granted=granted,
             invocation_id=f"invocation-{self._number}",
             process=process,
+            order=order,
         )
         self._scheduler.start(invocation, program)
         while self._scheduler.count:

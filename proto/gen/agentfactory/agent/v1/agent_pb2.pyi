@@ -319,9 +319,12 @@ class InvokeAgentRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """nodes/<node>/agents/<id>. Another node's agent answers FAILED_PRECONDITION with reason WRONG_NODE and the home node."""
     input: _builtins.str
+    record: _builtins.bool
+    """Keep what a replay needs: input, answers of host calls, clock and randomness. The node's operator must allow it."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """Narrows the template's limits further; 0 means no narrowing."""
@@ -332,10 +335,11 @@ class InvokeAgentRequest(_message.Message):
         name: _builtins.str = ...,
         input: _builtins.str = ...,
         limits: Global___Limits | None = ...,
+        record: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "limits", b"limits", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "limits", b"limits", "name", b"name", "record", b"record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,9 +352,12 @@ class InvokeTemplateRequest(_message.Message):
     TEMPLATE_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
     template: _builtins.str
     """domain/name"""
     input: _builtins.str
+    record: _builtins.bool
+    """As in InvokeAgentRequest."""
     @_builtins.property
     def limits(self) -> Global___Limits: ...
     def __init__(
@@ -359,10 +366,11 @@ class InvokeTemplateRequest(_message.Message):
         template: _builtins.str = ...,
         input: _builtins.str = ...,
         limits: Global___Limits | None = ...,
+        record: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "limits", b"limits", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "limits", b"limits", "record", b"record", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -814,6 +822,7 @@ class Invocation(_message.Message):
     LOGS_FIELD_NUMBER: _builtins.int
     LOGS_CUT_FIELD_NUMBER: _builtins.int
     PARENT_INVOCATION_ID_FIELD_NUMBER: _builtins.int
+    HAS_RECORDING_FIELD_NUMBER: _builtins.int
     invocation_id: _builtins.str
     agent: _builtins.str
     """Empty for InvokeTemplate."""
@@ -824,6 +833,8 @@ class Invocation(_message.Message):
     """The guest wrote more than its limit; what follows was cut."""
     parent_invocation_id: _builtins.str
     """Set when another invocation called this one through its agents grant."""
+    has_recording: _builtins.bool
+    """GetRecording has something to give."""
     @_builtins.property
     def receipt(self) -> Global___Receipt: ...
     @_builtins.property
@@ -842,10 +853,11 @@ class Invocation(_message.Message):
         logs: _abc.Iterable[Global___LogLine] | None = ...,
         logs_cut: _builtins.bool = ...,
         parent_invocation_id: _builtins.str = ...,
+        has_recording: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "invocation_id", b"invocation_id", "logs", b"logs", "logs_cut", b"logs_cut", "message", b"message", "outcome", b"outcome", "parent_invocation_id", b"parent_invocation_id", "receipt", b"receipt", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "has_recording", b"has_recording", "invocation_id", b"invocation_id", "logs", b"logs", "logs_cut", b"logs_cut", "message", b"message", "outcome", b"outcome", "parent_invocation_id", b"parent_invocation_id", "receipt", b"receipt", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -924,3 +936,42 @@ class GetInvocationRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetInvocationRequest: _TypeAlias = GetInvocationRequest  # noqa: Y015
+
+@_typing.final
+class GetRecordingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOCATION_ID_FIELD_NUMBER: _builtins.int
+    invocation_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        invocation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invocation_id", b"invocation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecordingRequest: _TypeAlias = GetRecordingRequest  # noqa: Y015
+
+@_typing.final
+class GetRecordingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next piece."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecordingResponse: _TypeAlias = GetRecordingResponse  # noqa: Y015

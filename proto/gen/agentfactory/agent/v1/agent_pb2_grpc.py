@@ -92,6 +92,11 @@ class AgentServiceStub:
                 request_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetInvocationRequest.SerializeToString,
                 response_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.Invocation.FromString,
                 _registered_method=True)
+        self.GetRecording = channel.unary_stream(
+                '/agentfactory.agent.v1.AgentService/GetRecording',
+                request_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingResponse.FromString,
+                _registered_method=True)
         self.GetReceiptKey = channel.unary_unary(
                 '/agentfactory.agent.v1.AgentService/GetReceiptKey',
                 request_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetReceiptKeyRequest.SerializeToString,
@@ -179,6 +184,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRecording(self, request, context):
+        """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReceiptKey(self, request, context):
         """The key that signs this node's receipts, and the node's certificate's word for it.
         """
@@ -243,6 +255,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.GetInvocation,
                     request_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetInvocationRequest.FromString,
                     response_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.Invocation.SerializeToString,
+            ),
+            'GetRecording': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetRecording,
+                    request_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingRequest.FromString,
+                    response_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingResponse.SerializeToString,
             ),
             'GetReceiptKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReceiptKey,
@@ -549,6 +566,33 @@ class AgentService:
             '/agentfactory.agent.v1.AgentService/GetInvocation',
             agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetInvocationRequest.SerializeToString,
             agentfactory_dot_agent_dot_v1_dot_agent__pb2.Invocation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecording(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentfactory.agent.v1.AgentService/GetRecording',
+            agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingRequest.SerializeToString,
+            agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingResponse.FromString,
             options,
             channel_credentials,
             insecure,

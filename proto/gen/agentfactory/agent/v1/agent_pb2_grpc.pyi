@@ -56,6 +56,8 @@ class AgentServiceStub:
     """Recent invocations of the caller's tenant, newest first, without inputs and outputs."""
     GetInvocation: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetInvocationRequest, _agent_pb2.Invocation]
     """One recent invocation with its log lines."""
+    GetRecording: _grpc.UnaryStreamMultiCallable[_agent_pb2.GetRecordingRequest, _agent_pb2.GetRecordingResponse]
+    """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again."""
     GetReceiptKey: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptKeyRequest, _agent_pb2.ReceiptKey]
     """The key that signs this node's receipts, and the node's certificate's word for it."""
 
@@ -86,6 +88,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Recent invocations of the caller's tenant, newest first, without inputs and outputs."""
     GetInvocation: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetInvocationRequest, _agent_pb2.Invocation]  # type: ignore[assignment]
     """One recent invocation with its log lines."""
+    GetRecording: _aio.UnaryStreamMultiCallable[_agent_pb2.GetRecordingRequest, _agent_pb2.GetRecordingResponse]  # type: ignore[assignment]
+    """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again."""
     GetReceiptKey: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptKeyRequest, _agent_pb2.ReceiptKey]  # type: ignore[assignment]
     """The key that signs this node's receipts, and the node's certificate's word for it."""
 
@@ -179,6 +183,14 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.Invocation, _abc.Awaitable[_agent_pb2.Invocation]]:
         """One recent invocation with its log lines."""
+
+    @_abc_1.abstractmethod
+    def GetRecording(
+        self,
+        request: _agent_pb2.GetRecordingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_pb2.GetRecordingResponse], _abc.AsyncIterator[_agent_pb2.GetRecordingResponse]]:
+        """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again."""
 
     @_abc_1.abstractmethod
     def GetReceiptKey(
