@@ -124,7 +124,9 @@ Procedure = Callable[["Stage"], Awaitable[None]]
 class Attack:
     """One attack. Without ``run`` the only guest is invoked once, with ``input``, and ``expect`` judges the answer.
 
-    ``kills_worker``: the attack is the death of a worker, so that one must die; anywhere else none may.
+    ``kills_worker``: the attack is the death of a worker; anywhere else none may die. ``is_crowd``: many invocations of
+    one tenant at once, which share that tenant's worker: its neighbour there must be answered rightly, but it is one of
+    a crowd, so only the neighbour of another tenant is timed.
     """
 
     guests: Mapping[str, Guest] = field(default_factory=dict)
@@ -132,6 +134,7 @@ class Attack:
     input: str = ""
     expect: Expectation | None = None
     kills_worker: bool = False
+    is_crowd: bool = False
 
     def __post_init__(self) -> None:
         if (self.run is None) is (self.expect is None):

@@ -82,8 +82,50 @@ ECHO: Final = command(
     "(drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))"
     "(br_if $more (i32.load (i32.const 8))))"
 )
-ORDINARY: Final = Guest(wat=ECHO)
+ORDINARY: Final = Guest(wat=ECHO, document={"callers": ["attacks/*"]})
 """What the neighbours invoke."""
+READ_ALL: Final = (
+    "(local $n i32) (local $at i32)"
+    "(loop $more (i32.store (i32.const 0) (i32.add (i32.const 1024) (local.get $n)))"
+    "(i32.store (i32.const 4) (i32.sub (i32.const 66560) (local.get $n)))"
+    "(drop (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))"
+    "(local.set $n (i32.add (local.get $n) (i32.load (i32.const 8)))) (br_if $more (i32.load (i32.const 8))))"
+)
+"""Reads all of stdin to 1024 and following; leaves its length in ``$n``."""
+ASK_WHAT_IT_IS_TOLD: Final = command(
+    READ_ALL
+    + "(local.set $at (call $number)) (local.set $n (call $call (i32.const 1028) (local.get $at)"
+    " (i32.add (i32.const 1028) (local.get $at)) (i32.sub (i32.sub (local.get $n) (i32.const 4)) (local.get $at))"
+    " (i32.const 131072) (i32.const 32768)))"
+    "(if (i32.gt_u (local.get $n) (i32.const 32768)) (then (local.set $n (i32.const 32768))))"
+    + write(1, "(i32.const 131072)", "(local.get $n)"),
+    pages=3,
+    rest="(func $digit (param i32) (result i32) (i32.sub (i32.load8_u (local.get 0)) (i32.const 48)))"
+    "(func $number (result i32) (i32.add (i32.add (i32.mul (call $digit (i32.const 1024)) (i32.const 1000))"
+    " (i32.mul (call $digit (i32.const 1025)) (i32.const 100)))"
+    " (i32.add (i32.mul (call $digit (i32.const 1026)) (i32.const 10)) (call $digit (i32.const 1027)))))",
+)
+"""Makes the host call that its input names: four digits of length, the operation, the argument."""
+
+
+def told(operation: str, argument: str) -> str:
+    """Return the input for `ASK_WHAT_IT_IS_TOLD`."""
+    return f"{len(operation.encode()):04}{operation}{argument}"
+
+
+WRITE_HEXADECIMAL: Final = command(
+    READ_ALL
+    + "(block $done (loop $next (br_if $done (i32.ge_u (i32.shl (local.get $at) (i32.const 1)) (local.get $n)))"
+    "(i32.store8 (i32.add (i32.const 131072) (local.get $at)) (i32.add"
+    " (i32.shl (call $digit (i32.add (i32.const 1024) (i32.shl (local.get $at) (i32.const 1)))) (i32.const 4))"
+    " (call $digit (i32.add (i32.const 1025) (i32.shl (local.get $at) (i32.const 1))))))"
+    "(local.set $at (i32.add (local.get $at) (i32.const 1))) (br $next)))"
+    + write(1, "(i32.const 131072)", "(local.get $at)"),
+    pages=3,
+    rest="(func $digit (param i32) (result i32) (i32.sub (i32.load8_u (local.get 0)) (select (i32.const 87)"
+    " (i32.const 48) (i32.gt_u (i32.load8_u (local.get 0)) (i32.const 57)))))",
+)
+"""Writes the bytes whose hexadecimal digits are its input."""
 KV: Final = {"kv": {"namespace": "state", "bytes_max": 65_536}}
 SLEEP_FOR_EVER: Final = command(
     "(i64.store (i32.const 128) (i64.const 7)) (i32.store8 (i32.const 136) (i32.const 0))"

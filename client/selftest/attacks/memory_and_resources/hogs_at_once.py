@@ -21,4 +21,4 @@ async def _run(stage: Stage) -> None:
         fails("MEMORY").check(seen)
 
 
-ATTACK = Attack(guests={"guest": Guest(wat=command(f"(local i32) {_BODY}"))}, run=_run)
+ATTACK = Attack(guests={"guest": Guest(wat=command(f"(local i32) {_BODY}"))}, run=_run, is_crowd=True)
