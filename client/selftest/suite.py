@@ -36,6 +36,7 @@ def process(text):
     grants={"kv": {"namespace": "canaries", "bytes_max": 65_536}},
 )
 _STATUS_TIMEOUT_S: Final = 10.0
+_DEATH_NOTICED_S: Final = 0.3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +63,8 @@ class Suite:
         problems = []
         if not await asyncio.to_thread(self.node.is_ready):
             problems.append("expected a node that serves, got one that does not")
+        if case.attack.kills_worker:
+            await asyncio.sleep(_DEATH_NOTICED_S)  # so that its line is this case's, and not the next one's
         lines = await asyncio.to_thread(self.node.new_log)
         return problems + ailments_of(lines, canaries=self.canaries, may_kill=case.attack.kills_worker)
 

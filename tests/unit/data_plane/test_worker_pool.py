@@ -7,7 +7,7 @@ import pytest
 
 from data_plane.agents.refusals import WorkerUnavailableError
 from data_plane.worker_pool import REHEARSAL, PooledWorker, PoolSettings, WorkerGoneError, WorkerPool
-from sandbox.outcome import FailureKind, Outcome
+from sandbox.outcome import Failure, FailureKind, Outcome, Usage
 from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor import HostCalls, WorkerError
 from service.tasks import TaskSupervisor
@@ -234,3 +234,22 @@ async def test_closing_stops_every_process_and_none_starts_afterwards(world: Wor
     with pytest.raises(WorkerUnavailableError):
         await pool.obtain("acme", MODULE)
     assert world.started[1].exited.is_set()
+
+
+async def test_a_death_whose_socket_closed_before_the_exit_is_charged_to_what_ran(world: World) -> None:
+    pool = world.pool(spares=0)
+    pooled = await pool.obtain("acme", MODULE)
+    worker = pooled.worker
+    assert isinstance(worker, FakeWorker)
+
+    async def close_its_socket(request: InvocationRequest, host: HostCalls) -> Outcome:
+        worker.is_silent = True
+        return Outcome(None, Failure(FailureKind.CRASH, "the worker process ended"), Usage())
+
+    worker.behaviour = close_its_socket
+    await invoke(pool, pooled, "culprit")
+    with pytest.raises(WorkerUnavailableError):
+        await invoke(pool, pooled, "too late to have done it")
+    worker.die()
+    await until(lambda: world.deaths)
+    assert world.deaths == [("acme", ("culprit",))]

@@ -18,7 +18,7 @@ async def _run(stage: Stage) -> None:
         stage.world.authority.certificate, private_key=key, certificate_chain=certificate
     )
     reason = await reason_for(stage, credentials)
-    stage.require(reason == "UNAUTHENTICATED", f"expected UNAUTHENTICATED, got {reason or 'an answer'}")
+    stage.require(reason == "INVALID_IDENTITY", f"expected INVALID_IDENTITY, got {reason or 'an answer'}")
 
 
 ATTACK = Attack(run=_run)
