@@ -27,6 +27,15 @@ class AttackClass(StrEnum):
     PEOPLE_AND_SERVICES = "people_and_services"
 
 
+@unique
+class Timed(StrEnum):
+    """Whose calls beside an attack must be as quick as without it. Every neighbour must be answered rightly, always."""
+
+    EVERYBODY = "everybody"
+    OTHER_TENANTS = "other tenants"
+    NOBODY = "nobody"
+
+
 LIMITS: Final[Mapping[str, int]] = {
     "fuel": 100_000_000,
     "wall_ms": 5_000,
@@ -124,9 +133,9 @@ Procedure = Callable[["Stage"], Awaitable[None]]
 class Attack:
     """One attack. Without ``run`` the only guest is invoked once, with ``input``, and ``expect`` judges the answer.
 
-    ``kills_worker``: the attack is the death of a worker; anywhere else none may die. ``is_crowd``: many invocations of
-    one tenant at once, which share that tenant's worker: its neighbour there must be answered rightly, but it is one of
-    a crowd, so only the neighbour of another tenant is timed.
+    ``kills_worker``: the attack is the death of a worker; anywhere else none may die. ``timed``: many invocations of one
+    tenant share its worker, so there only the others are timed; a burst of requests shares the node's front with
+    everybody while it lasts.
     """
 
     guests: Mapping[str, Guest] = field(default_factory=dict)
@@ -134,7 +143,7 @@ class Attack:
     input: str = ""
     expect: Expectation | None = None
     kills_worker: bool = False
-    is_crowd: bool = False
+    timed: Timed = Timed.EVERYBODY
 
     def __post_init__(self) -> None:
         if (self.run is None) is (self.expect is None):

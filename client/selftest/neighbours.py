@@ -20,6 +20,7 @@ TEXT: Final = "an ordinary question"
 TEMPLATE: Final = "attacks/ordinary"
 CALLS_MIN: Final = 6
 """Of each neighbour between start and stop: a short attack is followed by some, whose delay it may have caused."""
+_PACE_S, _SLOW_PACE_S, _QUICK_CALLS = 0.001, 0.025, 50  # a long attack needs no more calls, but the machine for itself
 _CALL_TIMEOUT_S: Final = 10.0
 _ANSWER_TIMEOUT_S: Final = 60.0
 
@@ -123,7 +124,7 @@ async def _invoke_until(stopped: asyncio.Event, factory: Any) -> dict[str, list[
             milliseconds.append((time.perf_counter() - started) * 1e3)
             if answer.output != TEXT:
                 problems.append(f"expected its own input, got {answer.output[:100]!r}")
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(_PACE_S if len(milliseconds) < _QUICK_CALLS else _SLOW_PACE_S)
     return {"milliseconds": milliseconds, "problems": problems}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Protocol
 
-from client.selftest.attack import AttackClass, BreachError, Case
+from client.selftest.attack import AttackClass, BreachError, Case, Timed
 from client.selftest.neighbours import Measured
 from client.selftest.stage import ATTACKER, Stage
 
@@ -97,7 +97,7 @@ class Runner:
         problems += [f"neighbour of {tenant}: {each}" for tenant, one in measured.items() for each in one.problems[:2]]
         late = []
         for tenant, beside in measured.items():
-            if case.attack.is_crowd and tenant == ATTACKER:
+            if case.attack.timed is Timed.NOBODY or (case.attack.timed is Timed.OTHER_TENANTS and tenant == ATTACKER):
                 continue
             usual = self._usual[tenant]
             bound = max(RATIO_MAX * usual, usual + FLOOR_MS)

@@ -7,7 +7,7 @@ trust documents lie in a temporary directory.
 import hashlib
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -65,7 +65,21 @@ class Approved:
     blob: bytes
 
 
-def _signer() -> CryptoSigner:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """Who signs, and what: honest people, unless an attack says otherwise."""
+
+    persons: Sequence[str] = REVIEWERS[:1]
+    strangers: Sequence[CryptoSigner] = ()
+    author: str = AUTHOR
+    amend: Callable[[Statement], Statement] = lambda statement: statement
+
+
+_ONE_PERSON: Final = Approval()
+
+
+def new_signer() -> CryptoSigner:
+    """Return a new key, in memory only."""
     return CryptoSigner.generate_ed25519()
 
 
@@ -101,9 +115,9 @@ class World:
     def make(cls, directory: Path) -> "World":
         """Make every key and document; ``directory`` is private to this run."""
         now = datetime.now(UTC).replace(microsecond=0)
-        root, targets = _signer(), _signer()
-        online = OnlineSigners(snapshot=_signer(), timestamp=_signer(), plan=_signer(), library=_signer())
-        reviewers = {name: _signer() for name in REVIEWERS}
+        root, targets = new_signer(), new_signer()
+        online = OnlineSigners(snapshot=new_signer(), timestamp=new_signer(), plan=new_signer(), library=new_signer())
+        reviewers = {name: new_signer() for name in REVIEWERS}
         charter = _charter(reviewers)
         spec = RootSpec(
             environment=ENVIRONMENT,
@@ -156,21 +170,19 @@ class World:
 
     # Templates
 
-    def approve(self, name: str, guest: Guest, *, persons: Sequence[str] = REVIEWERS[:1]) -> Approved:
-        """Approve a guest as the template ``name``, as these reviewers."""
+    def approve(self, name: str, guest: Guest, approval: Approval = _ONE_PERSON) -> Approved:
+        """Approve a guest as the template ``name``."""
         document = {**guest.document, "limits": guest.effective_limits, "grants": dict(guest.grants)}
         if guest.python:
-            return self._approve_source(name, guest.python.encode(), document, persons)
+            return self._approve_source(name, guest.python.encode(), document, approval)
         from sandbox.engine import wat2wasm
 
         wasm = wat2wasm(guest.wat)
         pin = PinnedModule(module=_pin(wasm), abi=Abi(guest.abi))
         code = {"module": "agent.wasm", "abi": guest.abi}
-        return self._approve(name, {**document, "code": code}, pin, wasm, _report(wasm), persons)
+        return self._approve(name, {**document, "code": code}, pin, wasm, _report(wasm), approval)
 
-    def _approve_source(
-        self, name: str, source: bytes, document: Mapping[str, Any], persons: Sequence[str]
-    ) -> Approved:
+    def _approve_source(self, name: str, source: bytes, document: Mapping[str, Any], approval: Approval) -> Approved:
         wasm, report = self._runtime()
         pin = PinnedSource(
             source=_pin(source),
@@ -178,7 +190,7 @@ class World:
             image=ImagePin(template=_IMAGE_REF, sha256=hashlib.sha256(wasm).hexdigest(), length=len(wasm)),
         )
         code = {"source": "agent.py", "image": IMAGE}
-        return self._approve(name, {**document, "code": code}, pin, source, report, persons)
+        return self._approve(name, {**document, "code": code}, pin, source, report, approval)
 
     def _runtime(self) -> tuple[bytes, ModuleReport]:
         """Return the CPython image and what it declares; approved when it is first needed."""
@@ -190,7 +202,7 @@ class World:
             self._image = wasm, _report(wasm)
             pin = PinnedModule(module=_pin(wasm), abi=Abi.COMPONENT)
             document = {"limits": _IMAGE_LIMITS, "code": {"module": "agent.wasm", "abi": "component"}}
-            self._approve(str(_IMAGE_REF.template_name), document, pin, wasm, self._image[1], REVIEWERS[:1], "0.1.0")
+            self._approve(str(_IMAGE_REF.template_name), document, pin, wasm, self._image[1], _ONE_PERSON, "0.1.0")
         return self._image
 
     def _approve(
@@ -200,23 +212,25 @@ class World:
         pin: PinnedModule | PinnedSource,
         blob: bytes,
         report: ModuleReport,
-        persons: Sequence[str],
+        approval: Approval,
         version: str = "1.0.0",
     ) -> Approved:
         domain, _, short = name.partition("/")
         whole = {"schema": 1, "domain": domain, "name": short, "version": version, **document}
-        resolved = resolve(read_template(json.dumps(whole).encode()), (), author=AUTHOR, code=pin)
+        resolved = resolve(read_template(json.dumps(whole).encode()), (), author=approval.author, code=pin)
         statement = Statement(
             environment=ENVIRONMENT,
             template=resolved.ref,
             sha256=resolved.digest,
-            author=AUTHOR,
+            author=approval.author,
             capabilities=derive(resolved, report),
             expires=(datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0),
         )
-        envelope = sign(statement.to_payload(), self.reviewers[persons[0]])
-        for person in persons[1:]:
-            envelope = merge(envelope, sign(statement.to_payload(), self.reviewers[person]))
+        payload = approval.amend(statement).to_payload()
+        first, *others = (*(self.reviewers[person] for person in approval.persons), *approval.strangers)
+        envelope = sign(payload, first)
+        for signer in others:
+            envelope = merge(envelope, sign(payload, signer))
         approved = Approved(
             resolved=resolved, approval=envelope.to_bytes(), sha256=hashlib.sha256(blob).hexdigest(), blob=blob
         )

@@ -5,7 +5,7 @@ Source: CWE-400. Expected: FUEL for each; other tenants do not notice.
 
 import asyncio
 
-from client.selftest.attack import Attack, Guest, fails
+from client.selftest.attack import Attack, Guest, Timed, fails
 from client.selftest.guests import forever
 from client.selftest.stage import Stage
 
@@ -15,4 +15,4 @@ async def _run(stage: Stage) -> None:
         fails("FUEL").check(seen)
 
 
-ATTACK = Attack(guests={"guest": Guest(wat=forever(""))}, run=_run, is_crowd=True)
+ATTACK = Attack(guests={"guest": Guest(wat=forever(""))}, run=_run, timed=Timed.OTHER_TENANTS)

@@ -5,7 +5,7 @@ Source: CWE-770. Expected: MEMORY for each; the pools hold them all and give the
 
 import asyncio
 
-from client.selftest.attack import Attack, Guest, fails
+from client.selftest.attack import Attack, Guest, Timed, fails
 from client.selftest.guests import command
 from client.selftest.stage import Stage
 
@@ -21,4 +21,4 @@ async def _run(stage: Stage) -> None:
         fails("MEMORY").check(seen)
 
 
-ATTACK = Attack(guests={"guest": Guest(wat=command(f"(local i32) {_BODY}"))}, run=_run, is_crowd=True)
+ATTACK = Attack(guests={"guest": Guest(wat=command(f"(local i32) {_BODY}"))}, run=_run, timed=Timed.OTHER_TENANTS)

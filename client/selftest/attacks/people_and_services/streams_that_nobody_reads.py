@@ -10,7 +10,7 @@ import grpc.aio
 from agentfactory.agent.v1 import agent_pb2
 from agentfactory.agent.v1.agent_pb2_grpc import AgentServiceStub
 
-from client.selftest.attack import Attack, Guest
+from client.selftest.attack import Attack, Guest, Timed
 from client.selftest.guests import command, write
 from client.selftest.stage import Stage
 
@@ -32,5 +32,5 @@ async def _run(stage: Stage) -> None:
 
 
 ATTACK = Attack(
-    guests={"guest": Guest(wat=_WAT, limits={"wall_ms": 1_000, "log_bytes": 200_000})}, run=_run, is_crowd=True
+    guests={"guest": Guest(wat=_WAT, limits={"wall_ms": 1_000, "log_bytes": 200_000})}, run=_run, timed=Timed.OTHER_TENANTS
 )
