@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "node": "node:node",
     "revoke": "revoke:revoke",
     "rollout": "rollout:rollout",
+    "selftest": "selftest:selftest",
     "template": "template:template",
     "up": "up:up",
 }

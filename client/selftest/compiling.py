@@ -11,13 +11,13 @@ from typing import Any, Final
 from client.selftest.attack import BreachError, Guest
 from client.selftest.stage import Stage
 from client.selftest.world import World
-from sandbox.compiler import CompilerError, compile_module
+from sandbox.compiler import COMPONENT_PREAMBLE, CORE_PREAMBLE, CompilerError, compile_module
 from sandbox.engine import EngineError, wat2wasm
 from sandbox.inspection import inspect
 from templates.problems import InvalidDocumentError
 from templates.reasons import AgentFactoryError
 
-PREAMBLE: Final = b"\0asm\x01\0\0\0"
+PREAMBLE: Final = CORE_PREAMBLE
 JUDGED_WITHIN_S: Final = 30.0
 _MESSAGE_CHARACTERS_MAX: Final = 4_000
 

@@ -14,11 +14,20 @@ _NAMES = (
     "wasi:sockets/tcp@9.9.9", "agentfactory:runtime/agents@0.1.0",
 )  # fmt: skip
 
+_WAT = """(component (import "NAME" (instance (export "get" (func))))
+  (core module $memory-module (memory (export "m") 1) (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+    (i32.const 1024)))
+  (core instance $memory (instantiate $memory-module))
+  (core module $main-module (func (export "process") (param i32 i32) (result i32) (i32.const 0)))
+  (core instance $main (instantiate $main-module))
+  (func (export "process") (param "input" string) (result (result string (error string)))
+    (canon lift (core func $main "process")
+      (memory (core memory $memory "m")) (realloc (core func $memory "realloc")))))"""
+
 
 async def _run(stage: Stage) -> None:
     for name in _NAMES:
-        wat = f'(component (import "{name}" (instance (export "get" (func)))))'
-        await forbidden(stage, wat, abi="component", grants=KV)
+        await forbidden(stage, _WAT.replace("NAME", name), abi="component", grants=KV)
 
 
 ATTACK = Attack(run=_run)
