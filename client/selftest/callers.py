@@ -31,9 +31,7 @@ async def is_let_in(stage: Stage, credentials: grpc.ChannelCredentials) -> bool:
     """Whether anything at all is answered over a channel with these credentials."""
     async with grpc.aio.secure_channel(stage.node.address, credentials) as channel:
         try:
-            answer = await AgentServiceStub(channel).ListTemplates(
-                agent_pb2.ListTemplatesRequest(), timeout=_TIMEOUT_S
-            )
+            answer = await AgentServiceStub(channel).ListTemplates(agent_pb2.ListTemplatesRequest(), timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             stage.note(str(error.details()))
             return error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}

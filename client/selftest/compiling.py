@@ -92,9 +92,7 @@ async def judged_in_time(stage: Stage, wasm: bytes) -> None:
     stage.require(took <= JUDGED_WITHIN_S, f"expected an answer within {JUDGED_WITHIN_S:.0f} s, got {took:.1f} s")
 
 
-async def forbidden(
-    stage: Stage, wat: str, *, abi: str = "command", grants: Mapping[str, Any] | None = None
-) -> None:
+async def forbidden(stage: Stage, wat: str, *, abi: str = "command", grants: Mapping[str, Any] | None = None) -> None:
     """Have a template with this module refused for its imports."""
     await not_admitted(stage, wat, "FORBIDDEN_IMPORT", abi=abi, grants=grants)
 

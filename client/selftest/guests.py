@@ -93,8 +93,7 @@ READ_ALL: Final = (
 )
 """Reads all of stdin to 1024 and following; leaves its length in ``$n``."""
 ASK_WHAT_IT_IS_TOLD: Final = command(
-    READ_ALL
-    + "(local.set $at (call $number)) (local.set $n (call $call (i32.const 1028) (local.get $at)"
+    READ_ALL + "(local.set $at (call $number)) (local.set $n (call $call (i32.const 1028) (local.get $at)"
     " (i32.add (i32.const 1028) (local.get $at)) (i32.sub (i32.sub (local.get $n) (i32.const 4)) (local.get $at))"
     " (i32.const 131072) (i32.const 32768)))"
     "(if (i32.gt_u (local.get $n) (i32.const 32768)) (then (local.set $n (i32.const 32768))))"

@@ -134,9 +134,7 @@ async def started(
 
 
 def _furnish(world: World, node: Node, cases: Sequence[Case]) -> None:
-    guests = {TEMPLATE: ORDINARY, KEEPER: _KEEPER} | {
-        name: guest for name, (_, guest) in template_names(cases).items()
-    }
+    guests = {TEMPLATE: ORDINARY, KEEPER: _KEEPER} | {name: guest for name, (_, guest) in template_names(cases).items()}
     active = [world.approve(name, guest) for name, guest in guests.items()]
     imported = node.import_bundle(world.publish(*active))
     if imported.status != 0:

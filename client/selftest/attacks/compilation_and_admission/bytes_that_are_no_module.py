@@ -7,7 +7,15 @@ from client.selftest.attack import Attack
 from client.selftest.compiling import refused
 from client.selftest.stage import Stage
 
-_PIECES = (b"", b"\0asm", b"(module)", b"PK\x03\x04" + bytes(100), b"\0asm\x02\0\0\0", b"\0asm\x0d\0\x02\0", b"#!/bin/sh\n")
+_PIECES = (
+    b"",
+    b"\0asm",
+    b"(module)",
+    b"PK\x03\x04" + bytes(100),
+    b"\0asm\x02\0\0\0",
+    b"\0asm\x0d\0\x02\0",
+    b"#!/bin/sh\n",
+)
 
 
 async def _run(stage: Stage) -> None:

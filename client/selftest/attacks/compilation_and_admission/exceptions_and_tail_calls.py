@@ -12,8 +12,7 @@ _TEXTS = (
     '(module (func $f (return_call $f)) (func (export "_start") (call $f)))',
     '(module (type $t (func)) (func $f (export "_start") (call_ref $t (ref.func $f))) (elem declare func $f))',
     '(module (func (export "_start") (param i64 i64) (i64.mul_wide_s (local.get 0) (local.get 1)) drop drop))',
-    '(module (func (export "f") (param v128) (result v128)'
-    " (i8x16.relaxed_swizzle (local.get 0) (local.get 0))))",
+    '(module (func (export "f") (param v128) (result v128) (i8x16.relaxed_swizzle (local.get 0) (local.get 0))))',
 )
 
 

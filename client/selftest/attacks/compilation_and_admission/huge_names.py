@@ -10,7 +10,9 @@ from client.selftest.stage import Stage
 
 async def _run(stage: Stage) -> None:
     name = leb128(1 << 20) + b"n" * (1 << 20)
-    await judged_in_time(stage, PREAMBLE + section(1, b"\x01\x60\x00\x00") + section(2, b"\x01" + name * 2 + b"\x00\x00"))
+    await judged_in_time(
+        stage, PREAMBLE + section(1, b"\x01\x60\x00\x00") + section(2, b"\x01" + name * 2 + b"\x00\x00")
+    )
 
 
 ATTACK = Attack(run=_run)

@@ -12,7 +12,9 @@ _NAMES = ("\\1b[2J", "\\0a{\\22event\\22:\\22forged\\22}", "\\e2\\80\\ae", "\\00
 
 async def _run(stage: Stage) -> None:
     for name in _NAMES:
-        await forbidden(stage, f'(module (import "{name}" "{name}" (func)) (memory (export "memory") 1) (func (export "_start")))')
+        await forbidden(
+            stage, f'(module (import "{name}" "{name}" (func)) (memory (export "memory") 1) (func (export "_start")))'
+        )
 
 
 ATTACK = Attack(run=_run)

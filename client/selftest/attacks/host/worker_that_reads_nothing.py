@@ -19,7 +19,9 @@ async def _run(stage: Stage) -> None:
         outcomes = await asyncio.gather(*(hostile.worker.invoke(wanted, NoHost()) for _ in range(50)))
         kinds = {outcome.failure.kind for outcome in outcomes if outcome.failure}
         stage.require(kinds <= {FailureKind.DEADLINE, FailureKind.CRASH}, f"expected DEADLINE, got {kinds}")
-        stage.require(len([one for one in outcomes if one.failure]) == 50, "expected no answer of a worker that is deaf")
+        stage.require(
+            len([one for one in outcomes if one.failure]) == 50, "expected no answer of a worker that is deaf"
+        )
 
 
 ATTACK = Attack(run=_run)

@@ -19,6 +19,4 @@ def attempt(key, value):
 def process(text):
     return [attempt("k", "x" * 5_000_000), attempt("k" * 1024, "x"), attempt("", "x"), attempt("a\\0b", "x")]
 """
-ATTACK = once(
-    Guest(python=_SOURCE, grants=KV), expect=Answers('["refused", "refused", "refused", "refused"]')
-)
+ATTACK = once(Guest(python=_SOURCE, grants=KV), expect=Answers('["refused", "refused", "refused", "refused"]'))

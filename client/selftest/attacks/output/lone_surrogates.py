@@ -24,7 +24,9 @@ async def _run(stage: Stage) -> None:
     for text in ("return", "raise"):
         await stage.expect(fails("GUEST_ERROR", "OUTPUT"), text=text)
     seen = await stage.invoke(text="log")
-    stage.require(seen.output == "logged" or seen.reason == "GUEST_ERROR", f"expected no failure of the host, got {seen}")
+    stage.require(
+        seen.output == "logged" or seen.reason == "GUEST_ERROR", f"expected no failure of the host, got {seen}"
+    )
 
 
 ATTACK = Attack(guests={"guest": Guest(python=_SOURCE)}, run=_run)

@@ -32,5 +32,7 @@ async def _run(stage: Stage) -> None:
 
 
 ATTACK = Attack(
-    guests={"guest": Guest(wat=_WAT, limits={"wall_ms": 1_000, "log_bytes": 200_000})}, run=_run, timed=Timed.OTHER_TENANTS
+    guests={"guest": Guest(wat=_WAT, limits={"wall_ms": 1_000, "log_bytes": 200_000})},
+    run=_run,
+    timed=Timed.OTHER_TENANTS,
 )

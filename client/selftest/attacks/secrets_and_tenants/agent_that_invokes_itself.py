@@ -20,5 +20,6 @@ ATTACK = once(
         python=_SOURCE,
         grants={"agents": ["attacks/agent_that_invokes_itself-0"]},
         document={"callers": ["attacks/*"]},
-    ), expect=Answers("refused below 4")
+    ),
+    expect=Answers("refused below 4"),
 )

@@ -22,7 +22,9 @@ def process(text):
     return ends
 """
 _GUESTS = {
-    "worker": Guest(wat=forever(""), limits={"fuel": 50_000_000_000, "wall_ms": 60_000}, document={"callers": ["attacks/*"]}),
+    "worker": Guest(
+        wat=forever(""), limits={"fuel": 50_000_000_000, "wall_ms": 60_000}, document={"callers": ["attacks/*"]}
+    ),
     "caller": Guest(
         python=_SOURCE, grants={"agents": ["attacks/budget_amplified_by_agents-1"]}, limits={"fuel": 300_000_000}
     ),

@@ -38,7 +38,7 @@ class NoNode(Node):
 
 @dataclass
 class FakeHouse:
-    """Neighbours whose times are given: the first round is the quiet one, then quiet and attack in turn."""
+    """Neighbours whose times are given: quiet first, then attack and quiet in turn."""
 
     times: list[dict[str, Beside]] = field(default_factory=list)
     ill: list[str] = field(default_factory=list)
@@ -145,8 +145,13 @@ async def test_a_neighbour_that_is_late_in_every_round_does_not_hold(tenant: str
 
 
 async def test_a_neighbour_that_was_late_once_is_measured_again() -> None:
-    late = [slow(OTHER, 1.0), slow(OTHER, 500.0)] * (ROUNDS_MAX - 1)
+    late = [slow(OTHER, 1.0), slow(OTHER, 500.0)] * (ROUNDS_MAX - 1)  # quiet, attack, quiet, attack … and a quick one
     assert (await judge(house=FakeHouse(times=late))).held
+
+
+async def test_a_machine_that_is_slow_without_the_attack_too_is_no_breach() -> None:
+    times = [slow(OTHER, 1.0), slow(OTHER, 500.0), slow(OTHER, 400.0)]
+    assert (await judge(house=FakeHouse(times=times))).held
 
 
 async def test_twice_its_own_p99_is_allowed_where_that_is_more_than_the_floor() -> None:
