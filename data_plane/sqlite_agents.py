@@ -1,4 +1,8 @@
-"""Agents and their key-value state in SQLite: what was acknowledged is on disk, many creations share a commit."""
+"""Agents and their key-value state in SQLite: what was acknowledged is on disk, many creations share a commit.
+
+Every row is sealed (`data_plane.sealed_rows`) and checked when it is read for its content. Deleting and replacing need
+no sound row, so that a damaged one can be got rid of.
+"""
 
 import sqlite3
 from collections.abc import Sequence
@@ -9,28 +13,32 @@ from data_plane.agents.agent import Agent, AgentScope, NewAgent
 from data_plane.agents.refusals import AgentExistsError, AgentsExhaustedError, RequestIdReusedError
 from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.kv_grant import KvDelete, KvEntry, KvList, KvPut, entry_bytes, require_expected, used_after_put
+from data_plane.sealed_rows import RowDamagedError, RowSeals
 from data_plane.sqlite_writer import SqliteWriter
 from templates.grants import KvGrant
 from templates.names import TemplateName
 from templates.reasons import AgentFactoryError
 
+Place = tuple[str, str, str, str, str]
+
 REQUESTS_KEPT: Final = timedelta(days=1)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_AGENT: Final = "SELECT tenant, agent_id, domain, name, config, created_us, seal FROM agents"
 _GET: Final = (
-    "SELECT value, version FROM kv"
+    "SELECT value, version, expires_us, seal FROM kv"
     " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ? AND key = ?"
 )
 _DELETE: Final = (
     "DELETE FROM kv WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ? AND key = ?"
 )
 _USE: Final = (
-    "SELECT used_bytes, version FROM kv_scopes"
+    "SELECT used_bytes, version, seal FROM kv_scopes"
     " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ?"
 )
-_SET_USE: Final = "INSERT OR REPLACE INTO kv_scopes VALUES (?, ?, ?, ?, ?, ?, ?)"
+_SET_USE: Final = "INSERT OR REPLACE INTO kv_scopes VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _LIST: Final = (
-    "SELECT key FROM kv"
+    "SELECT key, value, version, expires_us, seal FROM kv"
     " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ?"
     " AND key > ? AND key >= ? AND substr(key, 1, ?) = ? ORDER BY key LIMIT ?"
 )
@@ -41,17 +49,18 @@ class SqliteAgents:
 
     def __init__(self, writer: SqliteWriter, *, agents_max: int) -> None:
         self._writer = writer
+        self._seals = writer.seals
         self._agents_max = agents_max
 
     async def create(self, wishes: Sequence[NewAgent]) -> Sequence[Agent | AgentFactoryError]:
         def work(connection: sqlite3.Connection) -> list[Agent | AgentFactoryError]:
             made: list[Agent | AgentFactoryError] = []
-            total = _total(connection)
+            total = _total(connection, self._seals)
             for wish in wishes:
-                outcome, is_new = _create(connection, wish, room=self._agents_max - total, agents_max=self._agents_max)
+                outcome, is_new = self._create(connection, wish, room=self._agents_max - total)
                 total += is_new
                 made.append(outcome)
-            connection.execute("UPDATE totals SET agents = ?", (total,))
+            _set_total(connection, self._seals, total)
             if wishes:
                 forget = _to_us(wishes[0].agent.created_at - REQUESTS_KEPT)
                 connection.execute("DELETE FROM requests WHERE created_us < ?", (forget,))
@@ -60,57 +69,55 @@ class SqliteAgents:
         return await self._writer.write(work)
 
     async def get(self, tenant: str, agent_id: str) -> Agent | None:
-        return await self._writer.read(lambda connection: _find(connection, tenant, agent_id))
+        return await self._writer.read(lambda connection: _find(connection, self._seals, tenant, agent_id))
 
     async def list(self, tenant: str, *, template: TemplateName | None, after: str, count_max: int) -> Sequence[Agent]:
         def work(connection: sqlite3.Connection) -> list[Agent]:
             if template is None:
                 rows = connection.execute(
-                    "SELECT tenant, agent_id, domain, name, config, created_us FROM agents"
-                    " WHERE tenant = ? AND agent_id > ? ORDER BY agent_id LIMIT ?",
+                    f"{_AGENT} WHERE tenant = ? AND agent_id > ? ORDER BY agent_id LIMIT ?",
                     (tenant, after, count_max),
                 )
             else:
                 rows = connection.execute(
-                    "SELECT tenant, agent_id, domain, name, config, created_us FROM agents"
-                    " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id > ? ORDER BY agent_id LIMIT ?",
+                    f"{_AGENT} WHERE tenant = ? AND domain = ? AND name = ? AND agent_id > ? ORDER BY agent_id LIMIT ?",
                     (tenant, template.domain, template.name, after, count_max),
                 )
-            return [_agent(row) for row in rows]
+            return [_agent(self._seals, row) for row in rows]
 
         return await self._writer.read(work)
 
     async def delete(self, tenant: str, agent_id: str) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
-            if _find(connection, tenant, agent_id) is None:
+            if not _exists(connection, tenant, agent_id):
                 return False
             connection.execute("DELETE FROM kv WHERE tenant = ? AND agent_id = ?", (tenant, agent_id))
             connection.execute("DELETE FROM kv_scopes WHERE tenant = ? AND agent_id = ?", (tenant, agent_id))
             connection.execute("DELETE FROM agents WHERE tenant = ? AND agent_id = ?", (tenant, agent_id))
-            connection.execute("UPDATE totals SET agents = agents - 1")
+            _set_total(connection, self._seals, _total(connection, self._seals) - 1)
             return True
 
         return await self._writer.write(work)
 
     async def count(self) -> int:
-        return await self._writer.read(_total)
+        return await self._writer.read(lambda connection: _total(connection, self._seals))
 
     async def kv_get(self, scope: AgentScope, namespace: str, key: str) -> KvEntry | None:
-        return await self._writer.read(lambda connection: _entry(connection, scope, namespace, key))
+        return await self._writer.read(lambda connection: self._entry(connection, _place(scope, namespace), key))
 
     async def kv_put(self, scope: AgentScope, grant: KvGrant, request: KvPut) -> int:
         def work(connection: sqlite3.Connection) -> int:
             _require_owner(connection, scope)
             place = _place(scope, grant.namespace)
-            found = _entry(connection, scope, grant.namespace, request.key)
+            found = self._entry(connection, place, request.key, believed=request.expected is None)
             require_expected(found, request.expected)
-            used_bytes, version = _use(connection, place)
+            used_bytes, version = self._use(connection, place)
             used_bytes = used_after_put(request, found, used_bytes=used_bytes, grant=grant)
             version += 1
-            connection.execute(_SET_USE, (*place, used_bytes, version))
+            self._set_use(connection, place, used_bytes, version)
+            row = (*place, request.key, request.value, version, None)
             connection.execute(
-                "INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                (*place, request.key, request.value, version),
+                "INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, self._seals.seal("kv", row))
             )
             return version
 
@@ -119,22 +126,23 @@ class SqliteAgents:
     async def kv_delete(self, scope: AgentScope, namespace: str, request: KvDelete) -> None:
         def work(connection: sqlite3.Connection) -> None:
             place = _place(scope, namespace)
-            found = _entry(connection, scope, namespace, request.key)
+            found = self._entry(connection, place, request.key, believed=request.expected is None)
             require_expected(found, request.expected)
             if found is not None:
-                used_bytes, version = _use(connection, place)
+                used_bytes, version = self._use(connection, place)
                 used_bytes -= entry_bytes(request.key, found.value)
-                connection.execute(_SET_USE, (*place, used_bytes, version + 1))
+                self._set_use(connection, place, used_bytes, version + 1)
                 connection.execute(_DELETE, (*place, request.key))
 
         await self._writer.write(work)
 
     async def kv_list(self, scope: AgentScope, namespace: str, request: KvList) -> Sequence[str]:
         def work(connection: sqlite3.Connection) -> list[str]:
+            place = _place(scope, namespace)
             rows = connection.execute(
                 _LIST,
                 (
-                    *_place(scope, namespace),
+                    *place,
                     request.after,
                     request.prefix,
                     len(request.prefix),
@@ -142,61 +150,111 @@ class SqliteAgents:
                     request.count_max,
                 ),
             )
-            return [row[0] for row in rows]
+            keys = []
+            for *columns, seal in rows:
+                self._seals.require("kv", (*place, *columns), seal, name=columns[0])
+                keys.append(columns[0])
+            return keys
 
         return await self._writer.read(work)
 
-
-def _create(
-    connection: sqlite3.Connection, wish: NewAgent, *, room: int, agents_max: int
-) -> tuple[Agent | AgentFactoryError, bool]:
-    """Return the outcome of one wish, and whether it made an agent."""
-    agent = wish.agent
-    if wish.request_id:
-        earlier = connection.execute(
-            "SELECT tenant, agent_id, domain, name, config, created_us, sha256 FROM requests"
-            " WHERE tenant = ? AND request_id = ?",
-            (agent.tenant, wish.request_id),
-        ).fetchone()
-        if earlier is not None:
-            is_same = earlier[6] == wish.request_sha256
-            return (_agent(earlier[:6]) if is_same else RequestIdReusedError(wish.request_id)), False
-    if room < 1:
-        return AgentsExhaustedError(agents_max), False
-    row = (
-        agent.tenant,
-        agent.agent_id,
-        agent.template.domain,
-        agent.template.name,
-        agent.config,
-        _to_us(agent.created_at),
-    )
-    made = connection.execute("INSERT OR IGNORE INTO agents VALUES (?, ?, ?, ?, ?, ?)", row)
-    if made.rowcount == 0:
-        return AgentExistsError(agent.agent_id), False
-    if wish.request_id:
-        connection.execute(
-            "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (agent.tenant, wish.request_id, wish.request_sha256, *row[1:]),
+    def _create(
+        self, connection: sqlite3.Connection, wish: NewAgent, *, room: int
+    ) -> tuple[Agent | AgentFactoryError, bool]:
+        """Return the outcome of one wish, and whether it made an agent."""
+        agent, seals = wish.agent, self._seals
+        if wish.request_id:
+            earlier = connection.execute(
+                "SELECT sha256, agent_id, domain, name, config, created_us, seal FROM requests"
+                " WHERE tenant = ? AND request_id = ?",
+                (agent.tenant, wish.request_id),
+            ).fetchone()
+            if earlier is not None:
+                *columns, seal = earlier
+                seals.require("requests", (agent.tenant, wish.request_id, *columns), seal, name=wish.request_id)
+                is_same = columns[0] == wish.request_sha256
+                return (
+                    _as_agent(agent.tenant, *columns[1:]) if is_same else RequestIdReusedError(wish.request_id)
+                ), False
+        if room < 1:
+            return AgentsExhaustedError(self._agents_max), False
+        row = (
+            agent.tenant,
+            agent.agent_id,
+            agent.template.domain,
+            agent.template.name,
+            agent.config,
+            _to_us(agent.created_at),
         )
-    return agent, True
+        made = connection.execute(
+            "INSERT OR IGNORE INTO agents VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, seals.seal("agents", row))
+        )
+        if made.rowcount == 0:
+            return AgentExistsError(agent.agent_id), False
+        if wish.request_id:
+            request = (agent.tenant, wish.request_id, wish.request_sha256, *row[1:])
+            connection.execute(
+                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*request, seals.seal("requests", request))
+            )
+        return agent, True
+
+    def _entry(
+        self, connection: sqlite3.Connection, place: Place, key: str, *, believed: bool = False
+    ) -> KvEntry | None:
+        """Return an entry; ``believed`` ones are only replaced or deleted, whatever they hold."""
+        row = connection.execute(_GET, (*place, key)).fetchone()
+        if row is None:
+            return None
+        *columns, seal = row
+        if not believed:
+            self._seals.require("kv", (*place, key, *columns), seal, name=key)
+        elif not isinstance(columns[0], str):
+            return KvEntry("", columns[1])
+        return KvEntry(columns[0], columns[1])
+
+    def _use(self, connection: sqlite3.Connection, place: Place) -> tuple[int, int]:
+        row = connection.execute(_USE, place).fetchone()
+        if row is None:
+            return 0, 0
+        used_bytes, version, seal = row
+        self._seals.require("kv_scopes", (*place, used_bytes, version), seal, name=place[-1])
+        return used_bytes, version
+
+    def _set_use(self, connection: sqlite3.Connection, place: Place, used_bytes: int, version: int) -> None:
+        row = (*place, used_bytes, version)
+        connection.execute(_SET_USE, (*row, self._seals.seal("kv_scopes", row)))
 
 
-def _total(connection: sqlite3.Connection) -> int:
-    found: int = connection.execute("SELECT agents FROM totals").fetchone()[0]
+def _total(connection: sqlite3.Connection, seals: RowSeals) -> int:
+    found: int
+    found, seal = connection.execute("SELECT agents, seal FROM totals").fetchone()
+    try:
+        seals.require("totals", (found,), seal, name="agents")
+    except RowDamagedError:  # it can be counted again
+        (found,) = connection.execute("SELECT count(*) FROM agents").fetchone()
     return found
 
 
-def _find(connection: sqlite3.Connection, tenant: str, agent_id: str) -> Agent | None:
-    row = connection.execute(
-        "SELECT tenant, agent_id, domain, name, config, created_us FROM agents WHERE tenant = ? AND agent_id = ?",
-        (tenant, agent_id),
-    ).fetchone()
-    return None if row is None else _agent(row)
+def _set_total(connection: sqlite3.Connection, seals: RowSeals, total: int) -> None:
+    connection.execute("UPDATE totals SET agents = ?, seal = ?", (total, seals.seal("totals", (total,))))
 
 
-def _agent(row: tuple[str, str, str, str, bytes, int]) -> Agent:
-    tenant, agent_id, domain, name, config, created_us = row
+def _exists(connection: sqlite3.Connection, tenant: str, agent_id: str) -> bool:
+    found = connection.execute("SELECT 1 FROM agents WHERE tenant = ? AND agent_id = ?", (tenant, agent_id))
+    return found.fetchone() is not None
+
+
+def _find(connection: sqlite3.Connection, seals: RowSeals, tenant: str, agent_id: str) -> Agent | None:
+    row = connection.execute(f"{_AGENT} WHERE tenant = ? AND agent_id = ?", (tenant, agent_id)).fetchone()
+    return None if row is None else _agent(seals, row)
+
+
+def _agent(seals: RowSeals, row: tuple[str, str, str, str, bytes, int, bytes]) -> Agent:
+    seals.require("agents", row[:6], row[6], name=row[1])
+    return _as_agent(*row[:6])
+
+
+def _as_agent(tenant: str, agent_id: str, domain: str, name: str, config: bytes, created_us: int) -> Agent:
     return Agent(
         tenant=tenant,
         agent_id=agent_id,
@@ -206,23 +264,13 @@ def _agent(row: tuple[str, str, str, str, bytes, int]) -> Agent:
     )
 
 
-def _place(scope: AgentScope, namespace: str) -> tuple[str, str, str, str, str]:
+def _place(scope: AgentScope, namespace: str) -> Place:
     return scope.tenant, scope.template.domain, scope.template.name, scope.agent_id, namespace
-
-
-def _entry(connection: sqlite3.Connection, scope: AgentScope, namespace: str, key: str) -> KvEntry | None:
-    row = connection.execute(_GET, (*_place(scope, namespace), key)).fetchone()
-    return None if row is None else KvEntry(row[0], row[1])
-
-
-def _use(connection: sqlite3.Connection, place: tuple[str, str, str, str, str]) -> tuple[int, int]:
-    row = connection.execute(_USE, place).fetchone()
-    return (0, 0) if row is None else (row[0], row[1])
 
 
 def _require_owner(connection: sqlite3.Connection, scope: AgentScope) -> None:
     """An invocation may outlive its agent; its writes may not bring state back."""
-    if scope.agent_id and _find(connection, scope.tenant, scope.agent_id) is None:
+    if scope.agent_id and not _exists(connection, scope.tenant, scope.agent_id):
         raise HostRefusal(ErrorKind.NOT_FOUND, "expected the state of an agent, which was deleted meanwhile")
 
 

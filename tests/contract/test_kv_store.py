@@ -29,7 +29,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "memory":
         yield MemoryAgents()
     else:
-        async with SqliteWriter(tmp_path / "agents.db", schema="agents", durable=True) as writer:
+        async with SqliteWriter(tmp_path / "agents.db", schema="agents", durable=True, key=bytes(32)) as writer:
             yield SqliteAgents(writer, agents_max=10)
 
 
@@ -140,7 +140,7 @@ STEPS = st.lists(
 async def test_sqlite_and_the_fake_answer_alike(tmp_path_factory: pytest.TempPathFactory, steps: list[object]) -> None:
     fake = MemoryAgents()
     path = tmp_path_factory.mktemp("kv") / "agents.db"
-    async with SqliteWriter(path, schema="agents", durable=False) as writer:
+    async with SqliteWriter(path, schema="agents", durable=False, key=bytes(32)) as writer:
         real = SqliteAgents(writer, agents_max=10)
         for step in steps:
             answers = []
