@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
+from bench import bench_jail
 from sandbox.command import CommandProgram
 from sandbox.core_module import CoreLinker, CoreModule
 from sandbox.engine import Engine, EngineSettings, Store
@@ -287,6 +288,7 @@ def main() -> None:
     breakdown()
     asyncio.run(paths())
     asyncio.run(in_flight(options.in_flight))
+    asyncio.run(bench_jail.measure(figure))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(FIGURES, indent=1))

@@ -72,6 +72,7 @@ def _machine(directory: Path) -> Iterator[Finding]:
             remedy="install what requirements/runtime.txt pins (make demo does)",
         )
     yield from _kernel()
+    yield _isolation()
     image = IMAGES_DIRECTORY / "cpython.wasm"
     yield (
         Finding(severity="ok", subject="images", text=f"{image.name} is built")
@@ -107,6 +108,27 @@ def _kernel() -> Iterator[Finding]:
         subject="open files",
         text=str(files),
         remedy="" if files >= OPEN_FILES_MIN else f"ulimit -n {OPEN_FILES_MIN}",
+    )
+
+
+def _isolation() -> Finding:
+    """Lock a sandbox process away as a node would on this host, under this user."""
+    import asyncio
+
+    from sandbox.jail_probe import probe, remedy
+    from sandbox.process import LEVELS, ProcessError
+
+    try:
+        reached = asyncio.run(probe())
+    except (OSError, ProcessError) as error:
+        return Finding(severity="problem", subject="isolation", text=str(error), remedy="see docs/isolation.md")
+    if not reached.missing:
+        return Finding(severity="ok", subject="isolation", text=f"workers reach level {reached.level}")
+    return Finding(
+        severity="problem" if reached.level == LEVELS[0] else "warning",
+        subject="isolation",
+        text=f"workers reach level {reached.level}, without {'; '.join(reached.missing)}",
+        remedy=f"{remedy(reached.missing)} (docs/isolation.md)",
     )
 
 

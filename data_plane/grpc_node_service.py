@@ -28,6 +28,7 @@ _STATES: Final = {
     State.SERVING: pb.NODE_STATE_SERVING,
     State.DRAINING: pb.NODE_STATE_DRAINING,
     State.DAMAGED: pb.NODE_STATE_DAMAGED,
+    State.UNISOLATED: pb.NODE_STATE_UNISOLATED,
 }
 
 
@@ -80,6 +81,11 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
             start_time=_timestamp(self._facts.started_at),
             warnings=look.warnings,
             lease_expired=look.lease_expired,
+            isolation=pb.Isolation(
+                level=self._state.isolation.level or "",
+                demanded=self._state.isolation.demanded,
+                missing=self._state.isolation.missing,
+            ),
         )
         _fill_generation(status, look)
         if look.last_refusal is not None:

@@ -35,6 +35,7 @@ from data_plane.grpc_node_service import GrpcNodeService, NodeFacts
 from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
 from data_plane.invoker import Invoker, Running
+from data_plane.isolation import Isolation, demanded_level
 from data_plane.node_state import NodeState
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
 from data_plane.seeding import seed_store
@@ -46,7 +47,11 @@ from data_plane.staging import CodeStore, Staging
 from data_plane.updater import Updater
 from data_plane.worker_pool import PoolSettings, SandboxWorker, WorkerPool
 from sandbox.compile_cache import CompileCache
+from sandbox.compiler import CompilerSettings
+from sandbox.jail_probe import probe
+from sandbox.process import Confinement, ProcessError
 from sandbox.supervisor import Worker, WorkerSettings
+from sandbox.worker_errors import IsolationError
 from service.identity import IdentityKind, InvalidIdentityError, identity_of_certificate
 from service.interceptors import ServerGuard
 from service.logs import configure_logs, get_logger
@@ -54,7 +59,7 @@ from service.observation import ObservationServer, Readiness
 from service.server import ServerLimits, ServiceServer, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
-from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, start_telemetry
+from service.telemetry import CERTIFICATE_EXPIRES, ISOLATION_LEVEL, Field, ServiceName, start_telemetry
 from service.tls import certificate_of, channel_credentials, server_credentials
 from templates.reasons import AgentFactoryError
 from templates.trusted_set import Installation
@@ -76,6 +81,8 @@ class Event(StrEnum):
     REFUSED_TO_START = "node_refused_to_start"
     FAILED = "node_failed"
     READINESS_CHANGED = "readiness_changed"
+    ISOLATION_FOUND = "isolation_found"
+    NOT_PROBED = "isolation_not_probed"
 
 
 def main() -> None:
@@ -150,11 +157,19 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
 
         # Workers, and the way of an invocation through them
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
-        code = CodeStore(files, cache, telemetry)
-        worker_settings = WorkerSettings(jail=settings.isolation_min.value)
+        isolation = Isolation(demanded_level(settings))
+        code = CodeStore(files, cache, telemetry, CompilerSettings(jail=isolation.demanded))
+        telemetry.measure(ISOLATION_LEVEL, lambda: isolation.rank)
+        worker_settings = WorkerSettings(jail=isolation.demanded)
 
         async def start_worker() -> SandboxWorker:
-            return await Worker.start(worker_settings)
+            try:
+                worker = await Worker.start(worker_settings)
+            except IsolationError as error:
+                _observe(isolation, Confinement(level=error.reached, missing=error.missing))
+                raise
+            _observe(isolation, Confinement(level=worker.level, missing=worker.missing))
+            return worker
 
         pool = WorkerPool(
             start=start_worker,
@@ -220,7 +235,9 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             generations_kept=settings.generations_kept,
         )
         staging.active = lambda: updater.active
-        state = NodeState(updater, invoker, _now)
+        state = NodeState(updater, invoker, isolation, _now)
+        if not settings.spare_workers:  # otherwise the first of them tells
+            tasks.start(_find_isolation(isolation), name="isolation", essential=False)
         tasks.start(pool.run(rehearsing=settings.control_plane is not None), name="worker-pool")
         tasks.start(invocations.run(), name="invocation-log")
         await updater.boot()
@@ -426,6 +443,20 @@ async def _keep_house(state: NodeState, invoker: Invoker, server: ServiceServer)
             log.info(Event.READINESS_CHANGED, ready=was_ready, state=str(look.state), reason=look.reason)
 
 
+async def _find_isolation(isolation: Isolation) -> None:
+    try:
+        _observe(isolation, await probe())
+    except ProcessError as error:
+        log.warning(Event.NOT_PROBED, **{Field.ERROR: str(error)})
+
+
+def _observe(isolation: Isolation, reached: Confinement) -> None:
+    if (isolation.level, isolation.missing) != (reached.level, reached.missing):
+        level = {Field.ISOLATION: reached.level}
+        log.info(Event.ISOLATION_FOUND, **level, demanded=isolation.demanded, missing=list(reached.missing))
+    isolation.observe(reached)
+
+
 async def _until_stopped(stop: asyncio.Event, tasks: TaskSupervisor) -> bool:
     """Wait for a signal, or for an essential task to fail; return whether it was the latter."""
     async with TaskSupervisor() as waiting:
@@ -451,6 +482,8 @@ def _readiness(state: NodeState, facts: NodeFacts) -> Readiness:
             "reason": look.reason,
             "generation": 0 if look.active is None else look.active.number,
             "lease_expired": look.lease_expired,
+            "isolation": state.isolation.level or "",
+            "isolation_min": state.isolation.demanded,
         },
     )
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from data_plane.activation.generation import ActiveGeneration
 from data_plane.invoker import Invoker
+from data_plane.isolation import Isolation
 from data_plane.updater import Refused, Updater
 from templates.trusted_set import Freshness, freshness, withdrawn_since
 
@@ -22,6 +23,7 @@ class State(StrEnum):
     SERVING = "SERVING"
     DRAINING = "DRAINING"
     DAMAGED = "DAMAGED"
+    UNISOLATED = "UNISOLATED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +48,12 @@ class Snapshot:
 
 
 class NodeState:
-    """Reads the updater and the invoker; decides nothing."""
+    """Reads the updater, the invoker and how far workers are isolated; decides nothing."""
 
-    def __init__(self, updater: Updater, invoker: Invoker, clock: Callable[[], datetime]) -> None:
+    def __init__(self, updater: Updater, invoker: Invoker, isolation: Isolation, clock: Callable[[], datetime]) -> None:
         self._updater = updater
         self._invoker = invoker
+        self.isolation = isolation
         self._clock = clock
 
     def look(self) -> Snapshot:
@@ -63,12 +66,17 @@ class NodeState:
             active=active,
             freshness=None if active is None else freshness(active.accepted, now=now),
             last_refusal=self._updater.last_refusal,
-            warnings=() if active is None else _warnings(active, now),
+            warnings=(
+                *filter(None, (self.isolation.warning,)),
+                *(() if active is None else _warnings(active, now)),
+            ),
         )
 
     def _state(self, active: ActiveGeneration | None) -> tuple[State, str]:
         if self._invoker.draining:
             return State.DRAINING, "new invocations are refused, running ones may finish"
+        if self.isolation.refusal:
+            return State.UNISOLATED, self.isolation.refusal
         if active is not None:
             return State.SERVING, ""
         if self._updater.damage:

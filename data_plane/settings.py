@@ -56,8 +56,10 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
     )
     workers_max: int = Field(default=64, ge=1, le=1024, description="Worker processes of the node, spares included.")
     worker_idle_s: float = Field(default=300.0, gt=0, description="A tenant's worker that idles this long is stopped.")
-    isolation_min: IsolationLevel = Field(
-        default=IsolationLevel.RLIMITS_ONLY, description="The node refuses to serve with workers below this level."
+    isolation_min: IsolationLevel | None = Field(
+        default=None,
+        description="The node refuses to serve with workers below this level (docs/isolation.md). Unset: "
+        "`landlock+seccomp` in production, `rlimits-only` in development.",
     )
     child_depth_max: int = Field(default=4, ge=0, le=16, description="How deep agents may invoke agents.")
     tenant_templates: dict[str, tuple[str, ...]] = Field(

@@ -16,7 +16,7 @@ from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, m
 from data_plane.generation_files import BlobError, GenerationFiles
 from data_plane.worker_pool import REHEARSAL, WorkerPool
 from sandbox.compile_cache import CompileCache
-from sandbox.compiler import CompilerError
+from sandbox.compiler import CompilerError, CompilerSettings
 from sandbox.inspection import inspect
 from sandbox.request import CompiledCode, InvocationRequest
 from service.telemetry import COMPILATIONS, SpanName, Telemetry
@@ -85,9 +85,16 @@ class NoHostCalls:
 class CodeStore:
     """Compiled code by module digest, through the compile cache; modules come from the blobs."""
 
-    def __init__(self, files: GenerationFiles, cache: CompileCache, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        files: GenerationFiles,
+        cache: CompileCache,
+        telemetry: Telemetry,
+        settings: CompilerSettings | None = None,
+    ) -> None:
         self._files = files
         self._cache = cache
+        self.compiler_settings = settings
         self._telemetry = telemetry
         self._seen: set[str] = set()
 
@@ -115,7 +122,7 @@ class CodeStore:
         wasm = await asyncio.to_thread(self._files.blob, module_sha256)
         with self._telemetry.span(SpanName.MODULE_COMPILE):
             try:
-                made = await self._cache.compile(wasm)
+                made = await self._cache.compile(wasm, settings=self.compiler_settings)
             except CompilerError as error:
                 raise CodeRefusedError(f"{error.code}: {error.message}", metadata={"code": error.code}) from error
         self._seen.add(module_sha256)
@@ -227,7 +234,7 @@ class Staging:
             wasm = await asyncio.to_thread(self._files.blob, module_sha256)
             with self._telemetry.span(SpanName.MODULE_INSPECT):
                 try:
-                    found = (await inspect(wasm)).to_json()
+                    found = (await inspect(wasm, settings=self._code.compiler_settings)).to_json()
                 except CompilerError as error:
                     raise CodeRefusedError(f"{error.code}: {error.message}", metadata={"code": error.code}) from error
             stored = json.dumps(found).encode()

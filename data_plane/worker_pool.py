@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final, Protocol
 
-from data_plane.agents.refusals import WorkerUnavailableError
+from data_plane.agents.refusals import IsolationTooWeakError, WorkerUnavailableError
 from sandbox.outcome import LogLine, Outcome
 from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor import HostCalls, WorkerError
+from sandbox.worker_errors import IsolationError
 from service.logs import get_logger
 from service.tasks import TaskSupervisor
 from service.telemetry import WORKER_EXITS, WORKERS, Field, Telemetry
@@ -341,7 +342,8 @@ class WorkerPool:
         except WorkerError as error:
             log.warning(Event.WORKER_NOT_STARTED, **{Field.TENANT: tenant, Field.ERROR: str(error)})
             self._count_death(tenant)
-            raise WorkerUnavailableError(f"expected a worker to start, got: {error}", retry_s=1.0) from error
+            refusal = IsolationTooWeakError if isinstance(error, IsolationError) else WorkerUnavailableError
+            raise refusal(f"expected a worker to start, got: {error}", retry_s=1.0) from error
         finally:
             self._spawning -= 1
         now = self._monotonic()
@@ -350,7 +352,7 @@ class WorkerPool:
             await worker.stop()
             raise WorkerUnavailableError("the node is stopping")
         self._tasks.start(self._watch(pooled), name=f"worker-{worker.pid}", essential=False)
-        log.info(Event.WORKER_STARTED, **{Field.PID: worker.pid, Field.TENANT: tenant})
+        log.info(Event.WORKER_STARTED, **{Field.PID: worker.pid, Field.TENANT: tenant, Field.ISOLATION: worker.level})
         return pooled
 
     async def _watch(self, pooled: PooledWorker) -> None:
@@ -367,7 +369,10 @@ class WorkerPool:
         self._wake.set()
         await asyncio.sleep(0.05)  # invocations that ended with it get their turn to say which template they ran
         templates = tuple(pooled.victims | pooled.running.keys())
-        log.warning(Event.WORKER_DIED, **{Field.PID: pooled.worker.pid, Field.TENANT: pooled.tenant})
+        log.warning(
+            Event.WORKER_DIED,
+            **{Field.PID: pooled.worker.pid, Field.TENANT: pooled.tenant, Field.ERROR: pooled.worker.reason},
+        )
         if templates:
             self.on_death(pooled.tenant, templates)
 

@@ -7,14 +7,15 @@ ELF and everything else are refused before anything parses them (ADR 8; sandbox 
 
 import asyncio
 import hashlib
-import importlib.util
 import json
-import subprocess
-import sys
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
+from sandbox import process
 from sandbox.request import Abi, CompiledCode
 
 Job = Literal["compile", "inspect"]
@@ -23,9 +24,8 @@ CORE_PREAMBLE: Final = b"\x00asm\x01\x00\x00\x00"
 COMPONENT_PREAMBLE: Final = b"\x00asm\x0d\x00\x01\x00"
 ELF_MAGIC: Final = b"\x7fELF"
 HEADER_BYTES_MAX: Final = 16 << 20  # an inspection's names; wasmtime itself caps them far below
+_TOLD: Final = frozenset({"MODULE_INVALID", "COMPILER_LIMIT", "ISOLATION_TOO_WEAK"})
 _PIECE_BYTES: Final = 1 << 20
-_PACKAGE_ROOT: Final = str(Path(__file__).resolve().parent.parent)
-_BOOTSTRAP: Final = "import sys; sys.path[:0] = sys.argv[1:3]; from sandbox.compiler_child import main; main()"
 
 
 class CompilerError(Exception):
@@ -33,8 +33,9 @@ class CompilerError(Exception):
 
     Codes: ``NOT_WASM`` (something else), ``COMPILED_CODE`` (machine code: ``.cwasm`` or ELF), ``MODULE_SIZE`` (over the
     limit), ``MODULE_INVALID`` (the engine refuses it), ``NO_ENTRY`` (it exports nothing that a node could call),
-    ``COMPILER_LIMIT`` (time, memory or output ran out), ``COMPILER_CRASH`` (the child died). Only the last may be worth
-    a retry with the same bytes.
+    ``COMPILER_LIMIT`` (time, memory or output ran out), ``COMPILER_CRASH`` (the child died, or its answer makes no
+    sense), ``ISOLATION_TOO_WEAK`` (this host does not lock it away as demanded). Only the last two may be worth a retry
+    with the same bytes.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -45,13 +46,17 @@ class CompilerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompilerSettings:
-    """What one job may use. ``memory_bytes_max`` bounds private writable memory (RLIMIT_DATA)."""
+    """What one job may use. ``memory_bytes_max`` bounds private writable memory (RLIMIT_DATA).
+
+    A child that reaches less than the level ``jail`` reads nothing of the module.
+    """
 
     module_bytes_max: int = 64 << 20
     code_bytes_max: int = 512 << 20
     memory_bytes_max: int = 4 << 30
     cpu_s_max: int = 180
     wall_s_max: float = 240.0
+    jail: process.Level = "rlimits-only"
 
 
 def refuse_what_is_not_wasm(data: bytes, *, bytes_max: int) -> None:
@@ -95,66 +100,76 @@ async def compile_module(wasm: bytes, *, settings: CompilerSettings | None = Non
         CompilerError: see its codes.
     """
     header, code = await run_job("compile", wasm, settings or CompilerSettings())
-    return CompiledCode(
-        code=code,
-        abi=abi_of(str(header["kind"]), frozenset(header["exports"])),
-        module_sha256=hashlib.sha256(wasm).hexdigest(),
-        engine_fingerprint=str(header["engine_fingerprint"]),
-    )
+    with sensible():
+        return CompiledCode(
+            code=code,
+            abi=abi_of(str(header["kind"]), frozenset(header["exports"])),
+            module_sha256=hashlib.sha256(wasm).hexdigest(),
+            engine_fingerprint=str(header["engine_fingerprint"]),
+        )
+
+
+@contextmanager
+def sensible() -> Iterator[None]:
+    """Turn what an answer provokes that the job does not give into an error of the compiler: a module may own it.
+
+    Raises:
+        CompilerError: ``COMPILER_CRASH``.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        text = f"expected the answer of a compiler, got one that lacks sense ({type(error).__name__})"
+        raise CompilerError("COMPILER_CRASH", text) from error
 
 
 async def run_job(job: Job, wasm: bytes, settings: CompilerSettings) -> tuple[dict[str, Any], bytes]:
     """Start the child, give it the module, and return its header and what follows.
 
-    The child is a fresh isolated interpreter (``-I``) with an empty environment, no descriptor but its pipes, and the
-    limits of ``settings`` set by itself before it reads the first byte of the module.
+    The child is jailed as a worker is, except that it may start threads (ADR 11), and sets itself the limits of
+    ``settings`` before it reads the first byte of the module.
 
     Raises:
         CompilerError: see its codes.
     """
     refuse_what_is_not_wasm(wasm, bytes_max=settings.module_bytes_max)
-    site = _site_of_wasmtime()
     limits = json.dumps(
         {
             "memory_bytes_max": settings.memory_bytes_max,
             "cpu_s_max": settings.cpu_s_max,
+            "jail": settings.jail,
         }
     )
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOTSTRAP, _PACKAGE_ROOT, site, job, limits,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env={}, cwd="/", close_fds=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(settings.wall_s_max):
-            answer = await _exchange(child, wasm, HEADER_BYTES_MAX + settings.code_bytes_max)
-            status = await child.wait()
-    except TimeoutError:
-        raise CompilerError("COMPILER_LIMIT", f"expected an answer within {settings.wall_s_max} s, got none") from None
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+    child: process.Child | None = None
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        try:
+            async with asyncio.timeout(settings.wall_s_max):
+                with theirs:
+                    child = await process.start("sandbox.compiler_child", theirs, (job, limits))
+                answer = await _exchange(ours, wasm, HEADER_BYTES_MAX + settings.code_bytes_max)
+                status = await child.wait()
+        except TimeoutError:
+            text = f"expected an answer within {settings.wall_s_max} s, got none"
+            raise CompilerError("COMPILER_LIMIT", text) from None
+        except process.ProcessError as error:
+            raise CompilerError("COMPILER_CRASH", str(error)) from error
+        finally:
+            if child is not None and child.poll() is None:
+                child.send_signal(signal.SIGKILL)
+                await child.wait()
     return _read_answer(answer, status)
 
 
-def _site_of_wasmtime() -> str:
-    """The folder that wasmtime was installed into: with ``-S`` the child finds nothing else."""
-    found = importlib.util.find_spec("wasmtime")
-    if found is None or found.origin is None:
-        raise CompilerError("COMPILER_CRASH", "expected the wasmtime package to be installed, got none")
-    return str(Path(found.origin).parent.parent)
-
-
-async def _exchange(child: asyncio.subprocess.Process, wasm: bytes, answer_bytes_max: int) -> bytes:
+async def _exchange(sock: socket.socket, wasm: bytes, answer_bytes_max: int) -> bytes:
     """Feed and read at once; an answer that is too long is cut one byte above its limit."""
-    if child.stdin is None or child.stdout is None:
-        raise CompilerError("COMPILER_CRASH", "expected pipes to the child, got none")
+    loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
-        feeding = tasks.create_task(_feed(child.stdin, wasm))
+        feeding = tasks.create_task(_feed(sock, wasm))
         pieces: list[bytes] = []
         length = 0
-        while length <= answer_bytes_max and (piece := await child.stdout.read(_PIECE_BYTES)):
+        while length <= answer_bytes_max and (piece := await _read(loop, sock)):
             length += len(piece)
             pieces.append(piece)
         feeding.cancel()
@@ -163,12 +178,17 @@ async def _exchange(child: asyncio.subprocess.Process, wasm: bytes, answer_bytes
     return b"".join(pieces)
 
 
-async def _feed(stdin: asyncio.StreamWriter, wasm: bytes) -> None:
+async def _read(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bytes:
     try:
-        stdin.write(wasm)
-        await stdin.drain()
-        stdin.close()
-        await stdin.wait_closed()
+        return await loop.sock_recv(sock, _PIECE_BYTES)
+    except ConnectionResetError:
+        return b""  # the child died with bytes of ours unread: its status says why
+
+
+async def _feed(sock: socket.socket, wasm: bytes) -> None:
+    try:
+        await asyncio.get_running_loop().sock_sendall(sock, wasm)
+        sock.shutdown(socket.SHUT_WR)
     except (BrokenPipeError, ConnectionResetError):
         return  # the child died or refused early: its status and answer say why
 
@@ -177,10 +197,12 @@ def _read_answer(answer: bytes, status: int) -> tuple[dict[str, Any], bytes]:
     length = int.from_bytes(answer[:8], "big")
     if status != 0 or len(answer) < 8 + length or not length:
         raise _death(status)
-    header = json.loads(answer[8 : 8 + length])
-    if "error" in header:
-        raise CompilerError(header["error"]["code"], header["error"]["message"])
-    return header, answer[8 + length :]
+    with sensible():
+        header = json.loads(answer[8 : 8 + length])
+        if "error" in header:
+            code = str(header["error"]["code"])
+            raise CompilerError(code if code in _TOLD else "COMPILER_CRASH", str(header["error"]["message"])[:2_000])
+        return {**header}, answer[8 + length :]
 
 
 def _death(status: int) -> CompilerError:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from ctypes import PyDLL, byref, c_bool, c_int64, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from struct import Struct
 from typing import Final
@@ -249,6 +250,7 @@ def _use_pool(config: wasmtime.Config, settings: EngineSettings) -> None:
     c_api.wasmtime_pooling_allocation_config_delete(pool)
 
 
+@cache
 def fingerprint() -> str:
     """Return the digest of the wheel's version and code-changing settings: which engine compiled code belongs to."""
     facts = {"wasmtime": version("wasmtime"), "switches": _CODE_SWITCHES, "sizes": _CODE_SIZES}

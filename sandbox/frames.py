@@ -4,7 +4,7 @@ Each side reads the other's frames as hostile: a length over its cap, an unknown
 parse raises ``FrameError``, after which nothing else from that peer is read. Integers are little-endian.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -13,7 +13,7 @@ from struct import error as StructError  # noqa: N812 - the module gives its exc
 from typing import Final
 
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, HOST_CALL_BYTES_MAX, TRANSFER_BYTES_CEILING, SandboxLimits
-from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
+from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import LEVELS, Level
 from sandbox.request import Abi, InvocationRequest
 
@@ -53,7 +53,7 @@ TO_WORKER: Final[dict[int, int]] = {
 }
 """Operations a worker reads, and the largest payload of each."""
 TO_SUPERVISOR: Final[dict[int, int]] = {
-    Op.READY: _SMALL,
+    Op.READY: MESSAGE_BYTES_MAX,
     Op.LOADED: 0,
     Op.REFUSED: MESSAGE_BYTES_MAX,
     Op.FAILED: MESSAGE_BYTES_MAX,
@@ -77,12 +77,21 @@ def frame(op: Op, number: int, payload: bytes = b"") -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames ``(op, number, payload)``."""
+    """Cuts a byte stream into frames ``(op, number, payload)``.
 
-    def __init__(self, allowed: dict[int, int]) -> None:
-        self._allowed = allowed
+    ``admit(op, number, length)`` sees the header of every frame over 64 KiB before its payload is kept, and may raise
+    `FrameError`.
+    """
+
+    def __init__(self, allowed: dict[int, int], admit: Callable[[int, int, int], None] | None = None) -> None:
+        self._allowed, self._admit = allowed, admit
         self._rest = bytearray()
         self._wanted = HEADER_BYTES
+
+    @property
+    def is_within(self) -> bool:
+        """A frame has begun and is not complete."""
+        return bool(self._rest)
 
     def feed(self, data: bytes) -> Iterable[tuple[int, int, bytes]]:
         """Return the frames that ``data`` completes, to be gone through once, before the next data.
@@ -110,6 +119,8 @@ class FrameReader:
                 raise FrameError(
                     f"expected a known operation and at most its length, got operation {op}, {length} bytes"
                 )
+            if length > _SMALL and self._admit is not None:
+                self._admit(op, number, length)
             end = position + HEADER_BYTES + length
             if end > size:
                 self._wanted = HEADER_BYTES + length
@@ -124,20 +135,22 @@ class FrameReader:
 
 # --- READY and LOAD
 
+_MISSING_MAX: Final = 16
 _ABIS: Final[tuple[Abi, ...]] = ("component", "image", "command")
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a worker says first: the level of isolation it reached and the fingerprint of its engine."""
+    """What a worker says first: the level of isolation it reached, its engine's fingerprint, what it lacks and why."""
 
     level: Level
     fingerprint: str
+    missing: tuple[str, ...] = ()
 
 
 def pack_ready(ready: Ready) -> bytes:
     """Return the payload of READY."""
-    return f"{ready.level} {ready.fingerprint}".encode()
+    return "\n".join((f"{ready.level} {ready.fingerprint}", *ready.missing)).encode()
 
 
 def read_ready(payload: bytes) -> Ready:
@@ -146,10 +159,11 @@ def read_ready(payload: bytes) -> Ready:
     Raises:
         FrameError: it does not parse.
     """
-    level, _, digest = payload.decode("ascii", "replace").partition(" ")
+    first, *missing = payload.decode("ascii", "replace").split("\n", _MISSING_MAX)
+    level, _, digest = first.partition(" ")
     for known in LEVELS:
         if level == known:
-            return Ready(known, digest)
+            return Ready(known, digest, tuple(printable(each.encode()) for each in missing))
     raise FrameError(f"expected a level of isolation, got {level[:40]!r}")
 
 
@@ -448,11 +462,13 @@ def read_log(payload: bytes) -> LogLine:
 
 LINE_COST: Final = 16
 """Bytes of the log limit that a line costs besides its text, so that empty lines are not free."""
-_ESCAPE_GROWTH: Final = 6  # one byte of a guest becomes at most six when it is escaped
+DONE_FIXED_BYTES: Final = _DONE.size
+LINE_BYTES: Final = _LINE.size
+ESCAPE_GROWTH: Final = 6  # one byte of a guest becomes at most six when it is escaped
 
 
 def _read_logs(payload: bytes, position: int, lines: int, limits: SandboxLimits) -> tuple[LogLine, ...]:
-    if lines * LINE_COST > limits.log_bytes or len(payload) - position > _ESCAPE_GROWTH * limits.log_bytes + _SMALL:
+    if lines * LINE_COST > limits.log_bytes or len(payload) - position > ESCAPE_GROWTH * limits.log_bytes + _SMALL:
         raise FrameError(f"expected log lines within {limits.log_bytes} bytes, got {lines} lines")
     logs = []
     for _ in range(lines):

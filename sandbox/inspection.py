@@ -6,9 +6,9 @@ Found in the same kind of one-job child process as compilation, with a fast base
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from sandbox.compiler import CompilerSettings, run_job
+from sandbox.compiler import CompilerSettings, run_job, sensible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,11 @@ async def inspect(wasm: bytes, *, settings: CompilerSettings | None = None) -> M
         CompilerError: see its codes.
     """
     header, _ = await run_job("inspect", wasm, settings or CompilerSettings())
+    with sensible():
+        return _facts(wasm, header)
+
+
+def _facts(wasm: bytes, header: dict[str, Any]) -> ModuleFacts:
     return ModuleFacts(
         sha256=hashlib.sha256(wasm).hexdigest(),
         length=len(wasm),

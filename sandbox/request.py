@@ -1,7 +1,7 @@
 """What is handed to a worker: compiled code once, then invocations of it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from sandbox.limits import SandboxLimits
 
@@ -57,3 +57,15 @@ class InvocationRequest:
     process: bool = True
     stream_logs: bool = False
     meter: FuelMeter | None = None
+
+
+class HostCalls(Protocol):
+    """Carries out the host calls of one invocation."""
+
+    async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+        """Return the JSON answer to one host call, ``{"ok": …}`` or ``{"error": {"kind", "message"}}``.
+
+        It is cancelled when the invocation ends first (deadline, cancellation, death of the worker). What it raises
+        stops the guest and leaves ``Worker.invoke``.
+        """
+        ...

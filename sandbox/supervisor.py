@@ -9,22 +9,19 @@ States of a worker: starting → serving → gone. There is no way back; whateve
 """
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from sandbox import process
-from sandbox.claims import believed, believed_line
+from sandbox.claims import Claimed, believed, believed_line, line_cost, require_room
 from sandbox.frames import (
-    LINE_COST,
     FrameError,
     Op,
     Ready,
@@ -40,13 +37,16 @@ from sandbox.frames import (
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import Level
-from sandbox.request import CompiledCode, FuelMeter, InvocationRequest
-from sandbox.supervisor_channel import CLOSED, Channel
+from sandbox.request import CompiledCode, FuelMeter, HostCalls, InvocationRequest
+from sandbox.supervisor_channel import CLOSED, STALL_S, Channel
+from sandbox.worker_errors import IsolationError, WorkerError
 
 __all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "Level", "Worker", "WorkerError", "WorkerSettings"]
 
 _SOURCES_MAX: Final = 64
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_CANCEL_NS_MAX: Final = 5_000_000_000
+"""How long a worker may take to let go of an invocation that was cancelled, before the grace begins."""
 _ENDS: Final = {FailureKind.CRASH: "the worker process ended", FailureKind.CANCELLED: "the worker was stopped"}
 _ANSWER_TOO_LONG: Final = b'{"error":{"kind":"failed","message":"the answer is too long to be carried"}}'
 
@@ -58,7 +58,8 @@ class WorkerSettings:
     ``slots`` invocations are in flight at once, further ones wait in the worker; ``jail`` is the lowest level of
     isolation that is acceptable: a worker that reaches less is refused. ``grace_ms`` is what a worker gets beyond an
     invocation's deadline before it is killed. ``memory_slot_bytes`` is the most memory that any invocation in this
-    worker can have, whatever its limits say; it is address space, not memory.
+    worker can have, whatever its limits say; it is address space, not memory. ``stall_s`` is how long a worker may
+    leave a frame unfinished, or not read what was sent to it.
     """
 
     slots: int = 1_000
@@ -67,22 +68,7 @@ class WorkerSettings:
     start_timeout_s: float = 20.0
     load_timeout_s: float = 60.0
     memory_slot_bytes: int = 256 * MIB
-
-
-class WorkerError(Exception):
-    """The worker could not do what was asked: it did not start, refused code, or is gone."""
-
-
-class HostCalls(Protocol):
-    """Carries out the host calls of one invocation."""
-
-    async def call(self, interface: str, function: str, argument: bytes) -> bytes:
-        """Return the JSON answer to one host call, ``{"ok": …}`` or ``{"error": {"kind", "message"}}``.
-
-        It is cancelled when the invocation ends first (deadline, cancellation, death of the worker). What it raises
-        stops the guest and leaves ``Worker.invoke``.
-        """
-        ...
+    stall_s: float = STALL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +83,11 @@ class _Flight:
 
     __slots__ = (
         "_waiter",
+        "answered_at",
         "call_scope",
         "deadline_ns",
-        "host_calls_left",
+        "host_calls",
+        "host_calls_max",
         "is_abandoned",
         "limits",
         "log_left",
@@ -110,12 +98,18 @@ class _Flight:
 
     def __init__(self, limits: SandboxLimits, deadline_ns: int, meter: FuelMeter) -> None:
         self.limits, self.deadline_ns, self.meter = limits, deadline_ns, meter
-        self.host_calls_left, self.log_left = limits.host_calls, limits.log_bytes
+        self.host_calls, self.host_calls_max, self.log_left = 0, limits.host_calls, limits.log_bytes
         self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
+        self.answered_at = 0  # where in the stream to the worker its latest answer ends
         self.message: _Call | Outcome | None = None
         self.call_scope: asyncio.Timeout | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    def claimed(self, now_ns: int) -> Claimed:
+        """What the supervisor itself knows, against which an outcome is read."""
+        started_ns = self.deadline_ns - self.limits.wall_ms * 1_000_000
+        return Claimed(host_calls=self.host_calls, elapsed_us=(now_ns - started_ns) // 1_000)
 
     @property
     def is_calling(self) -> bool:
@@ -140,13 +134,16 @@ class _Flight:
 class Worker:
     """One sandbox process and the invocations in it."""
 
-    def __init__(self, settings: WorkerSettings, sock: socket.socket, child: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, settings: WorkerSettings, sock: socket.socket, child: process.SandboxChild) -> None:
         self.pid = child.pid
         self.level: Level = "rlimits-only"
+        self.missing: tuple[str, ...] = ()
         self.exited = asyncio.Event()
         self._settings, self._child = settings, child
         self._loop = asyncio.get_running_loop()
-        self._channel = Channel(sock, on_frame=self._apply, on_end=self._kill)
+        self._channel = Channel(
+            sock, on_frame=self._apply, on_end=self._kill, admit=self._admit, stall_s=settings.stall_s
+        )
         self._gone: str | None = None
         self._fingerprint = ""
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
@@ -169,8 +166,14 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
-            arguments = (str(settings.slots), str(settings.memory_slot_bytes), str(os.getpid()))
-            child = process.start("sandbox.worker", theirs, arguments)
+            try:
+                arguments = str(settings.slots), str(settings.memory_slot_bytes)
+                child = await process.start("sandbox.worker", theirs, arguments)
+            except BaseException as error:
+                ours.close()
+                if isinstance(error, process.ProcessError):
+                    raise WorkerError(f"expected a worker to start; {error}") from error
+                raise
         worker = cls(settings, ours, child)
         try:
             async with asyncio.timeout(settings.start_timeout_s):
@@ -186,8 +189,8 @@ class Worker:
             raise
         if not process.reaches(ready.level, settings.jail):
             await worker.stop()
-            raise WorkerError(f"expected a worker at isolation level {settings.jail}, got {ready.level}")
-        worker.level, worker._fingerprint = ready.level, ready.fingerprint
+            raise IsolationError(settings.jail, ready.level, ready.missing)
+        worker.level, worker.missing, worker._fingerprint = ready.level, ready.missing, ready.fingerprint
         return worker
 
     @property
@@ -305,10 +308,13 @@ class Worker:
         if flight.message is None and self._gone is None:
             carried = answer if len(answer) <= HOST_ANSWER_BYTES_MAX else _ANSWER_TOO_LONG
             self._send(pack_answer(number, carried, fuel=flight.meter.charged - charged_before))
+            flight.answered_at = self._channel.queued
 
     def _abandon(self, number: int, flight: _Flight) -> None:
         """Nobody awaits it any more: stop the guest. It stays known until the worker has let go of it."""
         flight.is_abandoned = True
+        flight.host_calls_max = flight.host_calls + 1  # one may be on its way already
+        flight.deadline_ns = min(flight.deadline_ns, time.monotonic_ns() + _CANCEL_NS_MAX)
         if number in self._flights and self._gone is None:
             self._send(frame(Op.CANCEL, number))
 
@@ -339,12 +345,20 @@ class Worker:
 
     # --- what the worker says
 
+    def _admit(self, op: int, number: int, length: int) -> None:
+        """Refuse a long frame by its header, before it is buffered, if nothing can justify it."""
+        flight = self._flights.get(number)
+        if flight is None or (op == Op.CALL and flight.is_calling) or (op == Op.LOG and flight.on_log is None):
+            raise FrameError(f"expected nothing, got operation {op} about {number} with {length} bytes")
+        require_room(op, length, flight.limits)
+
     def _apply(self, op: int, number: int, payload: bytes) -> None:
         if op == Op.DONE:
             flight = self._flights.get(number)
             if flight is None:
                 raise FrameError(f"expected the end of an invocation in flight, got number {number}")
-            outcome = believed(read_done(payload, flight.limits), flight.limits)
+            outcome = read_done(payload, flight.limits)
+            outcome = believed(outcome, flight.limits, flight.claimed(time.monotonic_ns()))
             del self._flights[number]
             flight.deliver(outcome)
         elif op == Op.CALL:
@@ -371,9 +385,9 @@ class Worker:
         if flight is None:
             raise FrameError(f"expected a call of an invocation in flight, got number {number}")
         fuel_used, interface, function, argument = read_call(payload)
-        flight.host_calls_left -= 1
-        if flight.host_calls_left < 0 or flight.is_calling:
-            raise FrameError("expected one host call at a time and no more than the limit")
+        flight.host_calls += 1
+        if flight.host_calls > flight.host_calls_max or flight.is_calling or flight.answered_at > self._channel.sent:
+            raise FrameError("expected one host call at a time, after the answer to the last, within the limit")
         if not flight.meter.used <= fuel_used <= flight.limits.fuel:
             raise FrameError(f"expected fuel from {flight.meter.used} to {flight.limits.fuel}, got {fuel_used}")
         flight.meter.used = fuel_used
@@ -385,11 +399,11 @@ class Worker:
         flight = self._flights.get(number)
         if flight is None or flight.on_log is None:
             raise FrameError(f"expected log lines of an invocation that streams them, got number {number}")
-        flight.log_left -= LINE_COST
+        flight.log_left -= line_cost(len(payload))
         if flight.log_left < 0:
             raise FrameError("expected log lines within the limit, got more")
         if not flight.is_abandoned:
-            flight.on_log(believed_line(read_log(payload), flight.limits))
+            flight.on_log(believed_line(read_log(payload), flight.claimed(time.monotonic_ns())))
 
     # --- the end
 
@@ -415,8 +429,8 @@ class Worker:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         if self._gone is None:
-            self._channel.read()  # what it said last: an outcome that was sent counts
-        reason = _reason_of(code)
+            self._channel.read_last()  # what it said last: an outcome that was sent counts
+        reason = process.ending(code)
         self._fail_all(reason)
         if self._gone == CLOSED:
             self._gone = reason
@@ -461,13 +475,6 @@ def _fail(waiter: asyncio.Future[Any], error: WorkerError) -> None:
     if not waiter.done():
         waiter.set_exception(error)
         waiter.exception()  # whoever waits sees it; without a waiter it is not worth a warning
-
-
-def _reason_of(code: int) -> str:
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"it was ended by {signal.Signals(-code).name}"
-    return f"it exited with code {code}"
 
 
 def _seal(code: bytes) -> int:

@@ -1,7 +1,7 @@
 """The worker process: one socket, one thread, one engine, and the scheduler between them.
 
-``main`` is what the supervisor starts. In this order: confine the process, make the engine and its pool, assert that
-there is one thread, report READY, serve. Between slices it reads what has come, and it writes what it has to say in one
+``main`` is what the supervisor starts. In this order: make the engine and its pool, confine the process, report READY,
+serve. Between slices it reads what has come, and it writes what it has to say in one
 system call a round. It ends when the socket does. An error that is not an invocation's ends the process: the supervisor
 sees the socket close, and only this worker's invocations fail.
 """
@@ -59,8 +59,10 @@ class HostClock:
 class Server:
     """Serves one socket until it closes. It is the scheduler's outbox."""
 
-    def __init__(self, sock: socket.socket, engine: Engine, *, slots: int) -> None:
-        self._socket, self._engine = sock, engine
+    def __init__(
+        self, sock: socket.socket, engine: Engine, *, slots: int, descriptors: str | None = "/proc/self/fd"
+    ) -> None:
+        self._socket, self._engine, self._open_in = sock, engine, descriptors
         self._turn = Turn(HostClock(), os.urandom)
         self._scheduler = Scheduler(engine, slots=slots, turn=self._turn, outbox=self)
         self._reader = FrameReader(TO_WORKER)
@@ -164,7 +166,7 @@ class Server:
             raise FrameError("expected a descriptor with LOAD, got none")
         descriptor = self._descriptors.pop(0)
         try:
-            self._programs[number] = load_program(self._engine, descriptor, abi, self._turn)
+            self._programs[number] = load_program(self._engine, descriptor, abi, self._turn, descriptors=self._open_in)
             self._out.append(frame(Op.LOADED, number))
         except EngineError as error:
             self._out.append(frame(Op.REFUSED, number, str(error).encode()[:MESSAGE_BYTES_MAX]))
@@ -185,14 +187,14 @@ class Server:
         self._out.append(pack_call(invocation.number, interface, function, argument, fuel_used=fuel_used))
 
 
-def load_program(engine: Engine, descriptor: int, abi: Abi, turn: Turn, *, can_open_files: bool = True) -> Program:
-    """Load compiled code from a sealed memfd: mapped if this process may open files, else copied.
+def load_program(engine: Engine, descriptor: int, abi: Abi, turn: Turn, *, descriptors: str | None) -> Program:
+    """Load compiled code from a sealed memfd: mapped if this process can open its own ``descriptors``, else copied.
 
     Raises:
         EngineError: it is not compiled code of this engine, or imports what does not exist here.
     """
-    if can_open_files:
-        path = f"/proc/self/fd/{descriptor}"
+    if descriptors is not None:
+        path = f"{descriptors}/{descriptor}"
         if abi == "command":
             return CommandProgram.deserialize_file(engine, path, turn)
         return ComponentProgram.deserialize_file(engine, path, turn, abi=abi)
@@ -206,25 +208,26 @@ def load_program(engine: Engine, descriptor: int, abi: Abi, turn: Turn, *, can_o
 
 
 def main(descriptor: int, arguments: Sequence[str]) -> None:
-    """Be a worker on this socket. ``arguments``: slots, bytes of a memory slot, the supervisor's pid."""
+    """Be a worker on this socket. ``arguments``: the launcher's, slots, bytes of a memory slot."""
     with socket.socket(fileno=descriptor) as sock:
         sock.setblocking(True)
+        launched, slots, memory_slot_bytes = arguments
         try:
-            _be_worker(sock, *map(int, arguments))
-        except Exception as error:
+            _be_worker(sock, launched, int(slots), int(memory_slot_bytes))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the supervisor hears of it, and this process ends
             text = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
             sock.sendall(frame(Op.FAILED, 0, text[:MESSAGE_BYTES_MAX]))
-            raise
+            os._exit(1)  # an ordinary end looks for files, which is a violation here
 
 
-def _be_worker(sock: socket.socket, slots: int, memory_slot_bytes: int, parent: int) -> None:
-    process.prefer_as_victim()
-    level = process.confine(process.ProcessLimits(), parent=parent)
+def _be_worker(sock: socket.socket, launched: str, slots: int, memory_slot_bytes: int) -> None:
+    process.prepare()
     engine = Engine(EngineSettings(slots=slots, memory_slot_bytes=memory_slot_bytes))
-    if (threads := process.thread_count()) != 1:
-        raise process.ProcessError(f"expected one thread, got {threads}")
+    digest = fingerprint()
+    confinement = process.confine(process.ProcessLimits(image_bytes=_CODE_BYTES_MAX), launched=launched, role="worker")
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
-    server = Server(sock, engine, slots=slots)
-    sock.sendall(frame(Op.READY, 0, pack_ready(Ready(level, fingerprint()))))
+    server = Server(sock, engine, slots=slots, descriptors=confinement.descriptors)
+    sock.sendall(frame(Op.READY, 0, pack_ready(Ready(confinement.level, digest, confinement.missing))))
     server.serve()
+    os._exit(0)

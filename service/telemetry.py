@@ -76,6 +76,7 @@ class Field(StrEnum):
     METHOD = "method"
     NODE = "node"
     PEER = "peer"
+    ISOLATION = "isolation"
     PID = "pid"
     PORT = "port"
     QUEUED_S = "queued_s"
@@ -201,6 +202,11 @@ HOST_CALLS: Final = MetricName(
     services=_NODE,
 )
 WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.", services=_NODE)
+ISOLATION_LEVEL: Final = MetricName(
+    name="agentfactory_isolation_level",
+    help="How far workers are isolated: 1 rlimits-only, 2 landlock+seccomp, 3 full; 0 while it is unknown.",
+    services=_NODE,
+)
 WORKER_EXITS: Final = MetricName(
     name="agentfactory_worker_exits_total",
     help="Worker processes that ended, by cause.",

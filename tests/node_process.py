@@ -35,6 +35,7 @@ class NodeProcess:
     installation: LocalInstallation
     environment: Mapping[str, str]
     arguments: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("-m", "data_plane.main")
     port: int = 0
     observation_port: int = 0
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -57,7 +58,7 @@ class NodeProcess:
         self.port = 0
         self._started.clear()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "data_plane.main", *self.arguments],
+            [sys.executable, *self.program, *self.arguments],
             cwd=REPOSITORY,
             env={**inherited, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'proto/gen'}", **self.environment},
             stderr=subprocess.PIPE,

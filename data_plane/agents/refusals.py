@@ -120,3 +120,9 @@ class WorkerUnavailableError(UnavailableError):
     """No worker process could be had in time."""
 
     reason = Reason.WORKER_UNAVAILABLE
+
+
+class IsolationTooWeakError(WorkerUnavailableError):
+    """This host does not isolate workers as far as the node's settings demand."""
+
+    reason = Reason.ISOLATION_TOO_WEAK

@@ -7,11 +7,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import pytest
 
-from sandbox.frames import TO_WORKER, FrameReader, Op, Ready, frame, pack_call, pack_done, pack_ready
+from sandbox.frames import TO_WORKER, FrameReader, Op, Ready, frame, pack_call, pack_done, pack_log, pack_ready
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
 from sandbox.request import InvocationRequest
 from sandbox.supervisor import Worker, WorkerError, WorkerSettings
@@ -45,18 +46,25 @@ def child() -> "Iterator[subprocess.Popen[bytes]]":
     process.wait()
 
 
-@pytest.fixture
-async def hostile(child: "subprocess.Popen[bytes]") -> AsyncIterator[TakenOver]:
+@asynccontextmanager
+async def taken_over(child: "subprocess.Popen[bytes]", **settings: float) -> AsyncIterator[TakenOver]:
+    """A worker with these settings, whose process is played by the test."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
     with theirs:
-        worker = Worker(WorkerSettings(), ours, child)
+        worker = Worker(WorkerSettings(**settings), ours, child)  # type: ignore[arg-type]
         player = TakenOver(worker, theirs, FrameReader(TO_WORKER))
         worker._fingerprint = FINGERPRINT
         player.say(frame(Op.READY, 0, pack_ready(Ready("rlimits-only", FINGERPRINT))))
         yield player
         await worker.stop()
+
+
+@pytest.fixture
+async def hostile(child: "subprocess.Popen[bytes]") -> AsyncIterator[TakenOver]:
+    async with taken_over(child) as player:
+        yield player
 
 
 async def start(hostile: TakenOver, *, host: Echoing | None = None) -> tuple["asyncio.Task[Outcome]", int]:
@@ -204,3 +212,226 @@ async def test_a_worker_that_closes_its_socket_is_gone(hostile: TakenOver) -> No
     assert outcome.failure is not None
     assert outcome.failure.kind is FailureKind.CRASH
     await hostile.worker.exited.wait()
+
+
+async def until_gone(hostile: TakenOver, child: "subprocess.Popen[bytes]", why: str) -> None:
+    async with asyncio.timeout(20):
+        await hostile.worker.exited.wait()
+    assert child.returncode == -9
+    assert why in (hostile.worker.reason or "")
+
+
+async def say_all(hostile: TakenOver, data: bytes) -> None:
+    with contextlib.suppress(ConnectionError):  # killed while it still speaks
+        await asyncio.get_running_loop().sock_sendall(hostile.socket, data)
+
+
+@pytest.mark.parametrize(
+    ("op", "length"),
+    [(Op.DONE, 90 << 20), (Op.LOG, 200_000), (Op.CALL, 1 << 20)],
+    ids=["the longest end", "a long line", "a call of a stranger"],
+)
+async def test_a_long_frame_that_nothing_justifies_is_refused_by_its_header(
+    hostile: TakenOver, child: "subprocess.Popen[bytes]", op: Op, length: int
+) -> None:
+    """What never comes would otherwise be waited for, and what comes kept."""
+    task, number = await start(hostile)
+    await say_all(hostile, HEADER.pack(length, op, number + (op == Op.CALL)))
+    await until_gone(hostile, child, "it broke the protocol")
+    await task
+
+
+async def test_a_call_before_the_last_answer_was_read_is_refused(
+    hostile: TakenOver, child: "subprocess.Popen[bytes]"
+) -> None:
+    """Else a worker that never reads would fill the broker with answers, one limit of host calls long."""
+
+    class Generous:
+        calls = 0
+
+        async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+            del interface, function, argument
+            self.calls += 1
+            return b"x" * (4 << 20)
+
+    host = Generous()
+    task, number = await start(hostile, host=host)  # type: ignore[arg-type]  # another host
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
+    while hostile.worker._channel.sent == hostile.worker._channel.queued:  # noqa: ASYNC110 - it has no event to offer
+        await asyncio.sleep(0.001)
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
+    await until_gone(hostile, child, "after the answer to the last")
+    assert host.calls == 1
+    await task
+
+
+async def test_an_answer_that_was_read_may_be_followed_by_a_call(hostile: TakenOver) -> None:
+    host = Echoing()
+    task, number = await start(hostile, host=host)
+    for _ in range(3):
+        hostile.say(pack_call(number, "kv", "get", b"x" * 100_000, fuel_used=0))
+        heard: list[tuple[int, int, bytes]] = []
+        while not heard:
+            heard = await hostile.frames()
+    hostile.say(pack_done(number, b"", None, Usage(host_calls=3), [], logs_cut=False))
+    assert (await task).usage.host_calls == 3
+
+
+async def test_fewer_host_calls_than_were_carried_out_is_a_lie(
+    hostile: TakenOver, child: "subprocess.Popen[bytes]"
+) -> None:
+    task, number = await start(hostile)
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
+    await hostile.frames()
+    hostile.say(done(number))
+    await until_gone(hostile, child, "within the limits")
+    await task
+
+
+async def test_time_that_has_not_passed_is_not_believed(hostile: TakenOver) -> None:
+    task, number = await start(hostile)
+    hostile.say(pack_done(number, b"", None, Usage(wall_us=LIMITS.wall_ms * 1_000), [], logs_cut=False))
+    assert (await task).usage.wall_us < LIMITS.wall_ms * 1_000 // 2
+
+
+async def test_calls_after_a_cancellation_are_one_at_most(hostile: TakenOver, child: "subprocess.Popen[bytes]") -> None:
+    host = Echoing()
+    task, number = await start(hostile, host=host)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))  # it was on its way
+    await asyncio.sleep(0.05)
+    assert not hostile.worker.exited.is_set()
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
+    await until_gone(hostile, child, "within the limit")
+    assert host.calls == []
+
+
+async def test_an_honest_worker_outlives_cancellations() -> None:
+    worker = await Worker.start(WorkerSettings(slots=5))
+    try:
+        text = guests.ask(b"kv.get", b"{}")
+        await worker.load(text, guests.compiled(text))
+        asked = asyncio.Event()
+
+        class Slow:
+            async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+                del interface, function, argument
+                asked.set()
+                await asyncio.Event().wait()
+                return b""
+
+        request = InvocationRequest(code_id=text, abi="command", limits=LIMITS, granted=guests.KV)
+        for _ in range(3):
+            asked.clear()
+            task = asyncio.ensure_future(worker.invoke(request, Slow()))
+            await asked.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert (await guests.run(worker, guests.ECHO, data=b"well")).output == b"well"
+        await guests.until_empty(worker)
+        assert worker.reason is None
+    finally:
+        await worker.stop()
+
+
+async def test_streamed_lines_are_charged_by_their_length(hostile: TakenOver, child: "subprocess.Popen[bytes]") -> None:
+    task, number = await start(hostile)
+    hostile.say(done(number))
+    await task
+    heard: list[LogLine] = []
+    request = InvocationRequest(
+        code_id="code", abi="command", limits=replace(LIMITS, log_bytes=100_000), granted=guests.KV, stream_logs=True
+    )
+    task = asyncio.ensure_future(hostile.worker.invoke(request, Echoing(), heard.append))
+    (_, number, _), *_ = await hostile.frames()
+    await say_all(hostile, pack_log(number, LogLine("info", "x" * 60_000, 0)) * 50)
+    await until_gone(hostile, child, "log lines within the limit")
+    assert len(heard) == 9  # each costs a sixth of its length: escaping made at most six of one
+    await task
+
+
+async def test_a_frame_that_is_never_finished_ends_the_worker(child: "subprocess.Popen[bytes]") -> None:
+    async with taken_over(child, stall_s=0.2) as hostile:
+        task, number = await start(hostile)
+        for byte in done(number, b"slow")[:-1]:
+            await asyncio.sleep(0.005)
+            if hostile.worker.exited.is_set():
+                break
+            hostile.say(bytes((byte,)))
+        await until_gone(hostile, child, "it did not finish a frame for 0.2 s")
+        assert (await task).failure is not None
+
+
+async def test_a_worker_that_never_reads_is_ended_before_its_deadlines(child: "subprocess.Popen[bytes]") -> None:
+    async with taken_over(child, stall_s=0.2) as hostile:
+        task, number = await start(hostile)
+        hostile.say(done(number))
+        await task
+        limits = replace(LIMITS, wall_ms=60_000, input_bytes=1 << 20)
+        request = InvocationRequest(
+            code_id="code", abi="command", input=b"x" * (1 << 20), limits=limits, granted=guests.KV
+        )
+        outcome = await hostile.worker.invoke(request, Echoing())
+        assert outcome.failure == Failure(FailureKind.CRASH, "the worker process ended")
+        await until_gone(hostile, child, "it did not read for 0.2 s")
+
+
+async def test_a_flood_leaves_turns_to_others(hostile: TakenOver) -> None:
+    """Ten thousand frames in one read are handed on in portions; what else the node does comes between."""
+    task, number = await start(hostile)
+    hostile.say(done(number))
+    await task
+    request = InvocationRequest(
+        code_id="code", abi="command", limits=replace(LIMITS, log_bytes=1 << 20), granted=guests.KV, stream_logs=True
+    )
+    heard: list[int] = []
+    turns = [0]
+    task = asyncio.ensure_future(hostile.worker.invoke(request, Echoing(), lambda _: heard.append(turns[0])))
+    (_, number, _), *_ = await hostile.frames()
+    flood = pack_log(number, LogLine("info", "", 0)) * 5_000
+    sending = asyncio.ensure_future(say_all(hostile, flood))
+    while len(heard) < 5_000:
+        turns[0] += 1
+        await asyncio.sleep(0)
+    await sending
+    portions = [heard.count(turn) for turn in set(heard)]
+    assert max(portions) <= 512  # the rest of one portion, and the first of the next read
+    hostile.say(pack_done(number, b"", None, Usage(), [], logs_cut=False))
+    await task
+
+
+async def test_the_last_words_of_a_worker_count_however_many(
+    hostile: TakenOver, child: "subprocess.Popen[bytes]"
+) -> None:
+    task, number = await start(hostile)
+    hostile.say(done(number))
+    await task
+    request = InvocationRequest(code_id="code", abi="command", limits=LIMITS, granted=guests.KV)
+    tasks = [asyncio.ensure_future(hostile.worker.invoke(request, Echoing())) for _ in range(600)]
+    numbers: list[int] = []
+    while len(numbers) < 600:
+        numbers += [number for op, number, _ in await hostile.frames() if op == Op.START]
+    hostile.socket.setblocking(True)
+    hostile.say(b"".join(done(each, b"last") for each in numbers))
+    hostile.socket.close()
+    child.kill()
+    assert {outcome.output for outcome in await asyncio.gather(*tasks)} == {b"last"}
+
+
+async def test_a_taken_over_worker_leaves_its_neighbours_alone(
+    hostile: TakenOver, child: "subprocess.Popen[bytes]"
+) -> None:
+    other = await Worker.start(WorkerSettings(slots=5))
+    try:
+        task, number = await start(hostile)
+        beside = asyncio.ensure_future(guests.run(other, guests.sleeper(200_000_000)))
+        await say_all(hostile, frame(Op.LOADED, number + 99) * 1_000)
+        await until_gone(hostile, child, "it broke the protocol")
+        assert (await task).failure is not None
+        assert (await beside).output == b"7"
+        assert (await guests.run(other, guests.ECHO, data=b"well")).output == b"well"
+    finally:
+        await other.stop()

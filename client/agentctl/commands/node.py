@@ -109,6 +109,11 @@ def status_values(message: "node_pb2.NodeStatus") -> dict[str, Any]:
             {"template": one.template, "sha256": one.sha256, "approvers": list(one.approvers)}
             for one in message.templates
         ],
+        "isolation": {
+            "level": message.isolation.level,
+            "demanded": message.isolation.demanded,
+            "missing": list(message.isolation.missing),
+        },
         "workers": [
             {
                 "pid": one.pid,
@@ -145,6 +150,9 @@ def _show(report: dict[str, Any]) -> None:
     lease = f"lease until {report['lease_expires'] or '-'}{' (expired)' if report['lease_expired'] else ''}"
     since = f"since {report['activated'] or '-'} ({report['activation_took_ms']} ms)"
     click.echo(f"  generation {report['generation']} {since}, control plane {link}, {lease}")
+    isolation = report["isolation"]
+    lacks = f", without {'; '.join(isolation['missing'])}" if isolation["missing"] else ""
+    click.echo(printable(f"  isolation {isolation['level'] or '-'} (at least {isolation['demanded']}){lacks}"))
     if report["refusal"]:
         click.secho(f"  {_refusal_text(report['refusal'])}", fg="yellow")
     for one in report["templates"]:

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.claims import believed_line
+from sandbox.claims import Claimed, believed_line
 from sandbox.frames import TO_SUPERVISOR, FrameError, FrameReader, Op, pack_log, pack_start, read_log, read_start
-from sandbox.limits import SandboxLimits
 from sandbox.outcome import LogLine
 from sandbox.request import InvocationRequest
 
@@ -36,10 +35,10 @@ def test_a_line_that_lies_about_its_lengths_is_refused() -> None:
 
 
 def test_a_line_is_believed_as_far_as_it_is_possible() -> None:
-    limits = SandboxLimits(wall_ms=1_000)
-    assert believed_line(LogLine("info", "a\x1b[31mb", 10**15), limits) == LogLine("info", "a\\u001b[31mb", 61_000_000)
+    known = Claimed(host_calls=0, elapsed_us=61_000_000)
+    assert believed_line(LogLine("info", "a\x1b[31mb", 10**15), known) == LogLine("info", "a\\u001b[31mb", 61_000_000)
     with pytest.raises(FrameError):
-        believed_line(LogLine("shout", "a", 1), limits)
+        believed_line(LogLine("shout", "a", 1), known)
 
 
 @pytest.mark.parametrize("asked", [True, False])

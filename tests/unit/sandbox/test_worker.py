@@ -164,8 +164,8 @@ def test_code_is_loaded_from_bytes_where_no_file_can_be_opened() -> None:
     assert [item.name for item in module.imports()] == ["fd_read", "fd_write"]
     descriptor = _seal(compiled(guests.ECHO).code)
     turn = Turn(HostClock(), os.urandom)
-    for can_open in (True, False):
-        assert load_program(engine(), descriptor, "command", turn, can_open_files=can_open) is not None
+    for where in ("/proc/self/fd", None):
+        assert load_program(engine(), descriptor, "command", turn, descriptors=where) is not None
     os.close(descriptor)
 
 
@@ -180,9 +180,9 @@ def test_a_sealed_descriptor_cannot_be_changed() -> None:
 
 def test_an_empty_descriptor_is_no_code() -> None:
     descriptor = _seal(b"")
-    for can_open in (True, False):
+    for where in ("/proc/self/fd", None):
         with pytest.raises(EngineError):
-            load_program(engine(), descriptor, "command", Turn(HostClock(), os.urandom), can_open_files=can_open)
+            load_program(engine(), descriptor, "command", Turn(HostClock(), os.urandom), descriptors=where)
     os.close(descriptor)
 
 

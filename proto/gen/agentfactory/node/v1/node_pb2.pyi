@@ -34,6 +34,8 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     NODE_STATE_DRAINING: _NodeState.ValueType  # 3
     NODE_STATE_DAMAGED: _NodeState.ValueType  # 4
     """The store on disk is damaged; the node serves nothing."""
+    NODE_STATE_UNISOLATED: _NodeState.ValueType  # 5
+    """This host does not isolate workers as far as the node's settings demand; the node serves nothing."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper): ...
 
@@ -44,6 +46,8 @@ NODE_STATE_SERVING: NodeState.ValueType  # 2
 NODE_STATE_DRAINING: NodeState.ValueType  # 3
 NODE_STATE_DAMAGED: NodeState.ValueType  # 4
 """The store on disk is damaged; the node serves nothing."""
+NODE_STATE_UNISOLATED: NodeState.ValueType  # 5
+"""This host does not isolate workers as far as the node's settings demand; the node serves nothing."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final
@@ -85,6 +89,7 @@ class NodeStatus(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     ACTIVATION_TOOK_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    ISOLATION_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state: Global___NodeState.ValueType
     state_reason: _builtins.str
@@ -121,6 +126,8 @@ class NodeStatus(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def isolation(self) -> Global___Isolation: ...
     def __init__(
         self,
         *,
@@ -144,14 +151,47 @@ class NodeStatus(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         activation_took: _duration_pb2.Duration | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        isolation: Global___Isolation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "isolation", b"isolation", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "agents", b"agents", "control_plane_connected", b"control_plane_connected", "environment", b"environment", "expiries", b"expiries", "generation", b"generation", "in_flight", b"in_flight", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "lease_expired", b"lease_expired", "node", b"node", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "templates", b"templates", "version", b"version", "warnings", b"warnings", "wasmtime_version", b"wasmtime_version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "agents", b"agents", "control_plane_connected", b"control_plane_connected", "environment", b"environment", "expiries", b"expiries", "generation", b"generation", "in_flight", b"in_flight", "isolation", b"isolation", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "lease_expired", b"lease_expired", "node", b"node", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "templates", b"templates", "version", b"version", "warnings", b"warnings", "wasmtime_version", b"wasmtime_version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class Isolation(_message.Message):
+    """How far worker processes are locked away on this host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    DEMANDED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    level: _builtins.str
+    """full, landlock+seccomp or rlimits-only; empty while no worker has told."""
+    demanded: _builtins.str
+    """The level below which this node does not serve."""
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was not to be had, and why."""
+
+    def __init__(
+        self,
+        *,
+        level: _builtins.str = ...,
+        demanded: _builtins.str = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demanded", b"demanded", "level", b"level", "missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Isolation: _TypeAlias = Isolation  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):
