@@ -19,7 +19,7 @@ from client.profile import PROFILE_FILE, Profile
 from service.identity import Identity, InvalidIdentityError
 from service.keystore import KeyKind, create_key
 from service.local_ca import LocalCa
-from templates.charter import Charter, Domain, Mode
+from templates.charter import Charter, Domain, Mode, SecretBinding
 from templates.reasons import AgentFactoryError, Reason
 from templates.repository import RoleKeys, RootSpec, build_root, build_targets
 
@@ -72,6 +72,7 @@ class InstallationSpec:
     lease_s_max: int = 86_400
     staleness_s_max: int = 7 * 86_400
     extra_names: Sequence[str] = field(default=())
+    secret_bindings: Mapping[str, SecretBinding] = field(default_factory=dict)
 
 
 def create_installation(
@@ -260,6 +261,7 @@ def _sign_trust(
         approval_days_max=spec.approval_days_max,
         lease_s_max=spec.lease_s_max,
         staleness_s_max=spec.staleness_s_max,
+        secret_bindings=spec.secret_bindings,
     )
     targets = build_targets(
         charter,

@@ -11,6 +11,7 @@ from client.profile import PROFILE_FILE, Profile, ProfileError, read_profile
 from client.renewal import renew_certificates
 from client.standard import development_spec
 from service.keystore import KeyKind
+from templates.canonical import JsonObject
 from templates.reasons import AgentFactoryError, Reason
 
 CONTROL_PLANE: Final = "control-plane"
@@ -31,6 +32,7 @@ def ensure_installation(
     key_kind: KeyKind,
     now: datetime,
     tell: Callable[[str], None],
+    secret_bindings: JsonObject | None = None,
 ) -> Profile:
     """Return the installation in ``directory``; make a development one with ``node_count`` nodes when there is none.
 
@@ -39,6 +41,7 @@ def ensure_installation(
     Raises:
         ProfileError: there is a profile, but of an installation whose servers run elsewhere (`agentctl init`).
         PortTakenError: a new installation's ports are in use; nothing was made.
+        CharterInvalidError: ``secret_bindings`` of a new installation are none.
     """
     if (directory / PROFILE_FILE).exists():
         profile = read_profile(directory)
@@ -65,6 +68,7 @@ def ensure_installation(
         observation={name: f"127.0.0.1:{one}" for name, one in zip([CONTROL_PLANE, *names], observing, strict=True)},
         threshold=threshold,
         key_kind=key_kind,
+        secret_bindings=secret_bindings,
     )
     return create_installation(spec, now=now, tell=tell)
 
@@ -145,6 +149,7 @@ def _node(profile: Profile, name: str, collector: str | None) -> ServerProcess:
         f"{prefix}ROOT_FILE": str(profile.trust_directory / "root.json"),
         f"{prefix}MODE": "development",
         f"{prefix}CONTROL_PLANE": profile.control_plane,
+        f"{prefix}SECRETS_DIRECTORY": str(profile.directory / "secrets"),
     }
     return ServerProcess(
         name,

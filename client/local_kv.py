@@ -1,7 +1,10 @@
-"""Key-value state of one `agentctl template run`: the broker's table for `kv`, in memory, gone afterwards."""
+"""The host calls of one `agentctl template run`: `kv` in memory, gone afterwards, and `http` by the broker's rules."""
 
 import json
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from client.local_http import LocalHttp
 
 LIST_MAX: Final = 1_000
 
@@ -9,8 +12,9 @@ LIST_MAX: Final = 1_000
 class LocalHost:
     """Carries out the host calls that the command line granted; refuses every other, as a node would."""
 
-    def __init__(self, granted: frozenset[str], *, kv_bytes_max: int) -> None:
+    def __init__(self, granted: frozenset[str], *, kv_bytes_max: int, http: "LocalHttp | None" = None) -> None:
         self._granted = granted
+        self._http = http
         self._kv_bytes_max = kv_bytes_max
         self._entries: dict[str, tuple[str, int]] = {}
 
@@ -18,6 +22,8 @@ class LocalHost:
         """Answer one host call as the broker does."""
         if interface not in self._granted:
             return _error("denied", f"{interface} was not granted on the command line (--grant {interface})")
+        if interface == "http" and self._http is not None:
+            return await self._http.call(function, argument)
         if interface != "kv":
             return _error("denied", f"{interface} needs a node: it is not carried out by a local run")
         try:

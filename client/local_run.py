@@ -24,6 +24,7 @@ from templates.schemas import SchemaViolationError, check
 from templates.strict_json import loads
 
 if TYPE_CHECKING:
+    from client.local_http import Outside
     from sandbox.outcome import Outcome
     from sandbox.request import InvocationRequest
 
@@ -82,6 +83,7 @@ def run_template(
     parents: Sequence[Path],
     image: Path | None,
     tell: Callable[[str], None],
+    outside: "Outside | None" = None,
 ) -> LocalRun:
     """Run the template document at ``path`` once on ``text``.
 
@@ -89,10 +91,11 @@ def run_template(
         path: the document; its code lies beside it.
         text: the input.
         config: over the template's ``default_config``.
-        granted: grants that are carried out (``kv``), of those that the template asks for.
+        granted: grants that are carried out (``kv``, ``http``), of those that the template asks for.
         parents: documents of its parents, nearest first; by default they are looked for beside it.
         image: module of the image of a source; by default the one that `make images` built.
         tell: called with a line where something takes its time.
+        outside: what ``http`` may reach, by default all bindings of the template that are globally routable.
 
     Raises:
         InvalidTemplateError: the document, or a parent, is refused.
@@ -113,7 +116,16 @@ def run_template(
     if problem := _text_misfit(resolved.input_schema, text, "input"):
         raise InputMismatchError(problem)
     return asyncio.run(
-        _run(resolved, source=source, wasm=wasm, text=text, config=effective, granted=granted, tell=tell)
+        _run(
+            resolved,
+            source=source,
+            wasm=wasm,
+            text=text,
+            config=effective,
+            granted=granted,
+            tell=tell,
+            outside=outside,
+        )
     )
 
 
@@ -215,7 +227,9 @@ async def _run(
     config: JsonObject,
     granted: frozenset[str],
     tell: Callable[[str], None],
+    outside: "Outside | None",
 ) -> LocalRun:
+    from client.local_http import LocalHttp, Outside
     from sandbox.compile_cache import CompileCache
     from sandbox.compiler import CompilerError
     from sandbox.supervisor import Worker, WorkerSettings
@@ -230,15 +244,18 @@ async def _run(
         raise ModuleRefusedError(f"{error.code}: {error.message}") from error
     allowed = granted & resolved.grants.interfaces()
     kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
+    http = LocalHttp(resolved, outside or Outside()) if "http" in allowed else None
     worker = await Worker.start(WorkerSettings())
     try:
         await worker.load("local", compiled)
         outcome = await worker.invoke(
             _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=allowed),
-            LocalHost(allowed, kv_bytes_max=kv_bytes_max),
+            LocalHost(allowed, kv_bytes_max=kv_bytes_max, http=http),
         )
     finally:
         await worker.stop()
+        if http is not None:
+            http.close()
     return _result(resolved, outcome)
 
 

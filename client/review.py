@@ -57,6 +57,7 @@ class Review:
     entries: Sequence[Entry]
     source_diff: str
     document_diff: str
+    warnings: Sequence[str] = ()
 
     @property
     def widens(self) -> bool:
@@ -79,6 +80,7 @@ class Review:
                 if one.direction is not Direction.SAME
             ],
             "widens": self.widens,
+            "warnings": list(self.warnings),
             "source_diff": self.source_diff,
             "document_diff": self.document_diff,
         }
@@ -103,6 +105,12 @@ class Review:
             lines.append("  everything above is new")
         elif not changed:
             lines.append("  nothing that it may do")
+        if self.warnings:
+            lines += [
+                "",
+                "What will not work under the charter of this machine:",
+                *(f"  {one}" for one in self.warnings),
+            ]
         if self.document_diff:
             lines += ["", "Document, besides its rights:", self.document_diff.rstrip("\n")]
         if self.source_diff:
@@ -187,6 +195,7 @@ def derive_review(
         entries=difference(old, capabilities),
         source_diff=_source_diff(active, resolved, blobs),
         document_diff=_document_diff(active, resolved),
+        warnings=charter.unbound_secrets(resolved.ref.template_name, resolved.grants),
     )
 
 

@@ -7,7 +7,8 @@ from typing import Final
 
 from client.installation import CATALOG_DOMAINS, DomainSpec, InstallationSpec, InvalidInstallationError
 from service.keystore import KeyKind
-from templates.charter import Mode
+from templates.canonical import JsonObject
+from templates.charter import Mode, read_secret_bindings
 from templates.names import is_word
 
 AUTHOR: Final = "alice"
@@ -31,6 +32,7 @@ def development_spec(
     observation: Mapping[str, str],
     threshold: int = 2,
     key_kind: KeyKind = KeyKind.RSA,
+    secret_bindings: JsonObject | None = None,
 ) -> InstallationSpec:
     """What `agentctl up` and `agentctl demo` make: a development root and charter on this machine."""
     return InstallationSpec(
@@ -47,6 +49,7 @@ def development_spec(
         services=(SERVICE,),
         person=AUTHOR,
         key_kind=key_kind,
+        secret_bindings=read_secret_bindings(secret_bindings or {}),
     )
 
 
@@ -62,11 +65,13 @@ def installation_spec(
     authors: Sequence[str],
     services: Sequence[str],
     key_kind: str,
+    secret_bindings: JsonObject,
 ) -> InstallationSpec:
     """Return what the options of `agentctl init` ask for.
 
     Raises:
         InvalidInstallationError: an option that cannot be read, or a domain that its reviewers cannot reach.
+        CharterInvalidError: a secret's binding that is none.
     """
     chosen = _domains(domains) if domains else standard_domains(threshold=2)
     reviewers = tuple(sorted({person for domain in chosen.values() for person in domain.reviewers}))
@@ -85,6 +90,7 @@ def installation_spec(
         services=tuple(services) or (SERVICE,),
         person=persons[0],
         key_kind=KeyKind(key_kind),
+        secret_bindings=read_secret_bindings(secret_bindings),
     )
 
 

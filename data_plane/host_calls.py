@@ -13,6 +13,7 @@ from data_plane.agents.refusals import UnknownTemplateError
 from data_plane.broker.agents_grant import child_limits, read_child_request, require_callee, require_permitted
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
+from data_plane.http_calls import HttpCalls
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
 from service.logs import get_logger
 from service.telemetry import HOST_CALLS, Field, SpanName, Telemetry
@@ -28,7 +29,7 @@ log = get_logger("broker")
 class Broker:
     """`sandbox.supervisor.HostCalls` of one invocation."""
 
-    __slots__ = ("_depth_max", "_invoker", "_kv", "_monotonic", "_running", "_scope", "_telemetry")
+    __slots__ = ("_depth_max", "_http", "_invoker", "_kv", "_monotonic", "_running", "_scope", "_telemetry")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Broker:
         scope: AgentScope,
         *,
         kv: KvStore,
+        http: HttpCalls,
         invoker: Invoker,
         depth_max: int,
         telemetry: Telemetry,
@@ -44,6 +46,7 @@ class Broker:
         self._running = running
         self._scope = scope
         self._kv = kv
+        self._http = http
         self._invoker = invoker
         self._depth_max = depth_max
         self._telemetry = telemetry
@@ -66,7 +69,7 @@ class Broker:
             return answer_error(HostRefusal(ErrorKind.FAILED, str(error.reason)))
         finally:
             self._running.host_call_s += self._monotonic() - started
-            known = interface if interface in {"kv", "agents"} else "unknown"
+            known = interface if interface in {"kv", "agents", "http"} else "unknown"
             self._telemetry.count(HOST_CALLS, known, result)
 
     async def _carry_out(self, interface: str, function: str, argument: bytes) -> JsonValue:
@@ -75,8 +78,10 @@ class Broker:
                 return await self._kv_call(function, Members.parse(argument))
             case "agents":
                 return await self._agents_call(function, Members.parse(argument))
+            case "http":
+                return await self._http_call(function, Members.parse(argument))
             case _:
-                raise HostRefusal(ErrorKind.DENIED, f"expected kv or agents, got {interface[:40]!r}")
+                raise HostRefusal(ErrorKind.DENIED, f"expected kv, agents or http, got {interface[:40]!r}")
 
     async def _kv_call(self, function: str, members: Members) -> JsonValue:
         grant = self._running.call.template.resolved.grants.kv
@@ -96,6 +101,19 @@ class Broker:
                 keys = list(await self._kv.kv_list(scope, namespace, request))
                 cursor = keys[-1] if len(keys) == request.count_max else None
                 return {"keys": [*keys], "cursor": cursor}
+
+    async def _http_call(self, function: str, members: Members) -> JsonValue:
+        running, active = self._running, self._invoker.active
+        return await self._http.call(
+            function,
+            members,
+            tenant=running.call.tenant,
+            template=running.call.template.name,
+            grants=running.call.template.resolved.grants,
+            bindings={} if active is None else active.accepted.charter.secret_bindings,
+            spent=running.egress,
+            deadline=running.budget.deadline,
+        )
 
     async def _agents_call(self, function: str, members: Members) -> JsonValue:
         call, budget = self._running.call, self._running.budget

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -29,6 +29,7 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.broker.agents_grant import Budget
+from data_plane.broker.http_grant import EgressSpent
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
@@ -129,6 +130,7 @@ class Running:
     task: "asyncio.Task[object]"
     budget: Budget
     record: InvocationRecord | None = None
+    egress: EgressSpent = field(default_factory=EgressSpent)
     host_call_s: float = 0.0
     stopped: Failure | None = None
 

@@ -29,15 +29,21 @@ from data_plane.agent_registry import AgentRegistry
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
+from data_plane.broker.address_policy import Destinations
+from data_plane.broker.http_grant import EgressAmounts
+from data_plane.egress_connect import Connector, SystemResolver, client_tls
 from data_plane.generation_files import GenerationFiles
 from data_plane.grpc_agent_service import GrpcAgentService
 from data_plane.grpc_node_service import GrpcNodeService, NodeFacts
 from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
+from data_plane.http_calls import HttpCalls
+from data_plane.http_egress import EgressLimits, HttpEgress
 from data_plane.invoker import Invoker, Running
 from data_plane.isolation import Isolation, demanded_level
 from data_plane.node_state import NodeState
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
+from data_plane.secret_directory import SecretDirectory
 from data_plane.seeding import seed_store
 from data_plane.settings import Mode, NodeSettings
 from data_plane.sqlite_agents import SqliteAgents
@@ -186,11 +192,36 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         )
         stack.push_async_callback(pool.close)
 
+        # The broker's way outside
+        resolver = SystemResolver()
+        stack.callback(resolver.close)
+        egress = HttpEgress(
+            Connector(
+                destinations=Destinations.parse(settings.private_origins),
+                resolver=resolver,
+                tls=client_tls(settings.egress_authorities_file),
+            )
+        )
+        http = HttpCalls(
+            egress,
+            secrets=SecretDirectory(settings.secrets_directory, monotonic=time.monotonic),
+            amounts=EgressAmounts(
+                requests_max=settings.http_requests_max,
+                sent_bytes_max=settings.http_sent_bytes_max,
+                received_bytes_max=settings.http_received_bytes_max,
+                response_bytes_max=settings.http_response_bytes_max,
+            ),
+            limits=EgressLimits(first_byte_s=settings.http_timeout_s, total_s=settings.http_timeout_s),
+            per_tenant_max=settings.http_per_tenant_max,
+            telemetry=telemetry,
+        )
+
         def host_calls(running: Running, scope: AgentScope) -> Broker:
             return Broker(
                 running,
                 scope,
                 kv=store,
+                http=http,
                 invoker=invoker,
                 depth_max=settings.child_depth_max,
                 telemetry=telemetry,

@@ -3,8 +3,9 @@
 from enum import StrEnum, unique
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from data_plane.broker.address_policy import Destinations
 from service.settings import ServerSettings
 
 
@@ -67,8 +68,51 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
         description='Which templates the services of a tenant may use, JSON: `{"acme": ["documentation/*"]}`. '
         "Empty: every tenant, every active template. Once set, a tenant that is not in it may use none.",
     )
+    secrets_directory: Path | None = Field(
+        default=None,
+        description="Directory of the secrets that the broker adds to requests: one private file each, named as the "
+        "secret; unset: there are none.",
+    )
+    private_origins: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Origins inside of the operator's networks that grants may name, JSON: origins to the networks in "
+        'which they may lie, `{"http://billing.internal:8080": ["10.1.0.0/16"]}`. A network that is one address is '
+        "connected to without resolving the name.",
+    )
+    egress_authorities_file: Path | None = Field(
+        default=None,
+        description="Certificates of the authorities that sign the servers which agents reach, PEM; unset: the "
+        "system's.",
+    )
+    http_requests_max: int = Field(default=100, ge=0, description="HTTP requests of one invocation.")
+    http_sent_bytes_max: int = Field(
+        default=16 * 1024 * 1024, ge=0, description="Bytes that one invocation may send in HTTP requests."
+    )
+    http_received_bytes_max: int = Field(
+        default=32 * 1024 * 1024, ge=0, description="Bytes that one invocation may receive in HTTP responses."
+    )
+    http_response_bytes_max: int = Field(
+        default=2 * 1024 * 1024,
+        ge=0,
+        le=2 * 1024 * 1024,
+        description="Longest body of one HTTP response, decoded.",
+    )
+    http_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest that one HTTP request may take, within its invocation's deadline.",
+    )
+    http_per_tenant_max: int = Field(
+        default=256, ge=1, description="HTTP requests of one tenant at a time, beyond which they are refused."
+    )
     agents_max: int = Field(default=1_000_000, ge=1, description="Agents that one node keeps.")
     invocations_kept: int = Field(default=100_000, ge=0, description="Records of recent invocations that are kept.")
     invocations_kept_s: float = Field(
         default=7 * 86_400.0, gt=0, description="How long records of invocations are kept at most."
     )
+
+    @field_validator("private_origins")
+    @classmethod
+    def _canonical(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        Destinations.parse(value)
+        return value

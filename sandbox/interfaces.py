@@ -1,7 +1,7 @@
 """Our own interfaces, ``agentfactory:runtime`` (see ``wit/runtime.wit``), as a component imports them.
 
-``log`` and ``context`` are answered here. ``kv`` and ``agents`` are host calls: JSON to the node's broker, which
-enforces the grant. Whatever was not granted answers with error kind ``denied`` before anything leaves the worker.
+``log`` and ``context`` are answered here. ``kv``, ``http`` and ``agents`` are host calls: JSON to the node's broker,
+which enforces the grant. Whatever was not granted answers with error kind ``denied`` before anything leaves the worker.
 """
 
 import json
@@ -188,6 +188,23 @@ def kv_list(guest: Guest, _context: int, args: int) -> Answer:
     )  # fmt: skip
 
 
+def _json(value: object) -> bytes:
+    """Return an answer that the guest gets as the text of JSON: text is copied, structure is not."""
+    if not isinstance(value, dict):
+        raise _BadAnswerError
+    return values.string(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def http_fetch(guest: Guest, _context: int, args: int) -> Answer:
+    request = args + VALUE_BYTES
+    return _ask(
+        guest, "http", "fetch",
+        bytes_in=values.string_length(args) + values.string_length(request),
+        argument=lambda: {"binding": _text(args), "request": _text(request)},
+        result=_json,
+    )  # fmt: skip
+
+
 def agents_invoke(guest: Guest, _context: int, args: int) -> Answer:
     text = args + VALUE_BYTES
     return _ask(
@@ -207,6 +224,7 @@ INTERFACES: Final[dict[str, Interface]] = {
         "delete": Import(2, True, kv_delete, is_host_call=True),
         "list": Import(3, True, kv_list, is_host_call=True),
     },
+    name_of("http"): {"fetch": Import(2, True, http_fetch, is_host_call=True)},
     name_of("agents"): {"invoke": Import(2, True, agents_invoke, is_host_call=True)},
 }
 """By exact name: these interfaces are ours, so no other version exists."""

@@ -201,6 +201,18 @@ HOST_CALLS: Final = MetricName(
     labels=("interface", "result"),
     services=_NODE,
 )
+HTTP_REQUESTS: Final = MetricName(
+    name="agentfactory_http_requests_total",
+    help="Requests of agents to the outside, by class of status or kind of refusal.",
+    labels=("result",),
+    services=_NODE,
+)
+HTTP_BYTES: Final = MetricName(
+    name="agentfactory_http_bytes_total",
+    help="Bytes of HTTP that agents sent and received.",
+    labels=("direction",),
+    services=_NODE,
+)
 WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.", services=_NODE)
 ISOLATION_LEVEL: Final = MetricName(
     name="agentfactory_isolation_level",

@@ -18,6 +18,7 @@ from templates.revocations import KINDS, NO_REVOCATIONS, Revocations
 from templates.signed_document import SignedDocument
 
 CHARTER_BYTES_MAX = 1_048_576
+UNBOUND = "the charter does not bind it"
 
 
 class CharterInvalidError(AgentFactoryError):
@@ -55,12 +56,23 @@ class Domain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretBinding:
-    """Where the broker may send one secret, and for which templates."""
+    """Where the broker may send one secret, in which header, and for which templates."""
 
     origin: str
+    header: str
     path_prefixes: tuple[str, ...]
     methods: tuple[str, ...]
     templates: tuple[TemplatePattern, ...]
+
+    def refusal(self, *, template: TemplateName, origin: str, header: str) -> str:
+        """Return why this binding does not cover what a grant of ``template`` wants, whatever it requests; or ""."""
+        if not any(pattern.matches(template) for pattern in self.templates):
+            return f"the charter does not bind it for {template}"
+        if self.origin != origin:
+            return "the charter binds it to another origin"
+        if self.header.lower() != header.lower():
+            return "the charter binds it to another header"
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +95,21 @@ class Charter:
     def person_of(self, keyid: str) -> str | None:
         """Return the person whose key this is; a key belongs to one person only."""
         return next((person for person, keys in self.persons.items() if keyid in keys), None)
+
+    def unbound_secrets(self, template: TemplateName, grants: Grants) -> tuple[str, ...]:
+        """Return a sentence for each injection that nodes will refuse at every call under this charter."""
+        found = []
+        for grant in grants.http:
+            if grant.inject is None:
+                continue
+            binding = self.secret_bindings.get(grant.inject.secret)
+            if binding is None:
+                why = UNBOUND
+            else:
+                why = binding.refusal(template=template, origin=grant.origin, header=grant.inject.header)
+            if why:
+                found.append(f"{grant.binding}: the secret {grant.inject.secret} will not be sent: {why}")
+        return tuple(found)
 
     def to_json(self) -> JsonObject:
         return {
@@ -141,6 +168,20 @@ class Charter:
             )
         if domain.self_review and self.mode is Mode.PRODUCTION:
             yield f"expected self_review of {name} only in mode development, got it in mode production"
+
+
+def read_secret_bindings(value: JsonObject) -> dict[str, SecretBinding]:
+    """Read ``secret_bindings`` as they stand in a charter, for one that is about to be made.
+
+    Raises:
+        CharterInvalidError: with every problem found.
+    """
+    _DOCUMENT.check_member("secret_bindings", value)
+    members: Mapping[str, Any] = value
+    try:
+        return {name: _read_binding(binding) for name, binding in members.items()}
+    except InvalidNameError as error:
+        raise CharterInvalidError(error.message) from None
 
 
 def read_charter(data: bytes) -> Charter:
@@ -208,6 +249,7 @@ def _read_domain(value: Mapping[str, Any]) -> Domain:
 def _binding_json(binding: SecretBinding) -> JsonObject:
     return {
         "origin": binding.origin,
+        "header": binding.header,
         "path_prefixes": list(binding.path_prefixes),
         "methods": list(binding.methods),
         "templates": [str(pattern) for pattern in binding.templates],
@@ -217,6 +259,7 @@ def _binding_json(binding: SecretBinding) -> JsonObject:
 def _read_binding(value: Mapping[str, Any]) -> SecretBinding:
     return SecretBinding(
         origin=value["origin"],
+        header=value["header"],
         path_prefixes=tuple(value["path_prefixes"]),
         methods=tuple(value["methods"]),
         templates=tuple(TemplatePattern.parse(pattern) for pattern in value["templates"]),

@@ -109,7 +109,8 @@ def _grant_text(grants: Grants) -> str:
     texts = [f"namespace {grants.kv.namespace}, at most {grants.kv.bytes_max} bytes"] if grants.kv else []
     for http in grants.http:
         secret = f", {http.inject.header} from the secret {http.inject.secret}" if http.inject else ""
-        texts.append(f"{' '.join(http.methods)} {http.origin} below {' '.join(http.path_prefixes)}{secret}")
+        headers = f", may set {' '.join(http.headers)}" if http.headers else ""
+        texts.append(f"{' '.join(http.methods)} {http.origin} below {' '.join(http.path_prefixes)}{headers}{secret}")
     texts += [f"{' '.join(llm.models)}, at most {llm.tokens_max} tokens" for llm in grants.llm]
     texts += [f"the export {file.export}, {file.mode}" for file in grants.files]
     return "; ".join(texts)

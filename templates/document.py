@@ -15,10 +15,12 @@ from templates.shape import TEMPLATE_SHAPE
 from templates.strict_json import scan, shown
 
 _PORT_MAX = 65_535
-_HTTPS_PORT = "443"
-_FRAMING_HEADERS = frozenset({
+_DEFAULT_PORTS = {"https": "443", "http": "80"}
+FRAMING_HEADERS = frozenset({
     "host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive", "expect",
+    "proxy-authorization", "proxy-authenticate", "proxy-connection", "http2-settings", "accept-encoding", "via",
 })  # fmt: skip
+"""Headers that belong to the connection and whoever holds it: neither an agent nor an injection sets them."""
 
 
 class LeaseExpiry(StrEnum):
@@ -148,13 +150,18 @@ def _meaning_problems(members: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _http_problems(grant: Mapping[str, Any], pointer: str) -> Iterator[Problem]:
-    _, _, port = grant["origin"].removeprefix("https://").partition(":")
-    if port == _HTTPS_PORT or (port and int(port) > _PORT_MAX):
-        message = f"expected a port up to {_PORT_MAX}, and none for {_HTTPS_PORT}, got {port}"
+    scheme, _, authority = grant["origin"].partition("://")
+    port = authority.partition(":")[2]
+    if port == _DEFAULT_PORTS[scheme] or (port and int(port) > _PORT_MAX):
+        message = f"expected a port up to {_PORT_MAX}, and none for {_DEFAULT_PORTS[scheme]}, got {port}"
         yield Problem(code=Reason.INVALID_VALUE, message=message, pointer=f"{pointer}/origin")
-    header = grant.get("inject", {}).get("header", "")
-    if header.lower() in _FRAMING_HEADERS:
-        message = f"expected a header that carries a credential, got {header}, which belongs to the connection"
+    injected = grant.get("inject", {}).get("header", "").lower()
+    for index, header in enumerate(grant.get("headers", ())):
+        if header in FRAMING_HEADERS or header == injected:
+            message = f"expected a header that an agent may set, got {header}, which it may not"
+            yield Problem(code=Reason.INVALID_VALUE, message=message, pointer=f"{pointer}/headers/{index}")
+    if injected in FRAMING_HEADERS:
+        message = f"expected a header that carries a credential, got {injected}, which belongs to the connection"
         yield Problem(code=Reason.INVALID_VALUE, message=message, pointer=f"{pointer}/inject/header")
 
 

@@ -37,12 +37,16 @@ class HttpInjection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpGrant:
-    """Requests to one origin. A path prefix covers itself and the paths below it: ``/works`` covers ``/works/1``."""
+    """Requests to one origin. A path prefix covers itself and the paths below it: ``/works`` covers ``/works/1``.
+
+    ``headers``: lower-case names that the guest may set, beside those that every guest may.
+    """
 
     binding: str
     origin: str
     methods: tuple[str, ...]
     path_prefixes: tuple[str, ...]
+    headers: tuple[str, ...] = ()
     inject: HttpInjection | None = None
 
     def excess(self, other: "HttpGrant", pointer: str) -> Iterable["Excess"]:
@@ -52,6 +56,8 @@ class HttpGrant:
             yield from _member_excess(f"{pointer}/methods/{index}", self.methods, method, _covers_name)
         for index, prefix in enumerate(other.path_prefixes):
             yield from _member_excess(f"{pointer}/path_prefixes/{index}", self.path_prefixes, prefix, path_is_under)
+        for index, header in enumerate(other.headers):
+            yield from _member_excess(f"{pointer}/headers/{index}", self.headers, header, _covers_name)
         if other.inject is not None:
             ours = self.inject or HttpInjection(header="none", secret="")
             yield from _name_excess(f"{pointer}/inject/header", ours.header, other.inject.header)
@@ -64,7 +70,14 @@ class HttpGrant:
         if binding is None or origin is None or not methods or not prefixes:
             return None
         inject = _meet_injection(self.inject, other.inject)
-        return HttpGrant(binding=binding, origin=origin, methods=methods, path_prefixes=prefixes, inject=inject)
+        return HttpGrant(
+            binding=binding,
+            origin=origin,
+            methods=methods,
+            path_prefixes=prefixes,
+            headers=_meet(self.headers, other.headers, _covers_name),
+            inject=inject,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +291,7 @@ def _http_from_json(value: Mapping[str, Any]) -> HttpGrant:
         origin=value["origin"],
         methods=tuple(value["methods"]),
         path_prefixes=tuple(value["path_prefixes"]),
+        headers=tuple(value.get("headers", ())),
         inject=None if inject is None else HttpInjection(**inject),
     )
 
@@ -289,14 +303,20 @@ def _http_to_json(grant: HttpGrant) -> JsonObject:
         "methods": list(grant.methods),
         "path_prefixes": list(grant.path_prefixes),
     }
+    if grant.headers:
+        members["headers"] = list(grant.headers)
     if grant.inject is not None:
         members["inject"] = {"header": grant.inject.header, "secret": grant.inject.secret}
     return members
 
 
 def _http_ordered(grant: HttpGrant) -> HttpGrant:
-    methods, prefixes = tuple(sorted(set(grant.methods))), tuple(sorted(set(grant.path_prefixes)))
-    return replace(grant, methods=methods, path_prefixes=prefixes)
+    return replace(
+        grant,
+        methods=tuple(sorted(set(grant.methods))),
+        path_prefixes=tuple(sorted(set(grant.path_prefixes))),
+        headers=tuple(sorted(set(grant.headers))),
+    )
 
 
 def _llm_ordered(grant: LlmGrant) -> LlmGrant:

@@ -37,14 +37,21 @@ class SignedDocument:
         return self.check(value)
 
     def check(self, value: JsonValue) -> JsonObject:
-        problems = [
-            f"/{'/'.join(str(step) for step in error.instance_path)}: {error.message}"
-            for error in self._validator.iter_errors(value)
-        ]
-        self.refuse_if(problems)
+        self.refuse_if(self._problems(value))
         if not isinstance(value, dict):
             raise self._error(f"expected a {self._name}, which is an object, got {type(value).__name__}")
         return value
+
+    def check_member(self, name: str, value: JsonValue) -> None:
+        """Judge one member of a document that is not there yet; raise as `check` does."""
+        place = f"/{name}"
+        self.refuse_if([each for each in self._problems({name: value}) if each.startswith((f"{place}/", f"{place}:"))])
+
+    def _problems(self, value: JsonValue) -> list[str]:
+        return [
+            f"/{'/'.join(str(step) for step in error.instance_path)}: {error.message}"
+            for error in self._validator.iter_errors(value)
+        ]
 
     def refuse_if(self, problems: list[str]) -> None:
         """Raise the kind's error if there are problems."""

@@ -1,5 +1,6 @@
 """What `agentctl init` and `agentctl up` lay out, and what doctor says of it: whole or nothing, renewed, private."""
 
+import json
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from client.agentctl.main import cli
 from client.diagnosis import Finding, diagnose
 from client.installation import InstallationExistsError, InvalidInstallationError, create_installation
 from client.local_fleet import LocalFleet, PortTakenError, ensure_installation
@@ -41,6 +44,7 @@ def spec_of(directory: Path, **options: Any) -> Any:
         "authors": (),
         "services": (),
         "key_kind": "ed25519",
+        "secret_bindings": {},
         **options,
     }
     return installation_spec(directory, **chosen)
@@ -339,3 +343,22 @@ def test_a_development_installation_needs_no_more_than_its_directory(tmp_path: P
     spec = development_spec(tmp_path, control_plane="localhost:1", nodes={}, observation={}, threshold=2)
     assert spec.domains["documentation"].threshold == 2
     assert spec.domains["dev"].self_review
+
+
+def test_bindings_of_secrets_stand_in_the_charter_that_init_signs(tmp_path: Path) -> None:
+    binding = {
+        "origin": "https://api.crossref.org",
+        "header": "Authorization",
+        "path_prefixes": ["/works"],
+        "methods": ["GET"],
+        "templates": ["documentation/*"],
+    }
+    arguments = ["--dir", str(tmp_path / "made"), "init", "--key-kind", "ed25519", "--secret-bindings"]
+    made = CliRunner().invoke(cli, [*arguments, json.dumps({"crossref-token": binding})])
+    assert made.exit_code == 0
+    charter = read_charter((tmp_path / "made" / "trust" / "charter.json").read_bytes())
+    assert charter.secret_bindings["crossref-token"].origin == "https://api.crossref.org"
+    arguments[1] = str(tmp_path / "refused")
+    refused = CliRunner().invoke(cli, [*arguments, json.dumps({"crossref-token": {**binding, "header": "a b"}})])
+    assert refused.exit_code != 0
+    assert not (tmp_path / "refused").exists()

@@ -14,6 +14,7 @@ from tests.images import compiled_image
 
 IMAGE = "cpython"
 KV = "agentfactory:runtime/kv@0.1.0"
+HTTP = "agentfactory:runtime/http@0.1.0"
 AGENTS = "agentfactory:runtime/agents@0.1.0"
 Handler = Callable[[dict[str, Any]], object]
 

@@ -1,5 +1,6 @@
 """What a Python agent can reach: nothing of the host, and of the node only what was granted."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,7 +8,7 @@ import pytest_asyncio
 
 from sandbox.outcome import FailureKind
 from sandbox.supervisor import Worker
-from tests.isolation.python_agents import AGENTS, KV, Broker, answer, is_healthy, python_worker, run
+from tests.isolation.python_agents import AGENTS, HTTP, KV, Broker, answer, is_healthy, python_worker, run
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.asyncio(loop_scope="module")]
 
@@ -64,7 +65,7 @@ async def test_environment_arguments_and_input_are_empty(worker: Worker, monkeyp
 async def test_what_was_not_granted_is_denied_and_asks_nobody(worker: Worker) -> None:
     host = Broker()
     source = """
-        from agentfactory_sdk import agents, kv, DeniedError
+        from agentfactory_sdk import agents, http, kv, DeniedError
         def attempt(call, *arguments):
             try:
                 return repr(call(*arguments))
@@ -72,12 +73,12 @@ async def test_what_was_not_granted_is_denied_and_asks_nobody(worker: Worker) ->
                 return error.kind
         def process(text):
             return [attempt(kv.get, "a"), attempt(kv.put, "a", "b"), attempt(kv.delete, "a"),
-                    attempt(kv.list), attempt(agents.invoke, "a/b", "c")]
+                    attempt(kv.list), attempt(agents.invoke, "a/b", "c"), attempt(http.get, "api", "/")]
         """
     outcome = await run(worker, source, host=host)
-    assert answer(outcome) == ["denied"] * 5
+    assert answer(outcome) == ["denied"] * 6
     assert host.calls == []
-    assert outcome.usage.host_calls == 5
+    assert outcome.usage.host_calls == 6
 
 
 async def test_state_is_kept_by_the_node_with_versions(worker: Worker) -> None:
@@ -125,6 +126,36 @@ async def test_pages_of_keys_and_deletion(worker: Worker) -> None:
         """
     assert answer(await run(worker, source, host=host, granted=frozenset({KV}))) == ["n1", "n2", "n3"]
     assert host.calls[-1] == ("kv.delete", {"key": "n3", "expected": 2**40})
+
+
+async def test_a_request_goes_to_the_node_by_binding(worker: Worker) -> None:
+    source = """
+        from agentfactory_sdk import http
+        def process(text):
+            found = http.get("api", http.path("v1", text), query={"q": "é"})
+            return {"status": found.status, "kind": found.headers["content-type"], "found": found.json()}
+        """
+    reply = {"status": 200, "headers": {"content-type": "application/json"}, "body": '{"é": ["\\u0000"]}'}
+    host = Broker({"http.fetch": lambda _argument: reply})
+    outcome = await run(worker, source, "a b", host=host, granted=frozenset({HTTP}))
+    assert answer(outcome) == {"status": 200, "kind": "application/json", "found": {"é": ["\x00"]}}
+    ((called, argument),) = host.calls
+    assert (called, argument["binding"]) == ("http.fetch", "api")
+    assert json.loads(str(argument["request"])) == {"method": "GET", "path": "/v1/a%20b", "query": {"q": "é"}}
+
+
+@pytest.mark.parametrize("reply", ["text", [], {"status": "200"}, {"status": 200}])
+async def test_an_answer_out_of_shape_is_the_nodes_failure(worker: Worker, reply: object) -> None:
+    source = """
+        from agentfactory_sdk import http, FailedError
+        def process(text):
+            try:
+                http.get("api", "/")
+            except FailedError as error:
+                return error.kind
+        """
+    outcome = await run(worker, source, host=Broker({"http.fetch": lambda _a: reply}), granted=frozenset({HTTP}))
+    assert outcome.output == b"failed"
 
 
 async def test_another_agent_is_asked_and_its_error_is_an_exception(worker: Worker) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import click
 
 from client.agentctl import connections
+from client.agentctl.inputs import read_object
 from client.agentctl.output import emit, note
 
 
@@ -20,6 +21,11 @@ from client.agentctl.output import emit, note
 @click.option(
     "--key-kind", type=click.Choice(["rsa", "ed25519", "ml-dsa-65"]), default="rsa", help="Kind of every signing key."
 )
+@click.option(
+    "--secret-bindings",
+    default="{}",
+    help="Where the broker may send which secret (docs/grants.md): the charter's JSON, @file or -.",
+)
 def init(
     environment: str,
     production: bool,  # noqa: FBT001
@@ -30,6 +36,7 @@ def init(
     authors: tuple[str, ...],
     services: tuple[str, ...],
     key_kind: str,
+    secret_bindings: str,
 ) -> None:
     """Make the keys and signed documents of an installation in the directory given by --dir.
 
@@ -49,6 +56,7 @@ def init(
         authors=authors,
         services=services,
         key_kind=key_kind,
+        secret_bindings=read_object(secret_bindings, option="--secret-bindings"),
     )
     made = create_installation(spec, now=datetime.now(UTC), tell=note)
     places = {

@@ -171,11 +171,56 @@ def show(name: str) -> None:
     )
 
 
+def _grants(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        name, colon, binding = value.partition(":")
+        if name not in {"kv", "http"} or (colon and (name != "http" or not binding)):
+            raise click.BadParameter(f"expected kv, http or http:BINDING, got {value}")
+    return values
+
+
+def _pairs(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    pairs = tuple((name, value) for name, _, value in (each.rpartition("=") for each in values))
+    if not all(name and value for name, value in pairs):
+        raise click.BadParameter(f"expected NAME=VALUE, got {' '.join(values)}")
+    return pairs
+
+
 @template.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--input", "text", required=True, help="Input: text, @file or -.")
 @click.option("--config", default="{}", help="Configuration over the template's default_config: JSON, @file or -.")
-@click.option("--grant", "grants", multiple=True, type=click.Choice(["kv"]), help="Allow this grant; nothing else is.")
+@click.option(
+    "--grant",
+    "grants",
+    multiple=True,
+    metavar="kv|http|http:BINDING",
+    callback=_grants,
+    help="Allow this grant; nothing else is.",
+)
+@click.option(
+    "--private",
+    multiple=True,
+    metavar="ORIGIN=NETWORK",
+    callback=_pairs,
+    help="Let http reach this origin inside of a private network: http://api.example:8080=127.0.0.1/32.",
+)
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME=FILE",
+    callback=_pairs,
+    help="A secret that the template's http grants inject, from a file of mode 0600.",
+)
+@click.option(
+    "--authorities",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Certificates (PEM) of the authorities of servers that http reaches; the system's by default.",
+)
 @click.option(
     "--parent",
     "parents",
@@ -190,19 +235,36 @@ def show(name: str) -> None:
     help="Module of the image that runs a source; build/images/<image>.wasm by default.",
 )
 def run(
-    file: Path, text: str, config: str, grants: tuple[str, ...], parents: tuple[Path, ...], image: Path | None
+    file: Path,
+    text: str,
+    config: str,
+    grants: tuple[str, ...],
+    private: tuple[tuple[str, str], ...],
+    secrets: tuple[tuple[str, str], ...],
+    authorities: Path | None,
+    parents: tuple[Path, ...],
+    image: Path | None,
 ) -> None:
     """Run the unsigned template FILE once in a local sandbox, with only the grants named here."""
+    from client.local_http import Outside
     from client.local_run import LocalRun, run_template
+
+    bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
 
     found: LocalRun = run_template(
         file,
         text=read_input(text),
         config=read_object(config, option="--config"),
-        granted=frozenset(grants),
+        granted=frozenset(grant.partition(":")[0] for grant in grants),
         parents=parents,
         image=image,
         tell=note,
+        outside=Outside(
+            bindings=None if "http" in grants else bindings,
+            private={origin: tuple(net for other, net in private if other == origin) for origin, _ in private},
+            secrets={name: Path(path) for name, path in secrets},
+            authorities=authorities,
+        ),
     )
     warn(
         f"{found.template} is unsigned: nobody approved it; it ran here with {', '.join(sorted(grants)) or 'no grants'}"

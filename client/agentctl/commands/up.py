@@ -9,6 +9,7 @@ import click
 
 from client.agentctl import connections
 from client.agentctl.exit_codes import ExitCode
+from client.agentctl.inputs import read_object
 from client.agentctl.output import fail_line, note
 from client.agentctl.tracing import collector_of
 
@@ -24,7 +25,12 @@ from client.agentctl.tracing import collector_of
 @click.option(
     "--key-kind", type=click.Choice(["rsa", "ed25519", "ml-dsa-65"]), default="rsa", help="Kind of new signing keys."
 )
-def up(node_count: int, port: int, threshold: int, key_kind: str) -> None:
+@click.option(
+    "--secret-bindings",
+    default="{}",
+    help="Where the broker may send which secret (docs/grants.md): the charter's JSON, @file or -.",
+)
+def up(node_count: int, port: int, threshold: int, key_kind: str, secret_bindings: str) -> None:
     """Start a control plane and nodes; make a development installation in --dir first when there is none.
 
     With OTEL_EXPORTER_OTLP_ENDPOINT set they send spans and metrics to that collector.
@@ -39,6 +45,7 @@ def up(node_count: int, port: int, threshold: int, key_kind: str) -> None:
         port=port,
         threshold=threshold,
         key_kind=KeyKind(key_kind),
+        secret_bindings=read_object(secret_bindings, option="--secret-bindings"),
         now=datetime.now(UTC),
         tell=note,
     )

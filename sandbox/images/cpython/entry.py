@@ -23,7 +23,7 @@ from agentfactory_sdk import _host
 from agentfactory_sdk._answer import answer_text
 from agentfactory_sdk.errors import host_error
 from componentize_py_types import Err  # type: ignore[import-not-found]
-from wit_world.imports import agents, context, kv, log  # type: ignore[import-not-found]
+from wit_world.imports import agents, context, http, kv, log  # type: ignore[import-not-found]
 
 STANDARD_LIBRARY = """
     __future__ _strptime abc array ast base64 binascii bisect calendar cmath codecs collections collections.abc
@@ -73,6 +73,9 @@ class WitHost:
     def kv_list(self, prefix: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
         page = answered(kv.list, text(prefix), None if cursor is None else text(cursor), number(limit, bits=32))
         return page.keys, page.cursor
+
+    def http_fetch(self, binding: str, request: str) -> str:
+        return str(answered(http.fetch, text(binding), text(request)))
 
     def agents_invoke(self, template: str, text_in: str) -> str:
         return str(answered(agents.invoke, text(template), text(text_in)))

@@ -12,8 +12,10 @@ from client.inspection_cache import InspectionCache
 from client.review import Review, ReviewMismatchError, derive_review
 from templates.canonical import sha256_hex
 from templates.capabilities import derive
+from templates.charter import SecretBinding
 from templates.document import read_template
 from templates.inheritance import resolve
+from templates.names import TemplatePattern
 from templates.reasons import AgentFactoryError
 from templates.resolved import BlobPin, ImagePin, PinnedSource, ResolvedTemplate
 from templates.revocations import Revocations
@@ -166,3 +168,34 @@ def test_what_is_configured_and_said_is_shown_too(reports: InspectionCache) -> N
     assert '+  "default_config": {' in text
     assert '+    "forward_to": "https://evil.example"' in text
     assert '-  "description": "d"' in text
+
+
+def test_a_secret_that_the_charter_does_not_bind_is_said_before_anybody_approves(reports: InspectionCache) -> None:
+    grant = {
+        "binding": "api",
+        "origin": "https://api.example",
+        "methods": ["GET"],
+        "path_prefixes": ["/"],
+        "inject": {"header": "X-Key", "secret": "api-token"},
+    }
+    offer = Offer(grants={"http": [grant]})
+    found = offer.derived(reports)
+    assert found.warnings == ("api: the secret api-token will not be sent: the charter does not bind it",)
+    assert found.warnings[0] in found.describe()
+    assert found.to_json()["warnings"] == [*found.warnings]
+    binding = SecretBinding(
+        origin="https://api.example",
+        header="x-key",
+        path_prefixes=("/",),
+        methods=("GET",),
+        templates=(TemplatePattern.parse("docs/*"),),
+    )
+    for bound, warning in (
+        (binding, ""),
+        (replace(binding, origin="https://other.example"), "another origin"),
+        (replace(binding, header="Authorization"), "another header"),
+        (replace(binding, templates=(TemplatePattern.parse("code/*"),)), "for docs/summariser"),
+    ):
+        offer.charter = charter(secret_bindings={"api-token": bound})
+        assert [warning in each for each in offer.derived(reports).warnings] == ([True] if warning else [])
+    assert "will not work" not in Offer().derived(reports).describe()

@@ -37,6 +37,7 @@ from templates.names import TemplatePattern
 from templates.revocations import Revocations
 from templates.schemas import compile_schema
 from templates.trusted_set import Accepted
+from tests.egress_world import http_calls
 from tests.trust_world import HARDWARE_REF, NOW, believe, pinned, ready_world
 from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker, compiled, echo, until
 from tests.unit.data_plane.memory_store import MemoryAgents, MemoryInvocations
@@ -91,6 +92,7 @@ class World:
                 running,
                 scope,
                 kv=self.kv,
+                http=http_calls(),
                 invoker=self.invoker,
                 depth_max=2,
                 telemetry=Telemetry(),

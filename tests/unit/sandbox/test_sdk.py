@@ -16,6 +16,7 @@ from agentfactory_sdk import (
     NotFoundError,
     agents,
     errors,
+    http,
     kv,
     log,
     testing,
@@ -24,9 +25,18 @@ from agentfactory_sdk._answer import answer_text
 from agentfactory_sdk.testing import FakeHost, from_source, hosted, load
 
 
-@pytest.mark.parametrize("module", [kv, agents, log, testing], ids=lambda module: module.__name__)
+def crossref(request: dict[str, object]) -> tuple[int, object]:
+    """An origin for the documented examples."""
+    if request["path"] != "/works":
+        return 404, "no such work"
+    return (201, "") if request["method"] == "POST" else (200, {"count": int(request["query"]["rows"])})  # type: ignore[index]
+
+
+@pytest.mark.parametrize("module", [kv, agents, http, log, testing], ids=lambda module: module.__name__)
 def test_documented_examples_run(module: ModuleType) -> None:
-    host = FakeHost(agents={"documentation/documentaliste": lambda text: f"an outline of {text}"})
+    host = FakeHost(
+        agents={"documentation/documentaliste": lambda text: f"an outline of {text}"}, http={"crossref": crossref}
+    )
     with hosted(host):
         result = doctest.testmod(module)
     assert result.attempted
@@ -57,6 +67,7 @@ def test_what_is_not_granted_is_denied() -> None:
             lambda: kv.delete("a"),
             kv.list,
             lambda: agents.invoke("docs/one", "x"),
+            lambda: http.get("crossref", "/works"),
         ):
             with pytest.raises(DeniedError, match="expected a grant"):
                 attempt()
@@ -190,3 +201,55 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "agent.py").write_text(agent, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     exec(compile(test, "README.md", "exec"), {})
+
+
+def test_a_request_is_told_to_the_node_as_the_interface_says() -> None:
+    seen: list[dict[str, object]] = []
+
+    def answer(request: dict[str, object]) -> tuple[int, object]:
+        seen.append(request)
+        return 200, b"\xff\x00" if len(seen) == 1 else {"é": 1}
+
+    with hosted(FakeHost(http={"api": answer})):
+        binary = http.post("api", "/a", body=b"\x00\xff", headers={"Accept": "*/*"})
+        listed = http.get("api", "/a", query={"q": "é", "n": [1, 2.5], "b": True, "left out": None})
+        http.put("api", "/a", json={"é": None})
+        http.patch("api", "/a", json=[], headers={"Content-Type": "application/json-patch+json"})
+        http.post("api", "/a", body="text")
+        http.delete("api", "/a")
+        http.head("api", "/a")
+    assert (binary.ok, binary.content, binary.text) == (True, b"\xff\x00", "\ufffd\x00")
+    assert listed.json() == {"é": 1}
+    assert seen == [
+        {"method": "POST", "path": "/a", "headers": {"Accept": "*/*"}, "body_base64": "AP8="},
+        {"method": "GET", "path": "/a", "query": {"q": "é", "n": ["1", "2.5"], "b": "true"}},
+        {"method": "PUT", "path": "/a", "headers": {"content-type": "application/json"}, "body": '{"é": null}'},
+        {"method": "PATCH", "path": "/a", "headers": {"Content-Type": "application/json-patch+json"}, "body": "[]"},
+        {"method": "POST", "path": "/a", "body": "text"},
+        {"method": "DELETE", "path": "/a"},
+        {"method": "HEAD", "path": "/a"},
+    ]
+
+
+def test_a_status_is_an_answer_until_the_agent_makes_it_an_error() -> None:
+    with hosted(FakeHost(http={"api": lambda _request: (503, "later")})):
+        found = http.get("api", "/a")
+        assert (found.ok, found.status, found.text) == (False, 503, "later")
+        with pytest.raises(http.StatusError, match="got 503") as caught:
+            found.raise_for_status()
+        assert isinstance(caught.value, HostError)
+        assert caught.value.response is found
+
+
+def test_a_request_that_says_two_things_is_refused() -> None:
+    with hosted(FakeHost(http={"api": lambda _request: (200, "")})):
+        with pytest.raises(TypeError, match="body or json"):
+            http.post("api", "/a", body="x", json={})
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            http.post("api", "/a", json=float("nan"))
+        with pytest.raises(DeniedError, match="other"):
+            http.get("other", "/a")
+
+
+def test_a_path_keeps_its_parts_apart() -> None:
+    assert http.path("works", "a/../b", "é ?#") == "/works/a%2F..%2Fb/%C3%A9%20%3F%23"

@@ -102,6 +102,7 @@ grants = st.builds(
             origin=_some(["https://a.example", "https://b.example", "*"]),
             methods=_tuple(_some(["GET", "POST", "*"]), min_size=1),
             path_prefixes=_tuple(_some(["/", "/works", "/works/", "/works/x", "/workshop"]), min_size=1),
+            headers=_tuple(_some(["x-api-version", "cookie", "*"])),
             inject=st.none()
             | st.builds(HttpInjection, header=_some(["X-Key", "Authorization"]), secret=_some(["one", "two", "*"])),
         )

@@ -4,7 +4,16 @@ from dataclasses import replace
 import pytest
 
 from templates.canonical import canonical_bytes
-from templates.charter import Ceiling, Charter, CharterInvalidError, Domain, Mode, SecretBinding, read_charter
+from templates.charter import (
+    Ceiling,
+    Charter,
+    CharterInvalidError,
+    Domain,
+    Mode,
+    SecretBinding,
+    read_charter,
+    read_secret_bindings,
+)
 from templates.grants import Grants
 from templates.keys import KeyIdMismatchError, KeyRefusedError
 from templates.limits import DEFAULT_LIMITS
@@ -13,6 +22,13 @@ from templates.revocations import Revocations
 from tests.trust_world import charter, persons, signer
 
 DIGEST = "a" * 64
+BINDING: dict[str, object] = {
+    "origin": "https://a.example",
+    "header": "X-Key",
+    "path_prefixes": [],
+    "methods": [],
+    "templates": ["docs/*"],
+}
 CEILING = Ceiling(grants=Grants(), limits=DEFAULT_LIMITS)
 
 
@@ -24,6 +40,7 @@ def full() -> Charter:
         secret_bindings={
             "crossref-token": SecretBinding(
                 origin="https://api.crossref.org",
+                header="Authorization",
                 path_prefixes=("/works",),
                 methods=("GET",),
                 templates=(TemplatePattern.parse("docs/*"),),
@@ -151,9 +168,12 @@ UNREADABLE = {
     "a text for a number": _edited(lease_s_max="60"),
     "a bad floor": _edited(floors={"docs/summariser": "latest"}),
     "a floor of a bad name": _edited(floors={"docs": "1.0.0"}),
-    "a bad pattern": _edited(
-        secret_bindings={"a": {"origin": "x", "path_prefixes": [], "methods": [], "templates": ["*/x"]}}
+    "a bad pattern": _edited(secret_bindings={"a": {**BINDING, "templates": ["*/x"]}}),
+    "a secret without its header": _edited(
+        secret_bindings={"a": {name: value for name, value in BINDING.items() if name != "header"}}
     ),
+    "a secret for no origin": _edited(secret_bindings={"a": {**BINDING, "origin": "*"}}),
+    "a secret for a path": _edited(secret_bindings={"a": {**BINDING, "origin": "https://a.example/x"}}),
     "a digest in capitals": _edited(revocations={"templates": ["A" * 64], "modules": [], "reviewers": [], "nodes": []}),
 }
 
@@ -186,3 +206,25 @@ def test_revocations_are_a_set_that_grows_and_is_lifted_member_by_member() -> No
     assert both == Revocations(templates=frozenset({"a", "b"}), nodes=frozenset({"n"}))
     assert both.without(first) == second
     assert replace(both, nodes=frozenset()).both(first) == Revocations(templates=frozenset({"a"}))
+
+
+def test_bindings_of_secrets_can_be_read_before_there_is_a_charter() -> None:
+    value = json.loads(full().to_bytes())["secret_bindings"]
+    assert read_secret_bindings(value) == full().secret_bindings
+    assert read_secret_bindings({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("a", {"origin": "api.example"}),
+        ("a", {"header": "X Key"}),
+        ("a", {"methods": ["get"]}),
+        ("a", {"templates": ["docs"]}),
+        ("a", {"more": 1}),
+        ("a/b", {}),
+    ],
+)
+def test_bindings_that_a_charter_would_not_hold_are_refused(name: str, changes: dict[str, object]) -> None:
+    with pytest.raises(CharterInvalidError):
+        read_secret_bindings({name: {**BINDING, **changes}})  # type: ignore[dict-item]

@@ -121,6 +121,10 @@ def test_texts_are_for_people() -> None:
     entry = found["/grants/http/crossref"]
     assert entry.old == "GET https://api.crossref.org below /works, Authorization from the secret token"
     assert entry.new == "GET https://api.crossref.org below /, Authorization from the secret token"
+    headers = _found(BASE, _with_grants(http=(replace(HTTP, headers=("cookie",)),)))["/grants/http/crossref"]
+    assert (
+        headers.new == "GET https://api.crossref.org below /works, may set cookie, Authorization from the secret token"
+    )
     kv = _found(BASE, _with_grants(kv=None))["/grants/kv"]
     assert (kv.old, kv.new) == ("namespace notes, at most 100 bytes", "")
 

@@ -138,11 +138,16 @@ REFUSALS = [
     (_http(path_prefixes=[""]), "INVALID_VALUE", "/grants/http/0/path_prefixes/0"),
     (_http(inject={"header": "Host", "secret": "token"}), "INVALID_VALUE", "/grants/http/0/inject/header"),
     (_http(inject={"header": "X-A\r\nB", "secret": "token"}), "INVALID_VALUE", "/grants/http/0/inject/header"),
+    (_http(inject={"header": "Via", "secret": "token"}), "INVALID_VALUE", "/grants/http/0/inject/header"),
+    (_http(headers=["X-Upper"]), "INVALID_VALUE", "/grants/http/0/headers/0"),
+    (_http(headers=["x-a", "content-length"]), "INVALID_VALUE", "/grants/http/0/headers/1"),
+    (_http(headers=["authorization"]), "INVALID_VALUE", "/grants/http/0/headers/0"),
     (_http(inject={"header": "X-A"}), "MISSING_FIELD", "/grants/http/0/inject"),
     *(
         (_http(origin=origin), "INVALID_VALUE", "/grants/http/0/origin")
         for origin in (
-            "http://api.crossref.org", "https://API.crossref.org", "https://user@api.crossref.org", "https://a.b/c",
+            "ftp://api.crossref.org", "http://a.b:80", "http://127.0.0.1:8080",
+            "https://API.crossref.org", "https://user@api.crossref.org", "https://a.b/c",
             "https://a.b/", "https://a.b?c", "https://a.b#c", "https://127.0.0.1", "https://2130706433", "https://0x7f.1",
             "https://[::1]", "https://localhost", "https://a.b.", "https://a..b", "https://-a.b", "https://*.crossref.org",
             "https://a.b:443", "https://a.b:65536", "https://a.b:0", "https://a.b:", "https://a.b\\@c.d", "https://ａ.b",

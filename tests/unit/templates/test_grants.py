@@ -11,6 +11,7 @@ HTTP = HttpGrant(
     origin="https://api.crossref.org",
     methods=("GET", "HEAD"),
     path_prefixes=("/works", "/types"),
+    headers=("x-api-version",),
     inject=HttpInjection(header="Authorization", secret="crossref-token"),
 )
 WHOLE = Grants(
@@ -23,7 +24,9 @@ WHOLE = Grants(
 
 
 def _http(**members: object) -> Grants:
-    known = {name: getattr(HTTP, name) for name in ("binding", "origin", "methods", "path_prefixes", "inject")}
+    known = {
+        name: getattr(HTTP, name) for name in ("binding", "origin", "methods", "path_prefixes", "headers", "inject")
+    }
     return Grants(http=(HttpGrant(**{**known, **members}),))
 
 
@@ -37,6 +40,7 @@ WIDER = [
     (_http(methods=("GET", "POST")), "/http/0/methods/1"),
     (_http(path_prefixes=("/",)), "/http/0/path_prefixes/0"),
     (_http(path_prefixes=("/works", "/workshop")), "/http/0/path_prefixes/1"),
+    (_http(headers=("x-api-version", "cookie")), "/http/0/headers/1"),
     (_http(inject=HttpInjection(header="X-Other", secret="crossref-token")), "/http/0/inject/header"),
     (_http(inject=HttpInjection(header="Authorization", secret="other")), "/http/0/inject/secret"),
     (Grants(llm=(LlmGrant(binding="large", models=("big",), tokens_max=1),)), "/llm/0/binding"),
@@ -51,7 +55,7 @@ WIDER = [
 NARROWER = [
     NO_GRANTS,
     Grants(kv=KvGrant(namespace="notes", bytes_max=1)),
-    _http(methods=("HEAD",), path_prefixes=("/works/one", "/types/"), inject=None),
+    _http(methods=("HEAD",), path_prefixes=("/works/one", "/types/"), headers=(), inject=None),
     Grants(llm=(LlmGrant(binding="default", models=("small",), tokens_max=100),)),
     Grants(agents=(TemplatePattern("docs", "base"), TemplatePattern("docs", "*"))),
     WHOLE,
@@ -90,7 +94,12 @@ def test_a_ceiling_speaks_of_any_name() -> None:
     ceiling = Grants(
         kv=KvGrant(namespace="*", bytes_max=100),
         http=_http(
-            binding="*", origin="*", methods=("*",), path_prefixes=("/",), inject=HttpInjection(header="*", secret="*")
+            binding="*",
+            origin="*",
+            methods=("*",),
+            path_prefixes=("/",),
+            headers=("*",),
+            inject=HttpInjection(header="*", secret="*"),
         ).http,
         llm=(LlmGrant(binding="*", models=("*",), tokens_max=100),),
         agents=(TemplatePattern("*", "*"),),

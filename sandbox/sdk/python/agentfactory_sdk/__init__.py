@@ -1,6 +1,6 @@
 """What an agent's source may use of the node that runs it.
 
-    from agentfactory_sdk import agents, config, kv, log
+    from agentfactory_sdk import agents, config, http, kv, log
 
     def process(text: str) -> str:
         log.info("started", length=len(text))
@@ -13,7 +13,7 @@ is a fresh interpreter, so reading them while the module loads is fine.
 import json
 from typing import TYPE_CHECKING
 
-from . import _host, agents, errors, kv, log
+from . import _host, agents, errors, http, kv, log
 from .errors import (
     BudgetError,
     ConflictError,
@@ -41,6 +41,7 @@ __all__ = [
     "agents",
     "config",
     "errors",
+    "http",
     "invocation_id",
     "kv",
     "log",

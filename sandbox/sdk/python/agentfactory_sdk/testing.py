@@ -16,6 +16,7 @@
 This is for quick tests of logic: nothing is limited or isolated here. ``agentctl template test`` runs the real sandbox.
 """
 
+import base64
 import json
 import types
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from ._answer import answer_text
 from .errors import ConflictError, DeniedError, FailedError, NotFoundError
 
 Answer = Callable[[str], str]
+HttpAnswer = Callable[[dict[str, object]], tuple[int, object]]
+"""Takes ``method``, ``path``, ``query`` … as the node gets them; returns a status and text, bytes, or JSON."""
 
 
 class FakeHost:
@@ -36,8 +39,9 @@ class FakeHost:
         self,
         *,
         config: dict[str, object] | None = None,
-        granted: frozenset[str] = frozenset({"kv", "agents"}),
+        granted: frozenset[str] = frozenset({"kv", "http", "agents"}),
         agents: dict[str, Answer] | None = None,
+        http: dict[str, HttpAnswer] | None = None,
         invocation_id: str = "test",
     ) -> None:
         self.logs: list[tuple[str, str]] = []
@@ -45,6 +49,7 @@ class FakeHost:
         self._config = json.dumps(config or {})
         self._granted = granted
         self._agents = agents or {}
+        self._http = http or {}
         self._invocation_id = invocation_id
 
     def config(self) -> str:
@@ -73,6 +78,19 @@ class FakeHost:
         self._must_be_granted("kv")
         keys = sorted(key for key in self.stored if key.startswith(prefix) and (cursor is None or key > cursor))
         return keys[:limit], keys[limit - 1] if len(keys) > limit else None
+
+    def http_fetch(self, binding: str, request: str) -> str:
+        self._must_be_granted("http")
+        answer = self._http.get(binding)
+        if answer is None:
+            raise DeniedError(f"expected a binding that was granted, got {binding}")
+        status, body = answer(json.loads(request))
+        found: dict[str, object] = {"status": status, "headers": {}}
+        if isinstance(body, bytes):
+            found["body_base64"] = base64.b64encode(body).decode()
+        else:
+            found["body"] = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+        return json.dumps(found, ensure_ascii=False)
 
     def agents_invoke(self, template: str, text: str) -> str:
         self._must_be_granted("agents")
