@@ -4,8 +4,9 @@ Each attack is one file ``attacks/<class>/<name>.py`` that binds ``ATTACK``; its
 Its docstring says what is tried, its source, and what is expected.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -21,6 +22,7 @@ class AttackClass(StrEnum):
     MEMORY_AND_RESOURCES = "memory_and_resources"
     COMPILATION_AND_ADMISSION = "compilation_and_admission"
     OUTPUT = "output"
+    NETWORK = "network"
     SECRETS_AND_TENANTS = "secrets_and_tenants"
     HOST = "host"
     TRUST_AND_DISTRIBUTION = "trust_and_distribution"
@@ -70,6 +72,11 @@ class Guest:
         """`LIMITS` with the guest's own; an interpreter has the memory that it needs."""
         wide = {"memory_bytes": PYTHON_MEMORY_BYTES, "fuel": 2_000_000_000} if self.python else {}
         return {**LIMITS, **wide, **self.limits}
+
+    def placed(self, placeholder: str, origin: str) -> "Guest":
+        """Return the guest with ``origin`` in its grants where ``placeholder`` stands."""
+        grants = json.loads(json.dumps(dict(self.grants)).replace(placeholder, origin))
+        return replace(self, grants=grants)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import grpc.aio
 
 from client.aio import AsyncAgentFactory
 from client.selftest.attack import BreachError, Case, Expectation, Seen
+from client.selftest.hostile_service import HostileService
 from client.selftest.node import Node
 from client.selftest.world import World
 from client.values import Limits
@@ -71,6 +72,7 @@ class Stage:
     node: Node
     connections: Connections
     canaries: Canaries
+    service: HostileService = field(default_factory=HostileService)
     seen: list[bytes] = field(default_factory=list)
 
     # What a guest does

@@ -14,6 +14,7 @@ from agentfactory.node.v1.node_pb2_grpc import NodeServiceStub
 
 from client.selftest.attack import BreachError, Case, Guest, template_names
 from client.selftest.guests import ORDINARY
+from client.selftest.hostile_service import HOST, PLACEHOLDER, SECRET, HostileService
 from client.selftest.neighbours import TEMPLATE, Measured, Neighbours
 from client.selftest.node import Node
 from client.selftest.stage import ATTACKER, OTHER, Canaries, Connections, Stage
@@ -48,9 +49,12 @@ class Suite:
     neighbours: Neighbours
     connections: Connections
     canaries: Canaries
+    service: HostileService
 
     def stage(self, case: Case) -> Stage:
-        return Stage(case=case, node=self.node, connections=self.connections, canaries=self.canaries)
+        return Stage(
+            case=case, node=self.node, connections=self.connections, canaries=self.canaries, service=self.service
+        )
 
     async def start_neighbours(self) -> None:
         await self.neighbours.start()
@@ -116,32 +120,54 @@ async def started(
         LocalRunError: an image is not built.
         ProcessFailedError: the node did not start.
     """
-    tell("keys, identities, charter, approvals")
-    world = World.make(directory)
-    node = Node(world)
-    await asyncio.to_thread(_furnish, world, node, cases)
     async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(HostileService())
+        tell("keys, identities, charter, approvals")
+        world = World.make(directory, secret_origin=service.origin)
+        secret = f"canary-secret-{secrets.token_hex(16)}"
+        node = Node(world, settings=_egress(directory, service, secret))
+        await asyncio.to_thread(_furnish, world, node, cases, service)
         tell(f"starting a node that compiles {len({each.sha256 for each in world.library.values()})} guests")
         stack.callback(node.stop)
         await asyncio.to_thread(node.start)
         connections = Connections(node)
         stack.push_async_callback(connections.close)
-        canaries = await _plant(connections, node)
+        canaries = await _plant(connections, node, secret)
         tenants = {tenant: world.service(tenant, "neighbour") for tenant in (ATTACKER, OTHER)}
         neighbours = await stack.enter_async_context(Neighbours(node.address, tenants))
         await asyncio.to_thread(node.new_log)
-        yield Suite(world=world, node=node, neighbours=neighbours, connections=connections, canaries=canaries)
+        yield Suite(
+            world=world,
+            node=node,
+            neighbours=neighbours,
+            connections=connections,
+            canaries=canaries,
+            service=service,
+        )
 
 
-def _furnish(world: World, node: Node, cases: Sequence[Case]) -> None:
+def _egress(directory: Path, service: HostileService, secret: str) -> dict[str, str]:
+    """Return the settings of a node whose operator allowed the hostile service, and keeps a secret for it."""
+    kept = directory / "secrets"
+    kept.mkdir(mode=0o700)
+    (kept / SECRET).touch(mode=0o600)
+    (kept / SECRET).write_text(f"Bearer {secret}\n", encoding="ascii")
+    return {
+        "private_origins": json.dumps({service.origin: [f"{HOST}/32"]}),
+        "secrets_directory": str(kept),
+        "http_requests_max": "20",
+    }
+
+
+def _furnish(world: World, node: Node, cases: Sequence[Case], service: HostileService) -> None:
     guests = {TEMPLATE: ORDINARY, KEEPER: _KEEPER} | {name: guest for name, (_, guest) in template_names(cases).items()}
-    active = [world.approve(name, guest) for name, guest in guests.items()]
+    active = [world.approve(name, guest.placed(PLACEHOLDER, service.origin)) for name, guest in guests.items()]
     imported = node.import_bundle(world.publish(*active))
     if imported.status != 0:
         raise BreachError(f"expected the node to take its first generation, got {imported.text[-1000:]}")
 
 
-async def _plant(connections: Connections, node: Node) -> Canaries:
+async def _plant(connections: Connections, node: Node, secret: str) -> Canaries:
     """Put canaries where no attack may look: the node's environment, its disk, another tenant's state and memory."""
     file, kept, earlier = (f"canary-{place}-{secrets.token_hex(16)}" for place in ("file", "state", "earlier"))
     node.store.joinpath("canary").write_text(file, encoding="utf-8")
@@ -154,5 +180,6 @@ async def _plant(connections: Connections, node: Node) -> Canaries:
             "a file of the host": file,
             "another tenant's state": kept,
             "an earlier invocation": earlier,
+            "a secret of the broker": secret,
         }
     )

@@ -17,15 +17,16 @@ from securesystemslib.signer import CryptoSigner
 
 from client.local_run import IMAGES_DIRECTORY, LocalRunError
 from client.selftest.attack import Guest
+from client.selftest.hostile_service import HEADER, SECRET
 from service.identity import Identity
 from service.local_ca import LocalCa
 from service.tls import TlsFiles
 from templates.approval import Statement, merge, sign
 from templates.capabilities import ModuleReport, derive
-from templates.charter import Charter, Domain, Mode
+from templates.charter import Charter, Domain, Mode, SecretBinding
 from templates.document import Abi, read_template
 from templates.inheritance import resolve
-from templates.names import TemplateRef
+from templates.names import TemplatePattern, TemplateRef
 from templates.plan import Plan, PlanEntry
 from templates.repository import (
     Generation,
@@ -83,9 +84,16 @@ def new_signer() -> CryptoSigner:
     return CryptoSigner.generate_ed25519()
 
 
-def _charter(reviewers: Mapping[str, CryptoSigner]) -> Charter:
+def _charter(reviewers: Mapping[str, CryptoSigner], secret_origin: str) -> Charter:
     """``attacks`` and ``images`` need one signature; ``guarded`` needs two, so that it can be tried to do with one."""
     one = Domain(reviewers=frozenset(REVIEWERS), threshold=1)
+    binding = SecretBinding(
+        origin=secret_origin,
+        header=HEADER,
+        path_prefixes=("/bound",),
+        methods=("GET",),
+        templates=(TemplatePattern.parse(f"{DOMAIN}/*"),),
+    )
     return Charter(
         environment=ENVIRONMENT,
         mode=Mode.DEVELOPMENT,
@@ -95,6 +103,7 @@ def _charter(reviewers: Mapping[str, CryptoSigner]) -> Charter:
         approval_days_max=30,
         lease_s_max=86_400,
         staleness_s_max=86_400,
+        secret_bindings={SECRET: binding} if secret_origin else {},
     )
 
 
@@ -112,13 +121,16 @@ class World:
     _image: tuple[bytes, ModuleReport] | None = None
 
     @classmethod
-    def make(cls, directory: Path) -> "World":
-        """Make every key and document; ``directory`` is private to this run."""
+    def make(cls, directory: Path, *, secret_origin: str = "") -> "World":
+        """Make every key and document; ``directory`` is private to this run.
+
+        The charter binds one secret to ``secret_origin``, below ``/bound``; where that is empty it binds none.
+        """
         now = datetime.now(UTC).replace(microsecond=0)
         root, targets = new_signer(), new_signer()
         online = OnlineSigners(snapshot=new_signer(), timestamp=new_signer(), plan=new_signer(), library=new_signer())
         reviewers = {name: new_signer() for name in REVIEWERS}
-        charter = _charter(reviewers)
+        charter = _charter(reviewers, secret_origin)
         spec = RootSpec(
             environment=ENVIRONMENT,
             mode=Mode.DEVELOPMENT,

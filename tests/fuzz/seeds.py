@@ -14,7 +14,7 @@ _LINE = LogLine("info", "a line", 5)
 _FROM_A_WORKER = (
     frame(Op.READY, 0, pack_ready(Ready("full", "f" * 64))),
     frame(Op.LOADED, 1),
-    pack_call(2, "kv", "get", b'{"key":"k"}'),
+    pack_call(2, "kv", "get", b'{"key":"k"}', fuel_used=3),
     pack_log(2, _LINE),
     pack_done(2, b"output", None, Usage(fuel=5), [_LINE], logs_cut=False),
     pack_done(3, None, Failure(FailureKind.FUEL, "spent"), Usage(fuel=9), [], logs_cut=True),

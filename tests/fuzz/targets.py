@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from data_plane.broker.answers import HostRefusal, Members
 from data_plane.broker.kv_grant import read_kv_request
-from sandbox.claims import believed, believed_line
+from sandbox.claims import Claimed, believed, believed_line
 from sandbox.compiler_job import RefusedModuleError, inspect_module
 from sandbox.frames import (
     HEADER_BYTES,
@@ -37,6 +37,7 @@ from templates.strict_json import loads, parse
 
 Target = Callable[[bytes], None]
 LIMITS = SandboxLimits(output_bytes=4_096, log_bytes=1_024, host_calls=4, fuel=1_000_000, wall_ms=1_000)
+CLAIMED = Claimed(host_calls=0, elapsed_us=1_000_000)
 PIECES = (1, 3, 16, 17, 4_096)
 
 
@@ -66,13 +67,13 @@ def frames_from_a_worker(data: bytes) -> None:
                 case Op.READY:
                     read_ready(payload)
                 case Op.CALL:
-                    interface, function, _ = read_call(payload)
+                    _, interface, function, _ = read_call(payload)
                     assert interface.isascii()
                     assert function.isascii()
                 case Op.LOG:
-                    believed_line(read_log(payload), LIMITS)
+                    believed_line(read_log(payload), CLAIMED)
                 case Op.DONE:
-                    outcome = believed(read_done(payload, LIMITS), LIMITS)
+                    outcome = believed(read_done(payload, LIMITS), LIMITS, CLAIMED)
                     assert len(outcome.output or b"") <= LIMITS.output_bytes
         except FrameError:
             continue
@@ -85,8 +86,8 @@ def payloads_from_a_worker(data: bytes) -> None:
     readers: tuple[Callable[[bytes], object], ...] = (
         read_ready,
         read_call,
-        lambda payload: believed_line(read_log(payload), LIMITS),
-        lambda payload: believed(read_done(payload, LIMITS), LIMITS),
+        lambda payload: believed_line(read_log(payload), CLAIMED),
+        lambda payload: believed(read_done(payload, LIMITS), LIMITS, CLAIMED),
     )
     try:
         readers[data[0] % len(readers)](data[1:])

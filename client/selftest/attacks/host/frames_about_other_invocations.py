@@ -15,9 +15,9 @@ async def _run(stage: Stage) -> None:
         {
             "the end of a stranger": lambda number: done(number + 1),
             "the end twice": lambda number: done(number) * 2,
-            "a call of a stranger": lambda number: pack_call(number + 7, "kv", "get", b""),
-            "two calls at once": lambda number: pack_call(number, "kv", "get", b"") * 2,
-            "a call of the largest number": lambda _: pack_call((1 << 64) - 1, "kv", "get", b""),
+            "a call of a stranger": lambda number: pack_call(number + 7, "kv", "get", b"", fuel_used=0),
+            "two calls at once": lambda number: pack_call(number, "kv", "get", b"", fuel_used=0) * 2,
+            "a call of the largest number": lambda _: pack_call((1 << 64) - 1, "kv", "get", b"", fuel_used=0),
         },
     )
 

@@ -20,7 +20,9 @@ async def _run(stage: Stage) -> None:
             "4 GiB": lambda _: _HEADER.pack(0xFFFFFFFF, Op.DONE, 1),
             "over the cap of the operation": lambda number: _HEADER.pack(1, Op.LOADED, number) + b"x",
             "names longer than the frame": lambda number: frame(Op.CALL, number, b"\xff\xff"),
-            "an argument over the limit": lambda number: pack_call(number, "kv", "get", b"x" * ((1 << 20) + 1)),
+            "an argument over the limit": lambda number: pack_call(
+                number, "kv", "get", b"x" * ((1 << 20) + 1), fuel_used=0
+            ),
             "an end that does not parse": lambda number: frame(Op.DONE, number, b"\xff" * 20),
         },
     )
