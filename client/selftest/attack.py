@@ -138,7 +138,7 @@ Procedure = Callable[["Stage"], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One attack. Without ``run`` the only guest is invoked once, with ``input``, and ``expect`` judges the answer.
+    """One attack. Without ``run`` the only guest is invoked once, with ``input``; ``expect`` judges the answer.
 
     ``kills_worker``: the attack is the death of a worker; anywhere else none may die. ``timed``: many invocations of one
     tenant share its worker, so there only the others are timed; a burst of requests shares the node's front with

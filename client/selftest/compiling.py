@@ -11,7 +11,7 @@ from typing import Any, Final
 from client.selftest.attack import BreachError, Guest
 from client.selftest.stage import Stage
 from client.selftest.world import World
-from sandbox.compiler import COMPONENT_PREAMBLE, CORE_PREAMBLE, CompilerError, compile_module
+from sandbox.compiler import CORE_PREAMBLE, CompilerError, compile_module
 from sandbox.engine import EngineError, wat2wasm
 from sandbox.inspection import inspect
 from templates.problems import InvalidDocumentError

@@ -18,7 +18,7 @@ from typing import Final, Self
 HOST: Final = "127.0.0.1"
 PLACEHOLDER: Final = "http://hostile-service.selftest"
 """Stands in guests' grants where the origin of the service will stand: its port is not known before."""
-SECRET: Final = "selftest-token"
+SECRET: Final = "selftest-token"  # noqa: S105 - its name
 HEADER: Final = "Authorization"
 _HEAD_BYTES_MAX: Final = 65_536
 _FLOOD_BYTES: Final = 64 << 20
@@ -79,7 +79,7 @@ def _secret_of(request: Received) -> bytes:
     return request.headers.get(HEADER.lower(), "none").encode()
 
 
-async def _plain(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _plain(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(_answer(b"plain"))
 
 
@@ -109,22 +109,22 @@ async def _echo_headers(request: Received, writer: asyncio.StreamWriter) -> None
     writer.write(_answer(b"see above", f"X-Echo: {secret}", f"X-Hex: {secret.encode().hex()}", f"Location: /?{secret}"))
 
 
-async def _redirect(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _redirect(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(_answer(b"", "Location: http://169.254.169.254/latest/meta-data/", status="302 Found"))
 
 
-async def _redirect_here(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _redirect_here(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(_answer(b"", "Location: /bound/echo", status="307 Temporary Redirect"))
 
 
-async def _endless(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _endless(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
     for _ in range(_FLOOD_BYTES // len(_PIECE)):
         writer.write(_PIECE)
         await writer.drain()
 
 
-async def _slow(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _slow(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
     for _ in range(100):
         writer.write(b"x")
@@ -132,31 +132,31 @@ async def _slow(request: Received, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _bomb(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _bomb(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(_answer(await asyncio.to_thread(gzip.compress, bytes(_FLOOD_BYTES)), "Content-Encoding: gzip"))
 
 
-async def _bomb_in_bomb(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _bomb_in_bomb(_request: Received, writer: asyncio.StreamWriter) -> None:
     once = await asyncio.to_thread(gzip.compress, bytes(_FLOOD_BYTES))
     writer.write(_answer(gzip.compress(once), "Content-Encoding: gzip, gzip"))
 
 
-async def _huge_head(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _huge_head(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\n")
     for number in range(50_000):
         writer.write(f"X-{number}: {'y' * 100}\r\n".encode())
         await writer.drain()
 
 
-async def _two_lengths(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _two_lengths(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nfirst")
 
 
-async def _chunked_and_length(request: Received, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nx")
+async def _chunked_and_length(_request: Received, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 18 + b"\r\nx")
 
 
-async def _not_http(request: Received, writer: asyncio.StreamWriter) -> None:
+async def _not_http(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(b"\x00\xff\x16\x03\x01 SSH-2.0 \x1b[2J\r\n\r\n")
 
 

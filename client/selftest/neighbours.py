@@ -1,4 +1,4 @@
-"""Ordinary invocations beside an attack, from a process of their own: what the driver of attacks computes disturbs none.
+"""Ordinary invocations beside an attack, from a process of their own: the driver of attacks disturbs none of them.
 
 One neighbour shares the attacker's tenant, and so its worker; the other has a worker of its own. The child speaks lines
 of JSON: ``{"tenant": {"certificate", …}, "address"}`` first, then ``start`` and ``stop`` in turn; each ``stop`` is

@@ -18,7 +18,8 @@ class ProcessFacts:
 def facts_of(pid: int) -> ProcessFacts:
     """Read them; what may not be read is empty."""
     root = Path(f"/proc/{pid}")
-    environment, directory, descriptors = b"", "", ()
+    environment, directory = b"", ""
+    descriptors: tuple[str, ...] = ()
     with suppress(PermissionError):
         environment = (root / "environ").read_bytes()
     with suppress(PermissionError):

@@ -1,4 +1,4 @@
-"""What an attack is given: the node as a caller sees it, throw-away tenants, and a memory of everything that came back."""
+"""What an attack is given: the node as a caller sees it, tenants, and a memory of everything that came back."""
 
 import base64
 from collections.abc import Awaitable, Callable, Mapping

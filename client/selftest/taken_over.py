@@ -83,7 +83,9 @@ class TakenOver:
 @asynccontextmanager
 async def taken_over() -> AsyncIterator[TakenOver]:
     """A supervisor whose worker's process does nothing, and whose socket is ours."""
-    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen(  # noqa: ASYNC220 - a supervisor takes a child that it can poll
+        [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+    )
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)

@@ -294,7 +294,8 @@ def _report(wasm: bytes) -> ModuleReport:
     """What the product's own inspection says, in this process: these guests are ours; the node inspects them itself."""
     from sandbox.compiler_job import inspect_module
 
-    facts, _ = inspect_module(wasm)
+    found, _ = inspect_module(wasm)
+    facts: dict[str, Any] = dict(found)
     return ModuleReport.from_json(
         {
             "sha256": hashlib.sha256(wasm).hexdigest(),

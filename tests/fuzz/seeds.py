@@ -1,4 +1,4 @@
-"""Valid inputs of each target, from which fuzzing starts: made by the product's own writers, so they cannot grow old."""
+"""Valid inputs of each target, from which fuzzing starts: made by the product's own writers, so they stay valid."""
 
 import json
 import struct

@@ -169,7 +169,7 @@ async def test_an_end_that_comes_while_its_host_call_is_being_stopped_is_heard(h
     (_, number, _), *_ = await hostile.frames()
     beside = asyncio.ensure_future(hostile.worker.invoke(replace(request, limits=LIMITS), Echoing()))
     (_, other, _), *_ = await hostile.frames()
-    hostile.say(pack_call(number, "kv", "get", b""))
+    hostile.say(pack_call(number, "kv", "get", b"", fuel_used=0))
     await stopping.wait()
     hostile.say(done(number, b"in time") + done(other, b"heard"))
     assert (await task).output == b"in time"

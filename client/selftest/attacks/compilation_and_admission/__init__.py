@@ -1,1 +1,1 @@
-"""Hostile modules for the compiler and for admission: a typed refusal in bounded time, in a process that holds nothing."""
+"""Hostile modules for compiler and admission: a typed refusal in bounded time, in a process that holds nothing."""

@@ -4,8 +4,9 @@ Source: CWE-674. Expected: facts or a typed refusal, in bounded time.
 """
 
 from client.selftest.attack import Attack
-from client.selftest.compiling import COMPONENT_PREAMBLE, judged_in_time, section
+from client.selftest.compiling import judged_in_time, section
 from client.selftest.stage import Stage
+from sandbox.compiler import COMPONENT_PREAMBLE
 
 _DEPTH = 200
 _NESTED_COMPONENT = 4

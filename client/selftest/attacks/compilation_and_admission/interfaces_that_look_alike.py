@@ -9,7 +9,8 @@ from client.selftest.guests import KV
 from client.selftest.stage import Stage
 
 _NAMES = (
-    "agentfactory:runtime/kv@0.2.0", "agentfactory:runtime/kv@1.0.0", "agentfactory:runtime/kv", "agentfactory:runtime/k-v@0.1.0",
+    "agentfactory:runtime/kv@0.2.0", "agentfactory:runtime/kv@1.0.0", "agentfactory:runtime/kv",
+    "agentfactory:runtime/k-v@0.1.0",
     "agentfact0ry:runtime/kv@0.1.0", "agentfactory:runtimes/kv@0.1.0", "wasi:http/outgoing-handler@0.2.0",
     "wasi:sockets/tcp@9.9.9", "agentfactory:runtime/agents@0.1.0",
 )  # fmt: skip

@@ -15,6 +15,7 @@ _DEATHS_MAX = 8
 
 async def _run(stage: Stage) -> None:
     tenant = "crash-loop"
+    seen = await stage.invoke("echo", "warm", tenant=tenant)
     for _ in range(_DEATHS_MAX):
         dying = asyncio.ensure_future(stage.invoke("sleeper", tenant=tenant))
         killing = asyncio.ensure_future(kill_worker_of(stage, tenant, signal.SIGKILL))

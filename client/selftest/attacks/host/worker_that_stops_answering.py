@@ -11,7 +11,7 @@ from client.selftest.stage import Stage
 
 
 async def _run(stage: Stage) -> None:
-    await die_of(stage, signal.SIGSTOP, reasons=("DEADLINE", "CRASH"), wall_ms=400)
+    await die_of(stage, signal.SIGSTOP, reasons=("DEADLINE", "CRASH"), wall_ms=1_500)
 
 
 ATTACK = Attack(guests=GUESTS, run=_run, kills_worker=True)

@@ -3,13 +3,13 @@
 Source: CWE-130. Expected: INPUT, before anything runs.
 """
 
-from client.selftest.attack import Attack, Guest, fails
+from client.selftest.attack import Answers, Attack, Guest, fails
 from client.selftest.guests import ECHO
 from client.selftest.stage import Stage
 
 
 async def _run(stage: Stage) -> None:
-    (await stage.invoke(text="x" * 1_000)).output or stage.require(False, "expected an input at its limit to be taken")
+    await stage.expect(Answers("x" * 1_000), text="x" * 1_000)
     await stage.expect(fails("INPUT"), text="x" * 1_001)
 
 

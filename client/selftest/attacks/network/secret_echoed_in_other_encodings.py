@@ -1,4 +1,4 @@
-"""A service that sends the injected header back in base64 at every alignment, base32, hexadecimal, percent and reversed.
+"""A service that sends the injected header back in base64 at any alignment, base32, hexadecimal, percent, reversed.
 
 Source: CWE-201. Expected: scrubbed in each.
 """

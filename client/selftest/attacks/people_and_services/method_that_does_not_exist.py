@@ -20,7 +20,8 @@ async def _run(stage: Stage) -> None:
     async with stage.channel(typed=False) as channel:
         for path in _PATHS:
             try:
-                await channel.unary_unary(path)(b"", timeout=5.0)
+                call = channel.unary_unary(path, request_serializer=bytes, response_deserializer=bytes)
+                await call(b"", timeout=5.0)
             except grpc.aio.AioRpcError as error:
                 code = error.code()
                 wanted = {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED}

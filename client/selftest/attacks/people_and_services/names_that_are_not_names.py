@@ -10,7 +10,8 @@ from client.selftest.attack import Attack
 from client.selftest.stage import Stage
 
 _NAMES = (
-    "../../etc/passwd", "attacks/keeper' OR 1=1 --", "\x1b[2J\r\n", "attacks/\u043eordinary", "%00", "x" * 100_000, "\0",
+    "../../etc/passwd", "attacks/keeper' OR 1=1 --", "\x1b[2J\r\n", "attacks/\u043eordinary", "%00",
+    "x" * 100_000, "\0",
     "nodes/node/agents/../x", "nodes/other/agents/x", "attacks/*", "*/*", "attacks/ordinary@9.9.9",
 )  # fmt: skip
 

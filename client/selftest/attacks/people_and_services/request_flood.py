@@ -1,6 +1,7 @@
 """Hundreds of invocations at once, over one connection.
 
-Source: CWE-770. Expected: each is answered or refused with a typed error; nobody gets another one's, and nobody is turned away for it.
+Source: CWE-770. Expected: each is answered or refused with a typed error; nobody gets another one's answer, and the
+neighbours are answered. While it lasts a burst shares the node's front with everybody, so nobody is timed.
 """
 
 import asyncio

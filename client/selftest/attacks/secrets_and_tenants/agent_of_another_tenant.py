@@ -14,9 +14,9 @@ async def _run(stage: Stage) -> None:
     factory = stage.factory()
     try:
         for attempt in (
-            lambda name: factory.get_agent(name),
+            factory.get_agent,
             lambda name: factory.invoke(name, "text"),
-            lambda name: factory.delete_agent(name),
+            factory.delete_agent,
         ):
             one = await stage.attempt(lambda: attempt(theirs.name))  # noqa: B023 - awaited here
             two = await stage.attempt(lambda: attempt(absent))  # noqa: B023

@@ -10,8 +10,8 @@ from client.aio import AsyncAgentFactory
 from client.selftest.attack import Attack, fails
 from client.selftest.forgeries import forge
 from client.selftest.guests import ORDINARY
-from client.selftest.starts import answer_of, serving
 from client.selftest.stage import Stage
+from client.selftest.starts import answer_of, serving
 from client.selftest.world import Approval
 from templates.approval import Statement
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from client.selftest.attack import Attack, Guest
 from client.selftest.forgeries import forge
 from client.selftest.guests import KV, ask
-from client.selftest.starts import refuses_to_serve
 from client.selftest.stage import Stage
+from client.selftest.starts import refuses_to_serve
 from client.selftest.world import Approval
 from templates.approval import Statement
 

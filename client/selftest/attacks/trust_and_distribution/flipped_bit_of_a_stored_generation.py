@@ -5,8 +5,8 @@ Source: CWE-354. Expected: it does not serve it, and says why.
 
 from client.selftest.attack import Attack
 from client.selftest.forgeries import flip, forge
-from client.selftest.starts import refuses_to_serve
 from client.selftest.stage import Stage
+from client.selftest.starts import refuses_to_serve
 
 
 async def _run(stage: Stage) -> None:

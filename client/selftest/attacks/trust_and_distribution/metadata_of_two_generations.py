@@ -13,10 +13,8 @@ from templates.bundle import Bundle
 async def _run(stage: Stage) -> None:
     small = forge(stage)
     other = small.world.publish(small.world.approve("attacks/other", ORDINARY))
-    mixed = {**small.first.bundle().files}
-    for name, data in other.bundle().files.items():
-        if name.endswith("plan.json"):
-            mixed[name] = data
+    plans = {name: data for name, data in other.bundle().files.items() if name.endswith("plan.json")}
+    mixed = {**small.first.bundle().files, **plans}
     await small.refused(Bundle(files=mixed).to_bytes(), "METADATA_MISMATCH", "TARGET_MISMATCH", "METADATA_INVALID")
 
 

@@ -10,7 +10,7 @@ from client.selftest.stage import Stage
 
 async def _run(stage: Stage) -> None:
     small = forge(stage)
-    (path,) = [name for name in small.first.bundle().files if name.endswith(".dsse.json") or name.endswith(".dsse")]
+    (path,) = [name for name in small.first.bundle().files if name.endswith((".dsse.json", ".dsse"))]
     await small.refused(small.without(path), "APPROVAL_MISSING", "TARGET_MISSING")
 
 

@@ -7,8 +7,8 @@ import asyncio
 
 from client.selftest.attack import Attack
 from client.selftest.forgeries import flip, forge
-from client.selftest.starts import answer_of, serving
 from client.selftest.stage import Stage
+from client.selftest.starts import answer_of, serving
 
 
 async def _run(stage: Stage) -> None:

@@ -201,7 +201,7 @@ def test_an_attack_is_judged_by_one_of_two_ways() -> None:
         {"guests": {**guests, "other": Guest(wat="(module)")}, "expect": fails("FUEL")},
     ):
         with pytest.raises(ValueError, match="expected"):
-            Attack(**wrong)  # type: ignore[arg-type]
+            Attack(**wrong)
 
 
 def test_two_attacks_cannot_share_a_template() -> None:
