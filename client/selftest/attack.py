@@ -140,7 +140,7 @@ Procedure = Callable[["Stage"], Awaitable[None]]
 class Attack:
     """One attack. Without ``run`` the only guest is invoked once, with ``input``; ``expect`` judges the answer.
 
-    ``kills_worker``: the attack is the death of a worker; anywhere else none may die. ``timed``: many invocations of one
+    ``kills_worker``: the attack is the death of a worker; elsewhere none may die. ``timed``: many invocations of one
     tenant share its worker, so there only the others are timed; a burst of requests shares the node's front with
     everybody while it lasts.
     """

@@ -66,7 +66,7 @@ class Connections:
 
 @dataclass(slots=True)
 class Stage:
-    """One attack in progress. What its methods return has been noted: a canary in it is found whatever the case asks."""
+    """One attack in progress. What its methods return is noted: a canary in it is found whatever the case asks."""
 
     case: Case
     node: Node

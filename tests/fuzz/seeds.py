@@ -1,5 +1,6 @@
 """Valid inputs of each target, from which fuzzing starts: made by the product's own writers, so they stay valid."""
 
+import ipaddress
 import json
 import struct
 
@@ -36,10 +37,14 @@ _TEMPLATE = {
     "limits": {"fuel": 1000, "wall_ms": 50},
     "callers": ["docs/*"],
 }
+_ADDRESSES = ("8.8.8.8", "127.0.0.1", "169.254.169.254", "100.64.0.1", "::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1",
+              "2001:4860:4860::8888", "fe80::1", "2002:7f00:1::", "fd00:ec2::254")  # fmt: skip
+_ORIGINS = ("https://api.example.org", "http://billing.example:8080", "https://xn--bcher-kva.example", "https://[::1]",
+            "https://127.0.0.1", "https://0x7f.1", "https://user@example.org")  # fmt: skip
 _MODULES = (
     '(module (memory (export "memory") 1 2) (table 3 funcref) (func (export "_start")))',
-    '(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))'
-    ' (import "env" "g" (global i32)) (memory 1) (data (i32.const 0) "x") (func $f (loop (br 0))) (start $f))',
+    """(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+    (import "env" "g" (global i32)) (memory 1) (data (i32.const 0) "x") (func $f (loop (br 0))) (start $f))""",
     "(component (core module (memory 1) (table 1 externref)) (component (core module (memory 2 3))))",
 )
 
@@ -53,6 +58,10 @@ def seeds() -> dict[str, tuple[bytes, ...]]:
     bundle = Bundle(files={"metadata/timestamp.json": b"{}", "targets/docs/templates/a@1.0.0.json": b"[]"})
     payload = json.dumps({"payloadType": "application/vnd.in-toto+json", "payload": "e30=", "signatures": []})
     return {
+        "addresses": (
+            *(ipaddress.ip_address(text).packed for text in _ADDRESSES),
+            *(text.encode() for text in _ORIGINS),
+        ),
         "approvals": (payload.encode(), b"{}"),
         "bundles": (bundle.to_bytes(), compress(b"text" * 50), b"AFB1" + struct.pack(">I", 0)),
         "documents": (json.dumps(_TEMPLATE, indent=1).encode(), json.dumps(_TEMPLATE).encode(), b'{"a":1,"a":2}'),

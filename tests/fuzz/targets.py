@@ -5,12 +5,19 @@ reading exist, one meaning. ``tests.fuzz`` feeds them by coverage (atheris), ``t
 ever found, ``test_properties`` with what hypothesis builds.
 """
 
+import ipaddress
 import json
+import socket
+import urllib.parse
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+import pytest
+
+from data_plane.broker.address_policy import refusal_of
 from data_plane.broker.answers import HostRefusal, Members
 from data_plane.broker.kv_grant import read_kv_request
+from data_plane.broker.origin import InvalidOriginError, Origin
 from sandbox.claims import Claimed, believed, believed_line
 from sandbox.compiler_job import RefusedModuleError, inspect_module
 from sandbox.frames import (
@@ -168,6 +175,35 @@ def approvals(data: bytes) -> None:
         return
 
 
+def addresses(data: bytes) -> None:
+    """The rule for destinations, against a naive model over `ipaddress`; origins, against what they are written as."""
+    for size, kind in ((4, ipaddress.IPv4Address), (16, ipaddress.IPv6Address)):
+        if len(data) >= size:
+            address = kind(data[:size])
+            if refusal_of(address) is None:
+                assert _may_be_reached(address), f"{address} is not globally routable"
+    text = data.decode("utf-8", "replace")
+    try:
+        origin = Origin.parse(text)
+    except InvalidOriginError:
+        return
+    assert str(origin) == text, "one origin, two spellings"
+    split = urllib.parse.urlsplit(text)
+    assert (split.scheme, split.hostname) == (origin.scheme, origin.host)
+    assert (split.username, split.password, split.path, split.query, split.fragment) == (None, None, "", "", "")
+    if origin.address is None:
+        with pytest.raises(OSError):  # no resolver may take the name for a number
+            socket.inet_aton(origin.host)
+
+
+def _may_be_reached(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """What Python says, of the address and of the IPv4 address that a NAT64 one carries."""
+    if isinstance(address, ipaddress.IPv6Address) and address in ipaddress.ip_network("64:ff9b::/96"):
+        return _may_be_reached(ipaddress.IPv4Address(address.packed[12:]))
+    embedded = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    return embedded is None and address.is_global and not address.is_multicast
+
+
 def host_arguments(data: bytes) -> None:
     """Arguments of host calls, in the node's own process: `HostRefusal` and nothing else."""
     if not data:
@@ -182,6 +218,7 @@ def host_arguments(data: bytes) -> None:
 TARGETS: Mapping[str, Target] = {
     target.__name__: target
     for target in (
+        addresses,
         approvals,
         bundles,
         documents,
