@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from sandbox import process, worker
+from sandbox import jail, worker
 
 
-def unconfined(limits: process.ProcessLimits, *, launched: str, role: process.Role) -> process.Confinement:
+def unconfined(limits: jail.ProcessLimits, *, launched: str, role: jail.Role) -> jail.Confinement:
     del limits, launched, role
-    return process.Confinement(level="rlimits-only", descriptors="/proc/self/fd")
+    return jail.Confinement(level="rlimits-only", descriptors="/proc/self/fd")
 
 
 def main(descriptor: int, arguments: Sequence[str]) -> None:
-    process.confine = unconfined
+    jail.confine = unconfined
     worker.main(descriptor, arguments)

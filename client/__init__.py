@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from client.agent_factory import Agent, AgentFactory
     from client.aio import AsyncAgent, AsyncAgentFactory
+    from client.receipts import receipt_of_error, verify_receipt
     from client.values import AgentRequest, Answer, Limits, LogLine, Receipt
 
 _HOMES = {
@@ -17,6 +18,8 @@ _HOMES = {
     "Limits": "client.values",
     "LogLine": "client.values",
     "Receipt": "client.values",
+    "receipt_of_error": "client.receipts",
+    "verify_receipt": "client.receipts",
 }
 
 __all__ = [
@@ -29,6 +32,8 @@ __all__ = [
     "Limits",
     "LogLine",
     "Receipt",
+    "receipt_of_error",
+    "verify_receipt",
 ]
 
 

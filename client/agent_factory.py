@@ -11,6 +11,7 @@ from agentfactory.agent.v1.agent_pb2_grpc import AgentServiceStub
 
 from client import requests
 from client.fleet import Fleet, connection, home_node
+from client.receipts import envelope_of, verify_receipt, voucher_of
 from client.values import (
     AgentRecord,
     AgentRequest,
@@ -18,11 +19,14 @@ from client.values import (
     InvocationRecord,
     Limits,
     LogLine,
+    Receipt,
     TemplateSummary,
 )
 from client.wire import agent_of, answer_of, invocation_of, log_line_of, template_of
 from service.client_interceptors import intercept_channel
+from service.receipt_keys import Voucher
 from service.tls import TlsFiles, channel_credentials
+from templates.receipt import Receipt as Statement
 
 T = TypeVar("T")
 
@@ -69,6 +73,8 @@ class AgentFactory:
     def __init__(self, *, tls: TlsFiles, fleet: Fleet) -> None:
         self._credentials = channel_credentials(tls)
         self._fleet = fleet
+        self._authorities = tls.authorities
+        self._vouchers: dict[str, Voucher] = {}
         self._channels: dict[str, grpc.Channel] = {}
         self._stubs: dict[str, AgentServiceStub] = {}
 
@@ -100,7 +106,13 @@ class AgentFactory:
         return cls(tls=tls, fleet=fleet)
 
     def create_agent(
-        self, template: str, suffix: str = "", config: Mapping[str, Any] | None = None, *, address: str | None = None
+        self,
+        template: str,
+        suffix: str = "",
+        config: Mapping[str, Any] | None = None,
+        *,
+        limits: Limits | None = None,
+        address: str | None = None,
     ) -> Agent:
         """Create one agent of ``template`` (``domain/name``; a bare name where only one domain has it).
 
@@ -108,10 +120,11 @@ class AgentFactory:
             template: what to make it from.
             suffix: makes the agent's id ``<template name>-<suffix>``; the node chooses an id without one.
             config: the agent's own configuration, over the template's ``default_config``.
+            limits: ceilings for each of its invocations, below the template's.
             address: the node to create it on; the nodes take turns by default.
         """
         message = requests.create_agent(
-            AgentRequest(template=self._qualified(template), suffix=suffix, config=config or {})
+            AgentRequest(template=self._qualified(template), suffix=suffix, config=config or {}, limits=limits)
         )
         chosen = address or self._fleet.next_address()
         return self._learned(self._stub(chosen).CreateAgent(message, timeout=requests.CREATE_TIMEOUT_S), chosen)
@@ -210,6 +223,28 @@ class AgentFactory:
             self._fleet.addresses,
             lambda address: invocation_of(self._stub(address).GetInvocation(message, timeout=requests.READ_TIMEOUT_S)),
         )
+
+    def receipt_file(self, receipt: Receipt) -> bytes:
+        """Return a receipt with everything that verifies it anywhere; keep it beside input and output.
+
+        Raises:
+            ReceiptUntrustedError: no node has the key any more that signed it.
+        """
+        if receipt.key_id not in self._vouchers:
+            for address in self._fleet.addresses:
+                message = self._stub(address).GetReceiptKey(pb.GetReceiptKeyRequest(), timeout=requests.READ_TIMEOUT_S)
+                self._vouchers[message.key_id] = voucher_of(message)
+        return envelope_of(receipt, self._vouchers).to_bytes()
+
+    def verify(self, answer: Answer, text: str) -> Statement:
+        """Return what the node attests about this answer to ``text``.
+
+        Raises:
+            ReceiptUntrustedError: the installation's authority does not vouch for it.
+            ReceiptMismatchError: it speaks of another input or output.
+        """
+        data = self.receipt_file(answer.receipt)
+        return verify_receipt(data, authorities=self._authorities, input=text, output=answer.output)
 
     def close(self) -> None:
         """Close every connection."""

@@ -11,6 +11,7 @@ from agentfactory.agent.v1.agent_pb2_grpc import AgentServiceStub
 
 from client import requests
 from client.fleet import Fleet, connection, home_node
+from client.receipts import envelope_of, verify_receipt, voucher_of
 from client.values import (
     AgentRecord,
     AgentRequest,
@@ -18,12 +19,15 @@ from client.values import (
     InvocationRecord,
     Limits,
     LogLine,
+    Receipt,
     TemplateSummary,
 )
 from client.wire import agent_of, answer_of, invocation_of, log_line_of, template_of
 from service.client_interceptors import intercept_aio_channel
+from service.receipt_keys import Voucher
 from service.status import RemoteError
 from service.tls import TlsFiles, channel_credentials
+from templates.receipt import Receipt as Statement
 
 if TYPE_CHECKING:  # exists in the stub file only
     from agentfactory.agent.v1.agent_pb2_grpc import AgentServiceAsyncStub
@@ -71,6 +75,8 @@ class AsyncAgentFactory:
     def __init__(self, *, tls: TlsFiles, fleet: Fleet) -> None:
         self._credentials = channel_credentials(tls)
         self._fleet = fleet
+        self._authorities = tls.authorities
+        self._vouchers: dict[str, Voucher] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, AgentServiceAsyncStub] = {}
 
@@ -91,10 +97,18 @@ class AsyncAgentFactory:
         return cls(tls=tls, fleet=fleet)
 
     async def create_agent(
-        self, template: str, suffix: str = "", config: Mapping[str, Any] | None = None, *, address: str | None = None
+        self,
+        template: str,
+        suffix: str = "",
+        config: Mapping[str, Any] | None = None,
+        *,
+        limits: Limits | None = None,
+        address: str | None = None,
     ) -> AsyncAgent:
         """Create one agent of ``template`` (``domain/name``; a bare name where only one domain has it)."""
-        wanted = AgentRequest(template=await self._qualified(template), suffix=suffix, config=config or {})
+        wanted = AgentRequest(
+            template=await self._qualified(template), suffix=suffix, config=config or {}, limits=limits
+        )
         chosen = address or self._fleet.next_address()
         message = requests.create_agent(wanted)
         return self._learned(await self._stub(chosen).CreateAgent(message, timeout=requests.CREATE_TIMEOUT_S), chosen)
@@ -210,6 +224,30 @@ class AsyncAgentFactory:
             return invocation_of(await stub.GetInvocation(message, timeout=requests.READ_TIMEOUT_S))
 
         return await self._first_found(self._fleet.addresses, call)
+
+    async def receipt_file(self, receipt: Receipt) -> bytes:
+        """Return a receipt with everything that verifies it anywhere; keep it beside input and output.
+
+        Raises:
+            ReceiptUntrustedError: no node has the key any more that signed it.
+        """
+        if receipt.key_id not in self._vouchers:
+            for address in self._fleet.addresses:
+                message = await self._stub(address).GetReceiptKey(
+                    pb.GetReceiptKeyRequest(), timeout=requests.READ_TIMEOUT_S
+                )
+                self._vouchers[message.key_id] = voucher_of(message)
+        return envelope_of(receipt, self._vouchers).to_bytes()
+
+    async def verify(self, answer: Answer, text: str) -> Statement:
+        """Return what the node attests about this answer to ``text``.
+
+        Raises:
+            ReceiptUntrustedError: the installation's authority does not vouch for it.
+            ReceiptMismatchError: it speaks of another input or output.
+        """
+        data = await self.receipt_file(answer.receipt)
+        return verify_receipt(data, authorities=self._authorities, input=text, output=answer.output)
 
     async def close(self) -> None:
         """Close every connection."""

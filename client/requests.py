@@ -39,6 +39,7 @@ RETRY: Final = RetryPolicy(
             "ListTemplates",
             "ListInvocations",
             "GetInvocation",
+            "GetReceiptKey",
         )
     )
 )
@@ -74,6 +75,7 @@ def create_agent(wanted: AgentRequest) -> pb.CreateAgentRequest:
         config=json.dumps(dict(wanted.config), ensure_ascii=False),
         agent_id=f"{stem}-{wanted.suffix}" if wanted.suffix else "",
         request_id=str(uuid.uuid4()),
+        limits=limits_to(wanted.limits),
     )
 
 

@@ -20,11 +20,18 @@ class Usage:
     output_bytes: int
     log_bytes: int
     child_invocations: int
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What ran, as the node says it; digests are hexadecimal SHA-256."""
+    """What ran, as the node says it; digests are hexadecimal SHA-256.
+
+    ``statement`` is what the node signed; it is empty in lists. ``signature``, ``key_id`` and ``salt`` are hexadecimal;
+    the salt comes with the answer only. `AgentFactory.receipt_file` makes of it what verifies anywhere.
+    """
 
     invocation_id: str
     node: str
@@ -36,6 +43,10 @@ class Receipt:
     image_sha256: str
     config_sha256: str
     usage: Usage
+    statement: str = ""
+    signature: str = ""
+    key_id: str = ""
+    salt: str = field(default="", repr=False)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,6 +89,10 @@ class Limits:
     output_bytes: int = 0
     log_bytes: int = 0
     host_calls: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    tokens: int = 0
+    child_invocations: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +107,7 @@ class AgentRecord:
     capabilities: Sequence[str]
     tenant: str
     created: datetime
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "created": self.created.isoformat()}
@@ -104,6 +120,7 @@ class AgentRequest:
     template: str
     suffix: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

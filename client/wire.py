@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC
 from typing import Any
 
@@ -51,7 +52,14 @@ def receipt_of(message: pb.Receipt) -> Receipt:
             output_bytes=usage.output_bytes,
             log_bytes=usage.log_bytes,
             child_invocations=usage.child_invocations,
+            sent_bytes=usage.sent_bytes,
+            received_bytes=usage.received_bytes,
+            tokens=usage.tokens,
         ),
+        statement=message.statement,
+        signature=message.signature.hex(),
+        key_id=message.key_id,
+        salt=message.salt.hex(),
     )
 
 
@@ -73,6 +81,7 @@ def agent_of(message: pb.Agent) -> AgentRecord:
         capabilities=tuple(message.capabilities),
         tenant=message.tenant,
         created=message.create_time.ToDatetime(tzinfo=UTC),
+        limits={field.name: amount for field, amount in message.limits.ListFields()},
     )
 
 
@@ -104,12 +113,4 @@ def invocation_of(message: pb.Invocation) -> InvocationRecord:
 def limits_to(limits: Limits | None) -> pb.Limits | None:
     if limits is None:
         return None
-    return pb.Limits(
-        fuel=limits.fuel,
-        wall_ms=limits.wall_ms,
-        memory_bytes=limits.memory_bytes,
-        input_bytes=limits.input_bytes,
-        output_bytes=limits.output_bytes,
-        log_bytes=limits.log_bytes,
-        host_calls=limits.host_calls,
-    )
+    return pb.Limits(**asdict(limits))

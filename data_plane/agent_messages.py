@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-from dataclasses import replace
 from typing import Final
 
 from agentfactory.agent.v1 import agent_pb2 as pb
@@ -12,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from data_plane.activation.generation import ActiveTemplate
 from data_plane.agents.invocations import InvocationRecord
 from data_plane.agents.refusals import InvalidRequestError
-from sandbox.limits import SandboxLimits
+from data_plane.receipts import ReceiptDesk
 from sandbox.outcome import LogLine
 from templates.canonical import JsonObject, canonical_bytes
 
@@ -24,11 +23,13 @@ def duration(us: int) -> Duration:
     return Duration(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1_000)
 
 
-def receipt(record: InvocationRecord, node_id: str) -> pb.Receipt:
-    """The receipt of an invocation that has ended."""
+def receipt(record: InvocationRecord, node_id: str, desk: ReceiptDesk | None = None) -> pb.Receipt:
+    """The receipt of an invocation that has ended, signed if there is a ``desk``."""
     made = pb.Receipt()
     begin_receipt(made, record, node_id)
     end_receipt(made, record)
+    if desk is not None:
+        desk.end(made, record, desk.begin(made, record))
     return made
 
 
@@ -53,19 +54,21 @@ def end_receipt(receipt: pb.Receipt, record: InvocationRecord) -> None:
         made.host_calls, made.child_invocations = used.host_calls, used.child_invocations
     if used.log_bytes:
         made.log_bytes = used.log_bytes
+    if used.sent_bytes or used.received_bytes or used.tokens:
+        made.sent_bytes, made.received_bytes, made.tokens = used.sent_bytes, used.received_bytes, used.tokens
 
 
 def log_line(line: LogLine) -> pb.LogLine:
     return pb.LogLine(level=line.level, message=line.message, at=duration(line.at_us))
 
 
-def invocation(record: InvocationRecord, node_id: str) -> pb.Invocation:
+def invocation(record: InvocationRecord, node_id: str, desk: ReceiptDesk | None = None) -> pb.Invocation:
     start_time = Timestamp()
     start_time.FromDatetime(record.started_at)
     return pb.Invocation(
         invocation_id=record.invocation_id,
         agent=f"nodes/{node_id}/agents/{record.agent_id}" if record.agent_id else "",
-        receipt=receipt(record, node_id),
+        receipt=receipt(record, node_id, desk),
         outcome=record.outcome,
         message=record.message,
         start_time=start_time,
@@ -84,7 +87,7 @@ def template_summary(template: ActiveTemplate) -> pb.TemplateSummary:
         description=resolved.description,
         capabilities=resolved.capabilities,
         tools=resolved.tools,
-        limits=pb.Limits(**resolved.limits.to_json()),
+        limits=pb.Limits(**resolved.limits.amounts()),
         default_config=template.default_config.decode(),
         config_schema=_json_text(resolved.config_schema),
         input_schema=_json_text(resolved.input_schema),
@@ -92,21 +95,9 @@ def template_summary(template: ActiveTemplate) -> pb.TemplateSummary:
     )
 
 
-def narrowed(limits: SandboxLimits, asked: pb.Limits) -> SandboxLimits | None:
-    """Return the template's limits narrowed by the request's, None when the request has none (the usual case).
-
-    Raises:
-        InvalidRequestError: less memory than one page.
-    """
-    changes: dict[str, int] = {}
-    for field, value in asked.ListFields():
-        changes[field.name] = min(value, getattr(limits, field.name))
-    if not changes:
-        return None
-    try:
-        return replace(limits, **changes)
-    except ValueError as error:
-        raise InvalidRequestError(field="limits", expected="limits that can be carried out", got=str(error)) from None
+def ceilings(asked: pb.Limits) -> dict[str, int]:
+    """Return the amounts that a request names; 0 names none."""
+    return {field.name: value for field, value in asked.ListFields()}
 
 
 def page_size(asked: int) -> int:

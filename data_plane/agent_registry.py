@@ -70,6 +70,7 @@ class Wish:
     config: str
     agent_id: str
     request_id: str
+    limits: tuple[tuple[str, int], ...] = ()
 
 
 class AgentRegistry:
@@ -160,8 +161,9 @@ class AgentRegistry:
             template=name,
             config=config,
             created_at=self._clock(),
+            limits=wish.limits,
         )
-        digest = request_digest(template=name, agent_id=given_id, config=config)
+        digest = request_digest(template=name, agent_id=given_id, config=config, limits=wish.limits)
         return NewAgent(agent=agent, request_id=wish.request_id, request_sha256=digest)
 
     async def _find(self, tenant: str, agent_id: str) -> _Remembered:

@@ -17,6 +17,7 @@ _SERVICES: Final = MappingProxyType(
         f"/{AGENT_SERVICE}/": frozenset({IdentityKind.SERVICE}),
         f"/{NODE_SERVICE}/GetNodeStatus": frozenset({IdentityKind.PERSON, IdentityKind.CONTROL_PLANE}),
         f"/{NODE_SERVICE}/Drain": frozenset({IdentityKind.PERSON}),
+        f"/{NODE_SERVICE}/ReleaseQuarantine": frozenset({IdentityKind.PERSON}),
     }
 )
 

@@ -8,7 +8,7 @@ itself. Proxies do not exist: nothing here reads the environment.
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
@@ -42,24 +42,39 @@ class Resolver(Protocol):
         ...
 
 
-class SystemResolver:
-    """The system's own (``getaddrinfo``), in threads of its own: a name server that is silent holds up nothing else."""
+def _getaddrinfo(name: bytes) -> list[str]:
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
 
-    def __init__(self, *, threads: int = 16) -> None:
+
+class SystemResolver:
+    """The system's own (``getaddrinfo``), in threads of its own: a name server that is silent holds up nothing else.
+
+    A thread cannot be called back. So a name is asked for once at a time, whoever wants it: one whose server is silent
+    takes one thread, not all of them.
+    """
+
+    def __init__(self, *, threads: int = 16, lookup: Callable[[bytes], list[str]] = _getaddrinfo) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolver")
+        self._lookup = lookup
+        self._asked: dict[str, asyncio.Future[list[str]]] = {}
 
     async def resolve(self, name: str) -> Sequence[IpAddress]:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, _getaddrinfo, name.encode("ascii"))
+        answer = self._asked.get(name)
+        if answer is None:
+            loop = asyncio.get_running_loop()
+            answer = self._asked[name] = loop.run_in_executor(self._threads, self._lookup, name.encode("ascii"))
+            answer.add_done_callback(lambda done: self._forget(name, done))
+        found = await asyncio.shield(answer)
         return tuple(ip_address(text) for text in dict.fromkeys(found))
+
+    def _forget(self, name: str, answer: "asyncio.Future[list[str]]") -> None:
+        del self._asked[name]
+        if not answer.cancelled():
+            answer.exception()  # looked at, even when nobody waits any more
 
     def close(self) -> None:
         """Do not wait for threads whose name server is silent."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _getaddrinfo(name: bytes) -> list[str]:
-    return [str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
 
 
 def client_tls(ca_file: Path | None) -> ssl.SSLContext:

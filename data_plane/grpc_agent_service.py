@@ -17,12 +17,13 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate
+from data_plane.admission.effective import NO_CEILINGS
 from data_plane.agent_messages import (
     begin_receipt,
+    ceilings,
     end_receipt,
     invocation,
     log_line,
-    narrowed,
     page_size,
     page_token,
     read_page_token,
@@ -32,7 +33,7 @@ from data_plane.agent_messages import (
 from data_plane.agent_registry import AgentRegistry, ConfigMismatchError, EffectiveConfig, Wish, effective_config
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import BATCH_MAX, Agent
-from data_plane.agents.invocations import InvocationFilter
+from data_plane.agents.invocations import InvocationFilter, InvocationRecord
 from data_plane.agents.ports import InvocationLog
 from data_plane.agents.refusals import (
     DrainingError,
@@ -42,6 +43,8 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.invoker import Answer, Call, InvocationFailedError, Invoker
+from data_plane.receipts import ReceiptDesk
+from sandbox.limits import SandboxLimits
 from sandbox.outcome import LogLine
 from service.identity import Identity
 from service.peer import peer_identity
@@ -49,6 +52,7 @@ from service.status import DetailedError
 from templates.document import LeaseExpiry
 from templates.names import InvalidNameError, TemplateName
 from templates.reasons import AgentFactoryError
+from templates.receipt import Draft
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -64,6 +68,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         agents: AgentRegistry,
         invocations: InvocationLog,
         access: ServiceAccess,
+        desk: ReceiptDesk,
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._node_id = node_id
@@ -71,6 +76,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         self._agents = agents
         self._invocations = invocations
         self._access = access
+        self._desk = desk
         self._monotonic = monotonic
 
     # Agents
@@ -171,7 +177,10 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         found = await self._invocations.get(tenant, request.invocation_id)
         if found is None:
             raise UnknownInvocationError(request.invocation_id)
-        return invocation(found, self._node_id)
+        return invocation(found, self._node_id, self._desk)
+
+    async def GetReceiptKey(self, request: pb.GetReceiptKeyRequest, context: Context) -> pb.ReceiptKey:  # noqa: ARG002, N802
+        return self._desk.key()
 
     # Templates
 
@@ -193,14 +202,39 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
 
     async def _invoke(self, call: Call) -> pb.InvokeResponse:
         made = pb.InvokeResponse()
-        call.on_begun = lambda record: begin_receipt(made.receipt, record, self._node_id)
+        draft: Draft | None = None
+
+        def begun(record: InvocationRecord) -> None:
+            nonlocal draft
+            begin_receipt(made.receipt, record, self._node_id)
+            draft = self._desk.begin(made.receipt, record)
+
+        call.on_begun = begun
         try:
             answer: Answer = await self._invoker.run(call)
         except InvocationFailedError as error:
-            raise DetailedError(error, receipt(error.record, self._node_id)) from error
+            raise DetailedError(error, receipt(error.record, self._node_id, self._desk)) from error
         made.output = answer.output
         end_receipt(made.receipt, answer.record)
+        self._desk.end(made.receipt, answer.record, draft)
         return made
+
+    def _limits(
+        self, template: ActiveTemplate, tenant: str, asked: pb.Limits | None, agent: tuple[tuple[str, int], ...] = ()
+    ) -> SandboxLimits:
+        """Return the least of all; raise `InvalidRequestError` when a caller or an agent leaves too little to run."""
+        try:
+            return self._invoker.limits.of(
+                template.sha256,
+                template.resolved.limits,
+                tenant=tenant,
+                agent=agent,
+                caller=NO_CEILINGS if asked is None else ceilings(asked),
+            )
+        except ValueError as error:
+            raise InvalidRequestError(
+                field="limits", expected="limits that can be carried out", got=str(error)
+            ) from None
 
     def _template_call(
         self,
@@ -222,7 +256,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             config=template.default_config,
             config_sha256=template.default_config_sha256,
             received=received,
-            limits=narrowed(template.limits, request.limits) if request.HasField("limits") else None,
+            limits=self._limits(template, tenant, request.limits if request.HasField("limits") else None),
             remaining_s=cast("float | None", context.time_remaining()),
             on_log=on_log,
         )
@@ -252,7 +286,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             config_sha256=config.config_sha256,
             received=received,
             agent_id=agent.agent_id,
-            limits=narrowed(template.limits, request.limits) if request.HasField("limits") else None,
+            limits=self._limits(template, tenant, request.limits if request.HasField("limits") else None, agent.limits),
             remaining_s=cast("float | None", context.time_remaining()),
             on_log=on_log,
         )
@@ -287,7 +321,15 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         _, template = self._template(tenant, request.template)
         if self._invoker.policy(template) is not LeaseExpiry.CONTINUE:
             raise LeaseExpiredError(f"expected a lease that still runs to create an agent of {template.ref_text}")
-        return Wish(template=template, config=request.config, agent_id=request.agent_id, request_id=request.request_id)
+        limits = tuple(sorted(ceilings(request.limits).items())) if request.HasField("limits") else ()
+        self._limits(template, tenant, None, limits)
+        return Wish(
+            template=template,
+            config=request.config,
+            agent_id=request.agent_id,
+            request_id=request.request_id,
+            limits=limits,
+        )
 
     def _wish_or_error(self, tenant: str, request: pb.CreateAgentRequest) -> Wish | AgentFactoryError:
         try:
@@ -324,6 +366,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
             create_time=create_time,
             tenant=agent.tenant,
             effective_config="" if effective is None else effective.config.decode(),
+            limits=pb.Limits(**dict(agent.limits)) if agent.limits else None,
         )
 
 

@@ -1,8 +1,10 @@
 """NodeService: what operators ask of one node."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum, unique
 from typing import Any, Final, cast
 
 import grpc.aio
@@ -11,15 +13,29 @@ from agentfactory.node.v1 import node_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from data_plane.activation.generation import ActiveGeneration
+from data_plane.admission.quotas import Use
 from data_plane.authorisation import require_operator
 from data_plane.invoker import Invoker
 from data_plane.node_state import NodeState, Snapshot, State
-from data_plane.worker_pool import PooledWorker, WorkerPool
+from data_plane.worker_pool import REHEARSAL, SPARE, PooledWorker, WorkerPool
+from service.logs import get_logger
 from service.peer import peer_identity
+from service.telemetry import Field
 
 DRAIN_S: Final = 30.0
 """How long Drain waits when its caller sets no deadline."""
 _MARGIN_S: Final = 0.1
+
+log = get_logger("operators")
+
+
+@unique
+class Event(StrEnum):
+    """What this module logs."""
+
+    QUARANTINE_RELEASED = "quarantine_released"
+
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -81,6 +97,10 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
             start_time=_timestamp(self._facts.started_at),
             warnings=look.warnings,
             lease_expired=look.lease_expired,
+            quarantined=self._quarantined(look.active),
+            concurrency_limit=self._invoker.gate.limit.limit,
+            queued=self._invoker.gate.queued,
+            tenants=self._tenants(),
             isolation=pb.Isolation(
                 level=self._state.isolation.level or "",
                 demanded=self._state.isolation.demanded,
@@ -110,6 +130,57 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
         wait_s = DRAIN_S if remaining_s is None else max(0.0, remaining_s - _MARGIN_S)
         return pb.DrainResponse(unfinished=await self._invoker.drain(wait_s))
 
+    async def ReleaseQuarantine(  # noqa: N802
+        self, request: pb.ReleaseQuarantineRequest, context: Context
+    ) -> pb.ReleaseQuarantineResponse:
+        active = self._state.look().active
+        operator = peer_identity(context)
+        require_operator(operator, None if active is None else active.accepted)
+        templates: list[str] | None = None
+        if request.template:
+            named = [] if active is None else active.templates.values()
+            templates = [
+                request.template,
+                *(each.sha256 for each in named if request.template in {each.name_text, each.ref_text}),
+            ]
+        released = self._invoker.quarantine.release(tenant=request.tenant, templates=templates, now=self._monotonic())
+        log.warning(Event.QUARANTINE_RELEASED, **{Field.PEER: operator.uri, Field.TENANT: request.tenant})
+        return pb.ReleaseQuarantineResponse(released=released)
+
+    def _quarantined(self, active: ActiveGeneration | None) -> list[pb.Quarantined]:
+        names = {} if active is None else {each.sha256: each.ref_text for each in active.templates.values()}
+        return [
+            pb.Quarantined(
+                tenant=each.tenant,
+                template_sha256=each.template,
+                template=names.get(each.template, ""),
+                remaining=_duration(each.remaining_s),
+                times=each.times,
+            )
+            for each in self._invoker.quarantine.held(now=self._monotonic())
+        ]
+
+    def _tenants(self) -> list[pb.TenantUse]:
+        gate = self._invoker.gate
+        used, queued = gate.quotas.used(), gate.queued_of()
+        workers = Counter(each.tenant for each in self._pool.workers())
+        found = []
+        for tenant in sorted((used.keys() | workers.keys()) - {SPARE, REHEARSAL}):
+            quota, use = gate.quotas.of(tenant), used.get(tenant, Use())
+            found.append(
+                pb.TenantUse(
+                    tenant=tenant,
+                    in_flight=use.in_flight - queued.get(tenant, 0),
+                    queued=queued.get(tenant, 0),
+                    workers=workers[tenant],
+                    memory_bytes=use.memory_bytes,
+                    in_flight_max=quota.in_flight,
+                    workers_max=quota.workers,
+                    memory_bytes_max=quota.memory_bytes or 0,
+                )
+            )
+        return found
+
     def _worker(self, pooled: PooledWorker) -> pb.WorkerStatus:
         age = timedelta(seconds=self._monotonic() - pooled.started)
         return pb.WorkerStatus(
@@ -131,9 +202,7 @@ def _fill_generation(status: pb.NodeStatus, look: Snapshot) -> None:
     status.environment = accepted.environment
     status.activate_time.CopyFrom(_timestamp(active.activated_at))
     status.lease_expire_time.CopyFrom(_timestamp(accepted.lease.expires))
-    took = Duration()
-    took.FromTimedelta(timedelta(seconds=active.took_s))
-    status.activation_took.CopyFrom(took)
+    status.activation_took.CopyFrom(_duration(active.took_s))
     for template in sorted(active.templates.values(), key=lambda each: each.name_text):
         status.templates.add(
             template=template.ref_text,
@@ -145,6 +214,12 @@ def _fill_generation(status: pb.NodeStatus, look: Snapshot) -> None:
     for role, expires in sorted(accepted.expires.items()):
         version = versions[role].version if role in versions else accepted.root_version if role == "root" else 0
         status.expiries.add(role=role, version=version, expire_time=_timestamp(expires))
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
 
 
 def _timestamp(moment: datetime) -> Timestamp:

@@ -11,6 +11,7 @@ from data_plane.agents.agent import AgentScope
 from data_plane.agents.ports import KvStore
 from data_plane.agents.refusals import UnknownTemplateError
 from data_plane.broker.agents_grant import child_limits, read_child_request, require_callee, require_permitted
+from data_plane.broker.amounts import Amount
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
 from data_plane.http_calls import HttpCalls
@@ -127,6 +128,9 @@ class Broker:
         if active is None or callee is None:
             raise HostRefusal(ErrorKind.NOT_FOUND, f"expected an active template, got {resolved.ref}")
         now = self._monotonic()
+        own = self._invoker.limits.of(callee.sha256, callee.resolved.limits, tenant=call.tenant)
+        limits = child_limits(own, budget, depth_max=self._depth_max, now=now)
+        self._running.amounts.take(Amount.CHILD_INVOCATIONS, 1)
         child = Call(
             tenant=call.tenant,
             caller=call.caller,
@@ -136,9 +140,11 @@ class Broker:
             config=callee.default_config,
             config_sha256=callee.default_config_sha256,
             received=now,
-            limits=child_limits(callee.limits, budget, depth_max=self._depth_max, now=now),
+            limits=limits,
             parent_invocation_id=self._running.invocation_id,
             depth=call.depth + 1,
+            above=self._running.amounts,
+            egress_above=self._running.egress,
         )
         try:
             answer = await self._invoker.run_child(child, budget)

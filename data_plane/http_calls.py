@@ -88,9 +88,9 @@ class HttpCalls:
             require_granted(grants)
             request = outgoing(grants, read_http_request(function, members))
             body_bytes_max = self._amounts.require(spent, request)
+            spent.add(requests=1)
             secret = await self._secret(request, bindings, template)
             with self._room(tenant):
-                spent.requests += 1
                 answer, status = await self._fetch(request, secret, spent, body_bytes_max, deadline)
             result = f"{status // 100}xx"
         except HostRefusal as refusal:
@@ -152,8 +152,7 @@ class HttpCalls:
         except HostRefusal as refusal:
             raise HostRefusal(refusal.kind, scrubber.scrub_text(refusal.message)) from None
         finally:
-            spent.sent_bytes += traffic.sent
-            spent.received_bytes += traffic.received
+            spent.add(sent_bytes=traffic.sent, received_bytes=traffic.received)
             self._telemetry.count(HTTP_BYTES, "sent", amount=traffic.sent)
             self._telemetry.count(HTTP_BYTES, "received", amount=traffic.received)
         if secret is None:

@@ -8,17 +8,17 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, LeaseClock
 from data_plane.admission.callers import CallerRoom
-from data_plane.admission.concurrency import ConcurrencyLimit
+from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quarantine import Quarantine
+from data_plane.admission_gate import AdmissionGate
 from data_plane.agents.agent import AgentScope
 from data_plane.agents.invocations import OK, InvocationRecord, LogRecord, UsageRecord
-from data_plane.agents.json_text import parse_json
 from data_plane.agents.ports import InvocationLog
 from data_plane.agents.refusals import (
     ConcurrencyExhaustedError,
@@ -29,7 +29,9 @@ from data_plane.agents.refusals import (
     UnknownTemplateError,
 )
 from data_plane.broker.agents_grant import Budget
+from data_plane.broker.amounts import Amounts
 from data_plane.broker.http_grant import EgressSpent
+from data_plane.schema_checks import checked_output, misfit
 from data_plane.worker_pool import WorkerGoneError, WorkerPool
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
@@ -50,8 +52,8 @@ from service.telemetry import (
 from templates.acceptance import effective_revocations
 from templates.document import LeaseExpiry
 from templates.reasons import AgentFactoryError, Reason
+from templates.receipt import commitment, new_salt
 from templates.revocations import Revocations
-from templates.schemas import CompiledSchema
 
 DEADLINE_MARGIN_MS: Final = 20
 """What is kept of an RPC's deadline for the way back, so that the caller gets the typed failure and the receipt."""
@@ -82,7 +84,8 @@ class InvocationFailedError(AgentFactoryError):
 class Call:
     """One wish to run a template. ``config`` is canonical JSON; ``received`` is monotonic, in seconds.
 
-    ``remaining_s`` is what the RPC leaves, None for "no deadline"; ``limits`` narrow the template's further.
+    ``remaining_s`` is what the RPC leaves, None for "no deadline"; ``limits`` narrow the template's further; ``above``
+    are the amounts of the invocation that asks for this one.
     ``on_begun`` hears, while the guest runs, of the record that its end will be written into: what can be said of an
     answer beforehand is best prepared there.
     """
@@ -100,6 +103,8 @@ class Call:
     remaining_s: float | None = None
     parent_invocation_id: str = ""
     depth: int = 0
+    above: Amounts | None = None
+    egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
     on_begun: Callable[[InvocationRecord], None] | None = None
 
@@ -129,8 +134,9 @@ class Running:
     started_at: float
     task: "asyncio.Task[object]"
     budget: Budget
+    amounts: Amounts
+    egress: EgressSpent
     record: InvocationRecord | None = None
-    egress: EgressSpent = field(default_factory=EgressSpent)
     host_call_s: float = 0.0
     stopped: Failure | None = None
 
@@ -158,20 +164,22 @@ class Invoker:
         pool: WorkerPool,
         host_calls: HostCallsFactory,
         invocations: InvocationLog,
-        limit: ConcurrencyLimit,
+        gate: AdmissionGate,
         callers: CallerRoom,
         quarantine: Quarantine,
         telemetry: Telemetry,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        limits: EffectiveLimits | None = None,
     ) -> None:
         """``clock`` gives seconds since the epoch."""
+        self.limits = limits or EffectiveLimits()
         self._pool = pool
         self._host_calls = host_calls
         self._invocations = invocations
-        self._limit = limit
+        self.gate = gate
         self._callers = callers
-        self._quarantine = quarantine
+        self.quarantine = quarantine
         self._telemetry = telemetry
         self._clock = clock
         self._monotonic = monotonic
@@ -260,22 +268,38 @@ class Invoker:
             self._callers.leave(call.tenant)
 
     async def _run_root(self, call: Call) -> Answer:
-        retry_s = self._limit.admit()
-        if retry_s is not None:
-            raise ConcurrencyExhaustedError(
-                f"expected at most {self._limit.limit} invocations in flight", retry_s=retry_s
-            )
+        memory_bytes = (call.limits or call.template.limits).memory_bytes
+        admitted = call.received
+        must_wait = not self.gate.enter(call.tenant, memory_bytes)
+        if must_wait:
+            await self.gate.wait(call.tenant, memory_bytes, remaining_s=call.remaining_s)
+            admitted = self._monotonic()
         cost = Cost()
         try:
+            if must_wait:
+                self._require_still_admissible(call, waited_s=admitted - call.received)
             return await self._run(call, cost)
         finally:
             now = self._monotonic()
-            self._limit.finish(
-                delay_s=cost.queued_s,
+            self.gate.leave(
+                call.tenant,
+                memory_bytes,
+                delay_s=max(0.0, cost.queued_s - (admitted - call.received)),
                 guest_s=cost.guest_s,
-                duration_s=now - call.received,
+                duration_s=now - admitted,
                 now=now,
             )
+
+    def _require_still_admissible(self, call: Call, *, waited_s: float) -> None:
+        """Look again after a wait: much may have been decided meanwhile."""
+        self._require_admissible(call)
+        active = self._active
+        if active is not None:
+            accepted = active.accepted
+            if _is_revoked(call.template, effective_revocations(accepted.charter, accepted.belief.revocations)):
+                raise UnknownTemplateError(call.template.name_text, known=())
+        if call.remaining_s is not None:
+            call.remaining_s -= waited_s
 
     async def run_child(self, call: Call, budget: Budget) -> Answer:
         """Run an invocation that another one asked for, and take its cost from the caller's ``budget``.
@@ -283,10 +307,13 @@ class Invoker:
         It is admitted with its root: if children had to wait for room, callers would wait for each other for ever.
         """
         self._require_admissible(call)
+        memory_bytes = (call.limits or call.template.limits).memory_bytes
+        self.gate.enter_child(call.tenant, memory_bytes)
         cost = Cost()
         try:
             return await self._run(call, cost)
         finally:
+            self.gate.leave_child(call.tenant, memory_bytes)
             budget.spend(fuel=cost.fuel, host_calls=cost.host_calls)
 
     async def drain(self, timeout_s: float) -> int:
@@ -314,7 +341,7 @@ class Invoker:
             raise LeaseExpiredError(
                 f"expected a lease that still runs for {template.ref_text}, which may not run without one"
             )
-        if pause_s := self._quarantine.remaining_s(call.tenant, template.sha256, now=self._monotonic()):
+        if pause_s := self.quarantine.remaining_s(call.tenant, template.sha256, now=self._monotonic()):
             raise QuarantinedError(
                 f"workers keep dying under {template.ref_text}; it is refused for a while", retry_s=pause_s
             )
@@ -336,7 +363,16 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
-        running = Running(call=call, invocation_id=invocation_id, started_at=started_at, task=task, budget=budget)
+        amounts = Amounts(limits, call.above)
+        running = Running(
+            call=call,
+            invocation_id=invocation_id,
+            started_at=started_at,
+            task=task,
+            budget=budget,
+            amounts=amounts,
+            egress=EgressSpent(above=call.egress_above, amounts=amounts),
+        )
         asyncio.get_running_loop().call_soon(self._begin_record, running)  # when the worker has what it needs
         self._running.add(running)
         self._idle.clear()
@@ -354,7 +390,7 @@ class Invoker:
                 self._running.discard(running)
                 if not self._running:
                     self._idle.set()
-            outcome = _checked_output(outcome, template.output_schema)
+            outcome = checked_output(outcome, template.output_schema)
             record = self._finish(running, outcome, cost)
             if outcome.failure is not None:
                 span.fail(outcome.failure.kind)
@@ -405,7 +441,7 @@ class Invoker:
         if len(data) > limits.input_bytes:
             problem = f"expected an input of at most {limits.input_bytes} bytes, got {len(data)}"
         elif call.template.input_schema is not None:
-            problem = _misfit(call.template.input_schema, call.input, "input")
+            problem = misfit(call.template.input_schema, call.input, "input")
         if not problem:
             return
         record = _record(call, invocation_id, started_at)
@@ -446,6 +482,9 @@ class Invoker:
             log_bytes=used.log_bytes,
             child_invocations=budget.children,
         )
+        record.usage.sent_bytes, record.usage.received_bytes, record.usage.tokens, _ = running.amounts.used
+        if outcome.output is not None:
+            record.output_hmac_sha256 = commitment(record.salt, outcome.output)
         cost.fuel = used.fuel + budget.spent_fuel
         cost.host_calls = used.host_calls + budget.spent_host_calls
         cost.guest_s = used.guest_us / 1e6
@@ -481,8 +520,7 @@ class Invoker:
     def _stop_revoked(self, revocations: Revocations) -> None:
         for running in list(self._running):
             template = running.call.template
-            code = {template.code_sha256, template.image_sha256}
-            if template.sha256 in revocations.templates or code & revocations.modules:
+            if _is_revoked(template, revocations):
                 self._stop(running, Failure(FailureKind.REVOKED, f"{template.ref_text} was revoked while it ran"))
 
     def _stop(self, running: Running, why: Failure) -> None:
@@ -491,7 +529,7 @@ class Invoker:
             running.task.cancel()
 
     def _worker_died(self, tenant: str, templates: tuple[str, ...]) -> None:
-        for digest in self._quarantine.worker_died(tenant, templates, now=self._monotonic()):
+        for digest in self.quarantine.worker_died(tenant, templates, now=self._monotonic()):
             log.warning("template_quarantined", **{Field.TENANT: tenant, Field.DIGEST: digest})
 
     def _new_id(self, now: float) -> str:
@@ -521,8 +559,14 @@ def _describe(span: ReportedSpan, outcome: Outcome, *, elapsed_s: float, host_ca
         span.fail(outcome.failure.kind)
 
 
+def _is_revoked(template: ActiveTemplate, revocations: Revocations) -> bool:
+    return template.sha256 in revocations.templates or bool(
+        {template.code_sha256, template.image_sha256} & revocations.modules
+    )
+
+
 def _record(call: Call, invocation_id: str, started_at: float) -> InvocationRecord:
-    template = call.template
+    template, salt = call.template, new_salt()
     return InvocationRecord(
         invocation_id=invocation_id,
         tenant=call.tenant,
@@ -537,6 +581,8 @@ def _record(call: Call, invocation_id: str, started_at: float) -> InvocationReco
         config_sha256=call.config_sha256,
         started_at=datetime.fromtimestamp(started_at, UTC),
         parent_invocation_id=call.parent_invocation_id,
+        input_hmac_sha256=commitment(salt, call.input.encode()),
+        salt=salt,
     )
 
 
@@ -546,31 +592,6 @@ def _narrowed(call: Call) -> SandboxLimits:
         return limits
     wall_ms = max(1, int(call.remaining_s * 1000) - DEADLINE_MARGIN_MS)
     return limits if wall_ms >= limits.wall_ms else replace(limits, wall_ms=wall_ms)
-
-
-def _misfit(schema: CompiledSchema, text: str, what: str) -> str:
-    """Return why ``text`` does not fit, or ""."""
-    try:
-        violations = schema.violations(parse_json(text))
-    except ValueError as error:
-        return f"{what}: {error}"
-    if not violations:
-        return ""
-    return f"expected {what} that fits its schema, got " + "; ".join(str(each) for each in violations[:5])
-
-
-def _checked_output(outcome: Outcome, schema: CompiledSchema | None) -> Outcome:
-    if outcome.output is None:
-        return outcome
-    try:
-        text = outcome.output.decode()
-    except UnicodeDecodeError:
-        problem = "expected output in UTF-8, got other bytes"
-    else:
-        problem = "" if schema is None else _misfit(schema, text, "output")
-    if not problem:
-        return outcome
-    return replace(outcome, output=None, failure=Failure(FailureKind.OUTPUT, problem))
 
 
 def config_digest(config: bytes) -> str:

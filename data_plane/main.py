@@ -24,7 +24,9 @@ from cryptography import x509
 from data_plane.activation.generation import ActiveGeneration
 from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
+from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
+from data_plane.admission_gate import AdmissionGate
 from data_plane.agent_registry import AgentRegistry
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import AgentScope
@@ -42,6 +44,8 @@ from data_plane.http_egress import EgressLimits, HttpEgress
 from data_plane.invoker import Invoker, Running
 from data_plane.isolation import Isolation, demanded_level
 from data_plane.node_state import NodeState
+from data_plane.proc_times import processor_time
+from data_plane.receipts import ReceiptDesk
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
 from data_plane.secret_directory import SecretDirectory
 from data_plane.seeding import seed_store
@@ -62,6 +66,7 @@ from service.identity import IdentityKind, InvalidIdentityError, identity_of_cer
 from service.interceptors import ServerGuard
 from service.logs import configure_logs, get_logger
 from service.observation import ObservationServer, Readiness
+from service.receipt_keys import ReceiptSigner
 from service.server import ServerLimits, ServiceServer, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
@@ -137,6 +142,9 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         credentials = server_credentials(settings.tls_files)
         certificate = certificate_of(settings.tls_files)
         telemetry.gauge(CERTIFICATE_EXPIRES, certificate.not_valid_after_utc.timestamp())
+        desk = ReceiptDesk(
+            ReceiptSigner.create(settings.tls_files, now=_now()), node_uri=identity_of_certificate(certificate).uri
+        )
 
         # The store
         files = GenerationFiles(settings.store_directory)
@@ -177,6 +185,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             _observe(isolation, Confinement(level=worker.level, missing=worker.missing))
             return worker
 
+        quotas = settings.quotas(processors=len(os.sched_getaffinity(0)))
         pool = WorkerPool(
             start=start_worker,
             code=code.compiled,
@@ -189,6 +198,8 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             tasks=tasks,
             telemetry=telemetry,
             monotonic=time.monotonic,
+            most_of=lambda tenant: quotas.of(tenant).workers,
+            cpu_s=processor_time,
         )
         stack.push_async_callback(pool.close)
 
@@ -232,9 +243,15 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             pool=pool,
             host_calls=host_calls,
             invocations=invocations,
-            limit=ConcurrencyLimit(
-                ConcurrencySettings(limit_max=settings.concurrency_max), process_time=time.process_time
+            gate=AdmissionGate(
+                limit=ConcurrencyLimit(
+                    ConcurrencySettings(limit_max=settings.concurrency_max), process_time=time.process_time
+                ),
+                quotas=quotas,
+                queue_max=settings.queue_max,
+                wait_s_max=settings.queue_wait_s_max,
             ),
+            limits=EffectiveLimits(node=settings.limits_max, tenants=settings.tenant_limits_max),
             callers=CallerRoom(slots=worker_settings.slots, depth_max=settings.child_depth_max),
             quarantine=Quarantine(QuarantineSettings()),
             telemetry=telemetry,
@@ -291,7 +308,6 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
 
             async def figures() -> Figures:
                 look = state.look()
-                workers = pool.workers()
                 return Figures(
                     generation=0 if look.active is None else look.active.number,
                     in_flight=invoker.in_flight,
@@ -299,7 +315,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                     invocations=invoker.counts.invocations,
                     failures=invoker.counts.failures,
                     state=str(look.state),
-                    isolation=workers[0].worker.level if workers else "",
+                    isolation=isolation.level or "",
                 )
 
             subscriber = GrpcSubscriber(
@@ -325,6 +341,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                     agents=registry,
                     invocations=invocations,
                     access=ServiceAccess(settings.tenant_templates),
+                    desk=desk,
                     monotonic=time.monotonic,
                 ),
                 server,

@@ -1,10 +1,13 @@
 """Settings of a node, read once in main from AGENTFACTORY_NODE_*."""
 
+from dataclasses import replace
 from enum import StrEnum, unique
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from data_plane.admission.effective import EffectiveLimits
+from data_plane.admission.quotas import Quota, TenantQuotas
 from data_plane.broker.address_policy import Destinations
 from service.settings import ServerSettings
 
@@ -24,6 +27,15 @@ class IsolationLevel(StrEnum):
     RLIMITS_ONLY = "rlimits-only"
     LANDLOCK_SECCOMP = "landlock+seccomp"
     FULL = "full"
+
+
+class TenantQuota(BaseModel):
+    """What one tenant may have instead of what every tenant may."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    in_flight: int | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=0, le=64)
+    memory_bytes: int | None = Field(default=None, ge=0)
 
 
 class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
@@ -51,7 +63,38 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
     concurrency_max: int = Field(
         default=4096, ge=1, description="Ceiling of the adaptive limit of invocations in flight."
     )
-    workers_per_tenant: int = Field(default=1, ge=1, le=64, description="Worker processes of each tenant in use.")
+    queue_max: int = Field(
+        default=2048, ge=0, description="Invocations of all tenants that wait for room, beyond that limit."
+    )
+    queue_wait_s_max: float = Field(
+        default=2.0, gt=0, le=60, description="Longest that an invocation waits for room before it is sent away."
+    )
+    limits_max: dict[str, int] = Field(
+        default_factory=dict,
+        description='Ceilings for every invocation on this node, JSON: `{"fuel": 1000000000, "wall_ms": 5000}`; '
+        "amounts as in a template's `limits`.",
+    )
+    tenant_limits_max: dict[str, dict[str, int]] = Field(
+        default_factory=dict,
+        description='Further ceilings for every invocation of one tenant, JSON: `{"acme": {"tokens": 1000}}`.',
+    )
+    tenant_in_flight_max: int = Field(
+        default=2048, ge=0, description="Invocations of one tenant in flight, those that wait for room included."
+    )
+    tenant_workers_max: int | None = Field(
+        default=None, ge=0, le=64, description="Worker processes of one tenant; unset: as many as there are processors."
+    )
+    tenant_memory_bytes_max: int | None = Field(
+        default=None, ge=0, description="Sum of the memory limits of what one tenant has in flight; unset: no quota."
+    )
+    tenant_quotas: dict[str, TenantQuota] = Field(
+        default_factory=dict,
+        description="Other quotas for single tenants, JSON: "
+        '`{"acme": {"in_flight": 100, "workers": 2, "memory_bytes": 4294967296}}`; what is left out is as above.',
+    )
+    workers_per_tenant: int = Field(
+        default=1, ge=1, le=64, description="Worker processes that each tenant in use has at least."
+    )
     spare_workers: int = Field(
         default=1, ge=0, le=16, description="Workers started in advance, which no tenant has used."
     )
@@ -116,3 +159,25 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
     def _canonical(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         Destinations.parse(value)
         return value
+
+    @field_validator("limits_max")
+    @classmethod
+    def _can_be_carried_out(cls, value: dict[str, int]) -> dict[str, int]:
+        EffectiveLimits(node=value)
+        return value
+
+    @field_validator("tenant_limits_max")
+    @classmethod
+    def _can_be_carried_out_for_each(cls, value: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+        EffectiveLimits(tenants=value)
+        return value
+
+    def quotas(self, *, processors: int) -> TenantQuotas:
+        """Return the quotas as one value; ``processors`` is how many workers a tenant may have where nothing is set."""
+        default = Quota(
+            in_flight=self.tenant_in_flight_max,
+            workers=processors if self.tenant_workers_max is None else self.tenant_workers_max,
+            memory_bytes=self.tenant_memory_bytes_max,
+        )
+        own = {tenant: each.model_dump(exclude_none=True) for tenant, each in self.tenant_quotas.items()}
+        return TenantQuotas(default, {tenant: replace(default, **each) for tenant, each in own.items()})

@@ -4,6 +4,7 @@ Every row is sealed (`data_plane.sealed_rows`) and checked when it is read for i
 no sound row, so that a damaged one can be got rid of.
 """
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from data_plane.agents.agent import Agent, AgentScope, NewAgent
 from data_plane.agents.refusals import AgentExistsError, AgentsExhaustedError, RequestIdReusedError
 from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.kv_grant import KvDelete, KvEntry, KvList, KvPut, entry_bytes, require_expected, used_after_put
-from data_plane.sealed_rows import RowDamagedError, RowSeals
+from data_plane.sealed_rows import Column, RowDamagedError, RowSeals
 from data_plane.sqlite_writer import SqliteWriter
 from templates.grants import KvGrant
 from templates.names import TemplateName
@@ -24,7 +25,8 @@ Place = tuple[str, str, str, str, str]
 REQUESTS_KEPT: Final = timedelta(days=1)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_AGENT: Final = "SELECT tenant, agent_id, domain, name, config, created_us, seal FROM agents"
+_NO_LIMITS: Final = "{}"
+_AGENT: Final = "SELECT tenant, agent_id, domain, name, config, created_us, limits, seal FROM agents"
 _GET: Final = (
     "SELECT value, version, expires_us, seal FROM kv"
     " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ? AND key = ?"
@@ -165,13 +167,14 @@ class SqliteAgents:
         agent, seals = wish.agent, self._seals
         if wish.request_id:
             earlier = connection.execute(
-                "SELECT sha256, agent_id, domain, name, config, created_us, seal FROM requests"
+                "SELECT sha256, agent_id, domain, name, config, created_us, limits, seal FROM requests"
                 " WHERE tenant = ? AND request_id = ?",
                 (agent.tenant, wish.request_id),
             ).fetchone()
             if earlier is not None:
                 *columns, seal = earlier
-                seals.require("requests", (agent.tenant, wish.request_id, *columns), seal, name=wish.request_id)
+                sealed = _sealed((agent.tenant, wish.request_id, *columns))
+                seals.require("requests", sealed, seal, name=wish.request_id)
                 is_same = columns[0] == wish.request_sha256
                 return (
                     _as_agent(agent.tenant, *columns[1:]) if is_same else RequestIdReusedError(wish.request_id)
@@ -185,16 +188,22 @@ class SqliteAgents:
             agent.template.name,
             agent.config,
             _to_us(agent.created_at),
+            json.dumps(dict(agent.limits)),
         )
         made = connection.execute(
-            "INSERT OR IGNORE INTO agents VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, seals.seal("agents", row))
+            "INSERT OR IGNORE INTO agents (tenant, agent_id, domain, name, config, created_us, limits, seal)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, seals.seal("agents", _sealed(row))),
         )
         if made.rowcount == 0:
             return AgentExistsError(agent.agent_id), False
         if wish.request_id:
             request = (agent.tenant, wish.request_id, wish.request_sha256, *row[1:])
             connection.execute(
-                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*request, seals.seal("requests", request))
+                "INSERT INTO requests"
+                " (tenant, request_id, sha256, agent_id, domain, name, config, created_us, limits, seal)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*request, seals.seal("requests", _sealed(request))),
             )
         return agent, True
 
@@ -249,18 +258,27 @@ def _find(connection: sqlite3.Connection, seals: RowSeals, tenant: str, agent_id
     return None if row is None else _agent(seals, row)
 
 
-def _agent(seals: RowSeals, row: tuple[str, str, str, str, bytes, int, bytes]) -> Agent:
-    seals.require("agents", row[:6], row[6], name=row[1])
-    return _as_agent(*row[:6])
+def _agent(seals: RowSeals, row: tuple[str, str, str, str, bytes, int, str, bytes]) -> Agent:
+    seals.require("agents", _sealed(row[:7]), row[7], name=row[1])
+    return _as_agent(*row[:7])
 
 
-def _as_agent(tenant: str, agent_id: str, domain: str, name: str, config: bytes, created_us: int) -> Agent:
+def _sealed(row: Sequence[Column]) -> Sequence[Column]:
+    """Return what the seal of a row covers that ends with limits: rows from before there were any were sealed without.
+
+    Nothing can be taken for something else: one more column is another seal.
+    """
+    return row[:-1] if row[-1] == _NO_LIMITS else row
+
+
+def _as_agent(tenant: str, agent_id: str, domain: str, name: str, config: bytes, created_us: int, limits: str) -> Agent:
     return Agent(
         tenant=tenant,
         agent_id=agent_id,
         template=TemplateName(domain, name),
         config=config,
         created_at=_EPOCH + timedelta(microseconds=created_us),
+        limits=tuple(sorted(json.loads(limits).items())),
     )
 
 

@@ -181,6 +181,11 @@ def _columns(record: InvocationRecord) -> tuple[str, str, str, str, int, str, st
         usage.log_bytes,
         usage.child_invocations,
         _digest(logs),
+        usage.sent_bytes,
+        usage.received_bytes,
+        usage.tokens,
+        record.input_hmac_sha256,
+        record.output_hmac_sha256,
     )
     return (
         record.tenant,
@@ -198,8 +203,10 @@ def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, s
     tenant, invocation_id, agent_id, template, started_us, facts_text = row
     facts: list[Any] = json.loads(facts_text)
     fuel, wall_us, guest_us, host_calls, wasi_calls, input_bytes, output_bytes, log_bytes, children, logs_digest = (
-        facts[11:]
+        facts[11:21]
     )
+    # Rows from before these existed end there.
+    sent_bytes, received_bytes, tokens, input_hmac, output_hmac = facts[21:26] or (0, 0, 0, "", "")
     record = InvocationRecord(
         tenant=tenant,
         invocation_id=invocation_id,
@@ -227,7 +234,12 @@ def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, s
             output_bytes=output_bytes,
             log_bytes=log_bytes,
             child_invocations=children,
+            sent_bytes=sent_bytes,
+            received_bytes=received_bytes,
+            tokens=tokens,
         ),
+        input_hmac_sha256=input_hmac,
+        output_hmac_sha256=output_hmac,
     )
     return record, logs_digest
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from data_plane.sealed_rows import RowSeals
 
-NEWEST: Final = MappingProxyType({"agents": "0002", "invocations": "0002"})
+NEWEST: Final = MappingProxyType({"agents": "0003", "invocations": "0002"})
 """The last migration of each schema; a test compares this with the files."""
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"

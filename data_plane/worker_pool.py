@@ -1,7 +1,9 @@
 """Worker processes: at least one per tenant in use, never shared between tenants, replaced when they die.
 
 =========  ============================================================================================================
-tenant's   started at a tenant's first invocation, or a spare that no one has used; stopped when idle for long
+tenant's   started at a tenant's first invocation, or a spare that no one has used; more while those there are busy,
+           fewer when fewer would do, each stopped when idle for long
+leaving    a tenant's that is one too many: it finishes what runs in it, and is stopped
 spares     started in advance, so that a first invocation does not wait for an interpreter
 rehearsal  one that only dry-runs staged templates; it never becomes a tenant's
 =========  ============================================================================================================
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final, Protocol
 
+from data_plane.admission.scaling import ScalingSettings, Step, WorkerScaling
 from data_plane.agents.refusals import IsolationTooWeakError, WorkerUnavailableError
 from sandbox.outcome import LogLine, Outcome
 from sandbox.request import CompiledCode, InvocationRequest
@@ -43,6 +46,8 @@ log = get_logger("workers")
 class Event(StrEnum):
     """What this module logs."""
 
+    WORKERS_GREW = "workers_grew"
+    WORKERS_SHRANK = "workers_shrank"
     WORKER_STARTED = "worker_started"
     WORKER_DIED = "worker_died"
     WORKER_RETIRED = "worker_retired"
@@ -82,11 +87,14 @@ class SandboxWorker(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
+    """``per_tenant`` is the least that a tenant in use has; the most is its quota."""
+
     per_tenant: int = 1
     spares: int = 1
     workers_max: int = 64
     idle_s: float = 300.0
-    busy_in_flight: int = 64
+    scaling: ScalingSettings = field(default_factory=ScalingSettings)
+    scaling_interval_s: float = 1.0
     backoff_s_first: float = 0.1
     backoff_s_max: float = 30.0
     forgiven_after_s: float = 30.0
@@ -106,10 +114,12 @@ class PooledWorker:
     running: dict[str, int] = field(default_factory=dict)
     victims: set[str] = field(default_factory=set)
     stopping: bool = False
+    cpu_s: float = 0.0
 
 
 @dataclass(slots=True)
 class _Tenant:
+    scaling: WorkerScaling
     workers: list[PooledWorker] = field(default_factory=list)
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     growing: bool = False
@@ -130,8 +140,18 @@ class WorkerPool:
         tasks: TaskSupervisor,
         telemetry: Telemetry,
         monotonic: Callable[[], float],
+        most_of: Callable[[str], int] = lambda _tenant: 1,
+        cpu_s: Callable[[int], float] = lambda _pid: 0.0,
     ) -> None:
-        """``start`` starts a worker; ``code`` returns the compiled code of a module by its sha256."""
+        """``start`` starts a worker; ``code`` returns the compiled code of a module by its sha256.
+
+        ``most_of`` says how many workers a tenant may have; ``cpu_s`` the processor time of a process so far, seconds.
+        """
+        self._most_of = most_of
+        self._cpu_s = cpu_s
+        self._scaled = monotonic()
+        self._joining: list[PooledWorker] = []
+        self._leaving: list[PooledWorker] = []
         self._start = start
         self._code = code
         self._settings = settings
@@ -149,7 +169,12 @@ class WorkerPool:
 
     def workers(self) -> tuple[PooledWorker, ...]:
         """Return every living process; a spare's tenant is ``-``, the rehearsal's is empty."""
-        return (*(each for tenant in self._tenants.values() for each in tenant.workers), *self._spares)
+        return (
+            *(each for tenant in self._tenants.values() for each in tenant.workers),
+            *self._joining,
+            *self._leaving,
+            *self._spares,
+        )
 
     def ready(self, tenant: str, module_sha256: str) -> PooledWorker | None:
         """Return a worker of ``tenant`` that has the module loaded, without waiting; None when there is none."""
@@ -158,11 +183,7 @@ class WorkerPool:
             return None
         workers = state.workers
         best = workers[0] if len(workers) == 1 else min(workers, key=lambda each: each.worker.in_flight)
-        if module_sha256 not in best.loaded:
-            return None
-        if best.worker.in_flight >= self._settings.busy_in_flight and len(workers) < self._settings.per_tenant:
-            self._grow(tenant, state)
-        return best
+        return best if module_sha256 in best.loaded else None
 
     async def obtain(self, tenant: str, module_sha256: str) -> PooledWorker:
         """Return a worker of ``tenant`` with the module loaded; starts one and loads as needed.
@@ -173,7 +194,7 @@ class WorkerPool:
         pooled = self.ready(tenant, module_sha256)
         if pooled is not None:
             return pooled
-        state = self._tenants.setdefault(tenant, _Tenant())
+        state = self._state_of(tenant)
         async with state.starting:
             if not state.workers:
                 state.workers.append(await self._new_worker(tenant, state))
@@ -226,6 +247,7 @@ class WorkerPool:
         while True:
             self._wake.clear()
             await self._tidy()
+            self._scale()
             if rehearsing:
                 await self._keep_rehearsal()
             try:
@@ -241,6 +263,8 @@ class WorkerPool:
             pooled.stopping = True
         await asyncio.gather(*(pooled.worker.stop() for pooled in self.workers()))
         self._tenants.clear()
+        self._joining.clear()
+        self._leaving.clear()
         self._spares.clear()
 
     async def _tidy(self) -> None:
@@ -253,6 +277,9 @@ class WorkerPool:
                     await self._retire(pooled)
             if not state.workers and not state.starting.locked() and now - state.died > self._settings.forgiven_after_s:
                 del self._tenants[tenant]
+        for pooled in [each for each in self._leaving if not each.worker.in_flight]:
+            self._leaving.remove(pooled)
+            await self._retire(pooled)
         while len(self._spares) + self._spawning < self._settings.spares and self._has_room():
             try:
                 self._spares.append(await self._spawn(SPARE))
@@ -264,7 +291,7 @@ class WorkerPool:
                     await self._preload(pooled, module)
 
     async def _keep_rehearsal(self) -> None:
-        state = self._tenants.setdefault(REHEARSAL, _Tenant())
+        state = self._state_of(REHEARSAL)
         if state.workers or state.starting.locked() or self._monotonic() < state.not_before:
             return
         async with state.starting:
@@ -283,6 +310,47 @@ class WorkerPool:
         await pooled.worker.stop()
         log.info(Event.WORKER_RETIRED, **{Field.PID: pooled.worker.pid, Field.TENANT: pooled.tenant})
 
+    def _state_of(self, tenant: str) -> _Tenant:
+        state = self._tenants.get(tenant)
+        if state is None:
+            state = self._tenants[tenant] = _Tenant(WorkerScaling(self._settings.scaling))
+        return state
+
+    def _scale(self) -> None:
+        """Start or end a worker of each tenant whose load asks for it, by what its processes used since last time."""
+        now = self._monotonic()
+        interval_s = now - self._scaled
+        if interval_s < self._settings.scaling_interval_s:
+            return
+        self._scaled = now
+        for tenant, state in list(self._tenants.items()):
+            used_s = 0.0
+            for pooled in state.workers:
+                cpu_s = self._cpu_s(pooled.worker.pid)
+                used_s += max(0.0, cpu_s - pooled.cpu_s)
+                pooled.cpu_s = cpu_s
+            if tenant == REHEARSAL or not state.workers or state.starting.locked():
+                continue
+            step = state.scaling.step(
+                workers=len(state.workers),
+                least=self._settings.per_tenant,
+                most=max(1, self._most_of(tenant)),
+                in_flight=sum(each.worker.in_flight for each in state.workers),
+                cpu_s=used_s,
+                interval_s=interval_s,
+            )
+            if step is Step.GROW:
+                self._grow(tenant, state)
+            elif step is Step.SHRINK:
+                self._shrink(tenant, state)
+
+    def _shrink(self, tenant: str, state: _Tenant) -> None:
+        """Give nothing new to the worker that has least to do, and stop it once it has nothing."""
+        pooled = min(state.workers, key=lambda each: each.worker.in_flight)
+        state.workers.remove(pooled)
+        self._leaving.append(pooled)
+        log.info(Event.WORKERS_SHRANK, **{Field.TENANT: tenant, Field.WORKERS: len(state.workers)})
+
     def _grow(self, tenant: str, state: _Tenant) -> None:
         if state.growing or not self._has_room():
             return
@@ -290,7 +358,14 @@ class WorkerPool:
 
         async def grow() -> None:
             try:
-                state.workers.append(await self._new_worker(tenant, state))
+                pooled = await self._new_worker(tenant, state)
+                self._joining.append(pooled)
+                for module in sorted({each for other in state.workers for each in other.loaded}):
+                    await self._preload(pooled, module)  # whoever gets it next need not wait for that
+                if pooled in self._joining:  # not, if it died meanwhile or everything was closed
+                    self._joining.remove(pooled)
+                    state.workers.append(pooled)
+                    log.info(Event.WORKERS_GREW, **{Field.TENANT: tenant, Field.WORKERS: len(state.workers)})
             except WorkerUnavailableError:
                 pass  # logged; those that there are carry on
             finally:
@@ -360,8 +435,9 @@ class WorkerPool:
         state = self._tenants.get(pooled.tenant)
         if state is not None and pooled in state.workers:
             state.workers.remove(pooled)
-        if pooled in self._spares:
-            self._spares.remove(pooled)
+        for others in (self._spares, self._joining, self._leaving):
+            if pooled in others:
+                others.remove(pooled)
         self._telemetry.count(WORKER_EXITS, "stopped" if pooled.stopping else "died")
         if pooled.stopping:
             return
@@ -379,7 +455,7 @@ class WorkerPool:
     def _count_death(self, tenant: str) -> None:
         """The first death costs nothing: the next invocation gets a fresh worker at once."""
         now = self._monotonic()
-        state = self._tenants.setdefault(tenant, _Tenant())
+        state = self._state_of(tenant)
         if now - state.died > self._settings.forgiven_after_s:
             state.deaths = 0
         state.died = now

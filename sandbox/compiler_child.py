@@ -11,27 +11,27 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from sandbox import compiler_job, engine, process
+from sandbox import compiler_job, engine, jail
 
 _DESCRIPTORS_MAX: Final = 32
 _PIECE_BYTES: Final = 1 << 20
 
 
-def confine(launched: str, *, memory_bytes_max: int, cpu_s_max: int) -> process.Confinement:
+def confine(launched: str, *, memory_bytes_max: int, cpu_s_max: int) -> jail.Confinement:
     """Take away what a compiler does not need, and limit it as ``CompilerSettings`` says.
 
     RLIMIT_DATA counts private writable memory; RLIMIT_AS would count reservations and is unusable with wasmtime. The
     compiler's threads are the one thing that it needs and a worker does not.
     """
-    process.prepare()
+    jail.prepare()
     engine.fingerprint()  # read from files that are out of reach afterwards
-    limits = process.ProcessLimits(
+    limits = jail.ProcessLimits(
         open_files=_DESCRIPTORS_MAX,
         processes=resource.getrlimit(resource.RLIMIT_NPROC)[1],
         data_bytes=memory_bytes_max,
         cpu_s=cpu_s_max,
     )
-    return process.confine(limits, launched=launched, role="compiler")
+    return jail.confine(limits, launched=launched, role="compiler")
 
 
 def read_all(sock: socket.socket) -> bytes:
@@ -48,7 +48,7 @@ def answer(sock: socket.socket, header: dict[str, object], body: bytes = b"") ->
     sock.sendall(body)
 
 
-def refuse(sock: socket.socket, demanded: process.Level, reached: process.Confinement) -> None:
+def refuse(sock: socket.socket, demanded: jail.Level, reached: jail.Confinement) -> None:
     """Say that this host isolates too little, and end without having read a byte of the module."""
     lacks = f" ({'; '.join(reached.missing)})" if reached.missing else ""
     text = f"expected a compiler at isolation level {demanded}, got {reached.level}{lacks}"
@@ -65,7 +65,7 @@ def main(descriptor: int, arguments: Sequence[str]) -> None:
         demanded = settings.pop("jail")
         reached = confine(launched, **settings)
         try:
-            if not process.reaches(reached.level, demanded):
+            if not jail.reaches(reached.level, demanded):
                 refuse(sock, demanded, reached)
             header, body = compiler_job.JOBS[job](read_all(sock))
         except compiler_job.RefusedModuleError as refusal:

@@ -12,9 +12,9 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - the module gives its exception a small letter
 from typing import Final
 
+from sandbox.jail import LEVELS, Level
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, HOST_CALL_BYTES_MAX, TRANSFER_BYTES_CEILING, SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
-from sandbox.process import LEVELS, Level
 from sandbox.request import Abi, InvocationRequest
 
 MESSAGE_BYTES_MAX: Final = 4_096
@@ -40,7 +40,7 @@ class Op(IntEnum):
     LOG = 38
 
 
-# A log line costs at least 16 bytes of its limit, and 14 bytes here.
+# A log line costs at least `LINE_COST` of its limit, and 13 bytes here.
 _DONE_MAX: Final = 2 * TRANSFER_BYTES_CEILING + 4 * TRANSFER_BYTES_CEILING + _SMALL
 TO_WORKER: Final[dict[int, int]] = {
     Op.LOAD: _SMALL,
@@ -460,7 +460,7 @@ def read_log(payload: bytes) -> LogLine:
         raise FrameError(f"expected a LOG, got {error}") from error
 
 
-LINE_COST: Final = 16
+LINE_COST: Final = 64
 """Bytes of the log limit that a line costs besides its text, so that empty lines are not free."""
 DONE_FIXED_BYTES: Final = _DONE.size
 LINE_BYTES: Final = _LINE.size

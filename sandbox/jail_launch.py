@@ -9,15 +9,14 @@ signal hangs on, without anyone in between; it is process 1 of its PID namespace
 """
 
 import os
-import signal
 import sys
-from typing import Final
 
 from sandbox.jail_namespaces import CLONE_NEWPID, PID, Namespaces, enter
 from sandbox.jail_syscalls import call
 
-_CLONE_PARENT: Final = 0x00008000
-RUN: Final = (
+_CLONE_PARENT = 0x00008000
+_SIGCHLD = 17  # importing signal costs as much as the rest of this
+RUN = (
     "import sys\n"
     "sys.path[:0] = sys.argv[1:3]\n"
     "from importlib import import_module\n"
@@ -25,7 +24,7 @@ RUN: Final = (
 )
 
 # -I: no environment, no user site, no current directory. -S: no site hooks; the two folders needed are named instead.
-INTERPRETER: Final = (sys.executable, "-I", "-S", "-B", "-X", "utf8")
+INTERPRETER = (sys.executable, "-I", "-S", "-B", "-X", "utf8")
 
 
 def main() -> None:
@@ -46,10 +45,10 @@ def _branch(namespaces: Namespaces) -> int:
     """Return 0 in the new process and its pid in this one; where the kernel has no CLONE_PARENT, our own, and go on."""
     namespaces.note(PID, None)  # before it is known, because the new process has a copy of what is said here
     try:
-        return call("clone", _CLONE_PARENT | CLONE_NEWPID | signal.SIGCHLD, 0, 0, 0, 0)
+        return call("clone", _CLONE_PARENT | CLONE_NEWPID | _SIGCHLD, 0, 0, 0, 0)
     except OSError as error:
         namespaces.note(PID, error)
     try:
-        return call("clone", _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+        return call("clone", _CLONE_PARENT | _SIGCHLD, 0, 0, 0, 0)
     except OSError:
         return os.getpid()

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from sandbox import process
+from sandbox import jail, process
 
 _TIMEOUT_S: Final = 20.0
 _ANSWER_BYTES_MAX: Final = 1 << 16
@@ -59,12 +59,12 @@ def remedy(missing: Sequence[str]) -> str:
 
 def main(descriptor: int, arguments: Sequence[str]) -> None:
     """Run in the sandbox process. ``arguments``: the launcher's, the role."""
-    process.prepare()
+    jail.prepare()
     launched, role = arguments
     with socket.socket(fileno=descriptor) as sock:
         try:
-            reached = process.confine(
-                process.ProcessLimits(), launched=launched, role="worker" if role == "worker" else "compiler"
+            reached = jail.confine(
+                jail.ProcessLimits(), launched=launched, role="worker" if role == "worker" else "compiler"
             )
         except process.ProcessError:
             os._exit(1)

@@ -6,12 +6,11 @@ Numbers: the kernel's ``arch/x86/entry/syscalls/syscall_64.tbl`` and ``include/u
 import ctypes
 import errno
 import os
-from typing import Final
 
-MACHINE: Final = os.uname().machine
+MACHINE = os.uname().machine
 
 # name: (x86-64, aarch64); -1 where the architecture has no such call
-_NUMBERS: Final[dict[str, tuple[int, int]]] = {
+_NUMBERS: dict[str, tuple[int, int]] = {
     "brk": (12, 214),
     "capget": (125, 90),
     "capset": (126, 91),
@@ -75,8 +74,8 @@ _NUMBERS: Final[dict[str, tuple[int, int]]] = {
     "write": (1, 64),
     "writev": (20, 66),
 }
-_COLUMNS: Final = {"x86_64": 0, "aarch64": 1}
-libc: Final = ctypes.CDLL(None, use_errno=True)
+_COLUMNS = {"x86_64": 0, "aarch64": 1}
+libc = ctypes.CDLL(None, use_errno=True)
 _syscall = libc.syscall
 _syscall.restype = ctypes.c_long
 

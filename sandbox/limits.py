@@ -15,6 +15,7 @@ HOST_ANSWER_BYTES_MAX = 4 * MIB
 class SandboxLimits:
     """Budget of one invocation. Counts and sizes; ``wall_ms`` runs from the moment the supervisor sends it.
 
+    The last four are counted by whoever carries out host calls; a worker does not hear of them.
     ``wasi_calls`` counts calls of virtual WASI functions, which ``host_calls`` does not. The engine applies
     ``memory_bytes`` to each memory: with one memory, as every toolchain here makes, it is the total.
     """
@@ -31,6 +32,10 @@ class SandboxLimits:
     tables: int = 40
     table_elements: int = 20_000
     instances: int = 64
+    sent_bytes: int = 16 * MIB
+    received_bytes: int = 64 * MIB
+    tokens: int = 100_000
+    child_invocations: int = 100_000
 
     def __post_init__(self) -> None:
         for name, lowest, highest in _RANGES:
@@ -52,4 +57,8 @@ _RANGES = (
     ("tables", 1, 256),
     ("table_elements", 1, 1_000_000),
     ("instances", 1, 256),
+    ("sent_bytes", 0, (1 << 53) - 1),
+    ("received_bytes", 0, (1 << 53) - 1),
+    ("tokens", 0, (1 << 53) - 1),
+    ("child_invocations", 0, (1 << 53) - 1),
 )

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from sandbox import process
+from sandbox import jail
 from sandbox.command import CommandProgram
 from sandbox.component import ComponentProgram
 from sandbox.engine import Engine, EngineError, EngineSettings, fingerprint
@@ -221,10 +221,10 @@ def main(descriptor: int, arguments: Sequence[str]) -> None:
 
 
 def _be_worker(sock: socket.socket, launched: str, slots: int, memory_slot_bytes: int) -> None:
-    process.prepare()
+    jail.prepare()
     engine = Engine(EngineSettings(slots=slots, memory_slot_bytes=memory_slot_bytes))
     digest = fingerprint()
-    confinement = process.confine(process.ProcessLimits(image_bytes=_CODE_BYTES_MAX), launched=launched, role="worker")
+    confinement = jail.confine(jail.ProcessLimits(image_bytes=_CODE_BYTES_MAX), launched=launched, role="worker")
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY)
     server = Server(sock, engine, slots=slots, descriptors=confinement.descriptors)

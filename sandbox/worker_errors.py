@@ -1,6 +1,6 @@
 """What a worker could not do for its supervisor's callers."""
 
-from sandbox.process import Level
+from sandbox.jail import Level
 
 
 class WorkerError(Exception):

@@ -9,6 +9,7 @@ from typing import Final
 
 import grpc
 import grpc.aio
+from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # it ships no stubs
 
@@ -133,6 +134,9 @@ STATUS: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
         Reason.POLICY: grpc.StatusCode.PERMISSION_DENIED,
         Reason.PORT_TAKEN: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.PROCESS_FAILED: grpc.StatusCode.UNAVAILABLE,
+        Reason.RECEIPT_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+        Reason.RECEIPT_MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+        Reason.RECEIPT_UNTRUSTED: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.REQUEST_ID_REUSED: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.REVIEW_MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.REVOKED: grpc.StatusCode.FAILED_PRECONDITION,
@@ -152,6 +156,9 @@ STATUS: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
         Reason.TEMPLATE_QUARANTINED: grpc.StatusCode.UNAVAILABLE,
         Reason.TEMPLATE_REVOKED: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.TEMPLATE_UNKNOWN: grpc.StatusCode.NOT_FOUND,
+        Reason.TENANT_IN_FLIGHT_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        Reason.TENANT_MEMORY_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        Reason.TENANT_WORKERS_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Reason.TLS_REQUIRED: grpc.StatusCode.UNAUTHENTICATED,
         Reason.TRAP: grpc.StatusCode.UNKNOWN,
         Reason.TRUST_UNREADABLE: grpc.StatusCode.FAILED_PRECONDITION,
@@ -244,6 +251,8 @@ class FieldViolation:
 class RemoteError(AgentFactoryError):
     """What a server said: ``reason``, ``message`` and ``metadata`` as it sent them.
 
+    ``details`` are messages of the service's own, packed, such as the receipt of a failed invocation.
+
     ``reason`` is INTERNAL when this version does not know the server's; ``reason_text`` is what was sent.
     """
 
@@ -257,10 +266,12 @@ class RemoteError(AgentFactoryError):
         metadata: dict[str, str] | None = None,
         violations: Sequence[FieldViolation] = (),
         retry_s: float | None = None,
+        details: Sequence[Packed] = (),
     ) -> None:
         super().__init__(message, metadata=metadata)
         self.reason = reason
         self.code = code
+        self.details = tuple(details)
         self.reason_text = reason_text or str(reason)
         self.violations = tuple(violations)
         self.retry_s = retry_s
@@ -324,6 +335,7 @@ def from_rpc_error(error: grpc.RpcError) -> RemoteError:
     message = error.details() or code.name
     status = _sent_status(error.trailing_metadata() or ())
     info, retry_s, violations = error_details_pb2.ErrorInfo(), None, list[FieldViolation]()
+    others = list[Packed]()
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             detail.Unpack(info)
@@ -338,6 +350,8 @@ def from_rpc_error(error: grpc.RpcError) -> RemoteError:
                 FieldViolation(field=each.field, description=each.description, code=each.reason)
                 for each in request.field_violations
             )
+        else:
+            others.append(detail)
     if info.domain != ERROR_DOMAIN:
         return RemoteError(message, reason=_TRANSPORT.get(code, Reason.INTERNAL), code=code, retry_s=retry_s)
     return RemoteError(
@@ -348,6 +362,7 @@ def from_rpc_error(error: grpc.RpcError) -> RemoteError:
         metadata=dict(info.metadata),
         violations=violations,
         retry_s=retry_s,
+        details=others,
     )
 
 

@@ -88,6 +88,7 @@ class Field(StrEnum):
     TENANT = "tenant"
     TOOK_S = "took_s"
     TRACE_ID = "trace_id"
+    WORKERS = "workers"
     WORKER = "worker"
 
 

@@ -1,13 +1,17 @@
 """The budget of one invocation, as a value that can be compared and narrowed but never widened."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Every amount that one invocation may use; the unit is in the name."""
+    """Every amount that one invocation may use; the unit is in the name.
+
+    Those with a default came later. Documents that were approved before do not name them: they mean the default, and a
+    document says one only where it differs, so that one template has one digest, and old ones keep theirs (ADR 15).
+    """
 
     fuel: int
     wall_ms: int
@@ -16,6 +20,10 @@ class Limits:
     output_bytes: int
     log_bytes: int
     host_calls: int
+    sent_bytes: int = 16_777_216
+    received_bytes: int = 67_108_864
+    tokens: int = 100_000
+    child_invocations: int = 100_000
 
     @classmethod
     def from_json(cls, value: Mapping[str, int], *, base: "Limits | None" = None) -> Self:
@@ -24,6 +32,11 @@ class Limits:
         return cls(**{**asdict(start), **value})
 
     def to_json(self) -> dict[str, int]:
+        """Return the member ``limits`` of a document, without later amounts that are the default."""
+        return {name: amount for name, amount in asdict(self).items() if _LATER.get(name) != amount}
+
+    def amounts(self) -> dict[str, int]:
+        """Return every amount by its name."""
         return asdict(self)
 
     def narrowed_by(self, other: "Limits") -> "Limits":
@@ -39,6 +52,20 @@ class Limits:
 
 
 LIMIT_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Limits))
+_LATER: dict[str, int] = {field.name: field.default for field in fields(Limits) if field.default is not MISSING}
+
+
+def least(amounts: Limits, *ceilings: Mapping[str, int]) -> Limits:
+    """Return the effective limits: of each amount the least that anybody says; a ceiling need not name every amount.
+
+    An invocation runs under its template's, and the ceilings of node, tenant, agent and caller (ADR 15).
+    """
+    least_of = amounts.amounts()
+    for ceiling in ceilings:
+        for name, amount in ceiling.items():
+            least_of[name] = min(least_of[name], amount)
+    return Limits(**least_of)
+
 
 DEFAULT_LIMITS = Limits(
     fuel=2_000_000_000,
@@ -59,5 +86,9 @@ LIMIT_CEILINGS = Limits(
     output_bytes=16_777_216,
     log_bytes=4_194_304,
     host_calls=100_000,
+    sent_bytes=1_073_741_824,
+    received_bytes=1_073_741_824,
+    tokens=100_000_000,
+    child_invocations=100_000,
 )
 """What no template may exceed, whoever approves it."""

@@ -9,7 +9,17 @@ from templates.reasons import AgentFactoryError, Reason
 if TYPE_CHECKING:
     import grpc
 
-_TRUST_PREFIXES: Final = ("APPROVAL_", "METADATA_", "SIGNATURE_", "KEY_", "CHARTER_", "LEASE_", "BUNDLE_", "TARGET_")
+_TRUST_PREFIXES: Final = (
+    "APPROVAL_",
+    "METADATA_",
+    "SIGNATURE_",
+    "KEY_",
+    "CHARTER_",
+    "LEASE_",
+    "BUNDLE_",
+    "TARGET_",
+    "RECEIPT_",
+)
 _TRUST_REASONS: Final = frozenset(
     {
         Reason.BELOW_FLOOR,

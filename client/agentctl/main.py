@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "invocation": "invocation:invocation",
     "key": "key:key",
     "node": "node:node",
+    "receipt": "receipt:receipt",
     "revoke": "revoke:revoke",
     "rollout": "rollout:rollout",
     "selftest": "selftest:selftest",

@@ -125,15 +125,7 @@ def make_active(cleared: ClearedTemplate, *, source: bytes | None) -> ActiveTemp
 
 
 def sandbox_limits(limits: Limits) -> SandboxLimits:
-    return SandboxLimits(
-        fuel=limits.fuel,
-        wall_ms=limits.wall_ms,
-        memory_bytes=limits.memory_bytes,
-        input_bytes=limits.input_bytes,
-        output_bytes=limits.output_bytes,
-        log_bytes=limits.log_bytes,
-        host_calls=limits.host_calls,
-    )
+    return SandboxLimits(**limits.amounts())
 
 
 def _compiled(schema: JsonObject | None) -> CompiledSchema | None:

@@ -26,6 +26,16 @@ class _Record:
     times: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A template that is refused for a tenant, for ``remaining_s`` more, for the ``times``-th time."""
+
+    tenant: str
+    template: str
+    remaining_s: float
+    times: int
+
+
 class Quarantine:
     """Keyed by (tenant, digest of the resolved template). Times are monotonic seconds."""
 
@@ -58,6 +68,23 @@ class Quarantine:
             return 0.0
         record = self._records.get((tenant, template))
         return 0.0 if record is None else max(0.0, record.until - now)
+
+    def held(self, *, now: float) -> tuple[Held, ...]:
+        """Return what is refused now, by tenant and digest."""
+        return tuple(
+            Held(tenant, template, record.until - now, record.times)
+            for (tenant, template), record in sorted(self._records.items())
+            if record.until > now
+        )
+
+    def release(self, *, tenant: str, templates: Iterable[str] | None, now: float) -> int:
+        """Let templates run again and forget what was charged; return how many were refused until now.
+
+        An empty ``tenant`` means every one, None for every template: an operator knows better than a pause.
+        """
+        wanted = None if templates is None else frozenset(templates)
+        found = [key for key in self._records if tenant in {"", key[0]} and (wanted is None or key[1] in wanted)]
+        return sum(self._records.pop(key).until > now for key in found)
 
     def _forgive(self, now: float) -> None:
         old = [

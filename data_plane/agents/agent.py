@@ -40,13 +40,17 @@ class AgentName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """A named instance of a template, owned by a tenant. ``config`` is its own, canonical, without the defaults."""
+    """A named instance of a template, owned by a tenant. ``config`` is its own, canonical, without the defaults.
+
+    ``limits`` are its own ceilings, sorted by name; they narrow the template's for each of its invocations.
+    """
 
     tenant: str
     agent_id: str
     template: TemplateName
     config: bytes
     created_at: datetime
+    limits: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +84,14 @@ def require_request_id(text: str) -> str:
     return text
 
 
-def request_digest(*, template: TemplateName, agent_id: str, config: bytes) -> str:
+def request_digest(
+    *, template: TemplateName, agent_id: str, config: bytes, limits: tuple[tuple[str, int], ...] = ()
+) -> str:
     """Return what makes two requests to create an agent the same."""
-    return hashlib.sha256(canonical_bytes([str(template), agent_id, config.decode()])).hexdigest()
+    said: list[JsonValue] = [str(template), agent_id, config.decode()]
+    if limits:
+        said.append({**dict(limits)})
+    return hashlib.sha256(canonical_bytes(said)).hexdigest()
 
 
 def merged_config(defaults: JsonObject, own: JsonObject) -> JsonObject:

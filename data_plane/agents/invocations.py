@@ -30,11 +30,17 @@ class UsageRecord:
     output_bytes: int = 0
     log_bytes: int = 0
     child_invocations: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    tokens: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
 class InvocationRecord:
-    """One invocation, without input and output. ``outcome`` is OK or a failure kind, and empty while it runs."""
+    """One invocation, without input and output. ``outcome`` is OK or a failure kind, and empty while it runs.
+
+    ``salt`` is the key of the two digests; it goes out with the answer, and no log keeps it.
+    """
 
     invocation_id: str
     tenant: str
@@ -54,6 +60,9 @@ class InvocationRecord:
     logs: tuple[LogRecord, ...] = ()
     logs_cut: bool = False
     parent_invocation_id: str = ""
+    input_hmac_sha256: str = ""
+    output_hmac_sha256: str = ""
+    salt: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,6 +110,45 @@ class ConcurrencyExhaustedError(UnavailableError):
     reason = Reason.CONCURRENCY_EXHAUSTED
 
 
+class TenantInFlightExhaustedError(UnavailableError):
+    """The tenant has as many invocations in flight as it may."""
+
+    reason = Reason.TENANT_IN_FLIGHT_EXHAUSTED
+
+    def __init__(self, tenant: str, most: int, *, retry_s: float) -> None:
+        super().__init__(
+            f"expected at most {most} invocations of tenant {tenant} in flight on this node",
+            retry_s=retry_s,
+            metadata={"tenant": tenant, "quota": "in_flight", "limit": str(most)},
+        )
+
+
+class TenantMemoryExhaustedError(UnavailableError):
+    """The memory limits of what the tenant has in flight add up to its quota."""
+
+    reason = Reason.TENANT_MEMORY_EXHAUSTED
+
+    def __init__(self, tenant: str, most: int, *, retry_s: float) -> None:
+        super().__init__(
+            f"expected memory limits of at most {most} bytes for what tenant {tenant} has in flight on this node",
+            retry_s=retry_s,
+            metadata={"tenant": tenant, "quota": "memory_bytes", "limit": str(most)},
+        )
+
+
+class TenantWorkersExhaustedError(UnavailableError):
+    """The tenant may have no worker on this node."""
+
+    reason = Reason.TENANT_WORKERS_EXHAUSTED
+
+    def __init__(self, tenant: str, most: int, *, retry_s: float) -> None:
+        super().__init__(
+            f"expected at most {most} workers of tenant {tenant} on this node",
+            retry_s=retry_s,
+            metadata={"tenant": tenant, "quota": "workers", "limit": str(most)},
+        )
+
+
 class QuarantinedError(UnavailableError):
     """Workers keep dying under this template."""
 

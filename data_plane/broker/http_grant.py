@@ -21,19 +21,20 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
+from data_plane.broker.amounts import Amount, Amounts
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
+from sandbox.limits import HOST_CALL_BYTES_MAX
 from templates.canonical import JsonObject, JsonValue
 from templates.document import FRAMING_HEADERS
 from templates.grants import Grants, HttpGrant, path_is_under
 
-REQUEST_BYTES_MAX: Final = 6 * 1024 * 1024
+REQUEST_BYTES_MAX: Final = HOST_CALL_BYTES_MAX
 PATH_BYTES_MAX: Final = 2_048
 TARGET_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 32
 HEADER_VALUE_BYTES_MAX: Final = 2_048
 QUERY_NAMES_MAX: Final = 64
 QUERY_VALUES_MAX: Final = 64
-BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 
 HEADERS_OF_EVERY_AGENT: Final = frozenset({
     "accept", "accept-language", "cache-control", "content-language", "content-type", "if-match", "if-modified-since",
@@ -89,11 +90,37 @@ class OutgoingRequest:
 
 @dataclass(slots=True, kw_only=True)
 class EgressSpent:
-    """What one invocation has sent and received so far, over all of its bindings; bytes of HTTP."""
+    """What one invocation and everything below it have sent and received so far, in bytes of HTTP.
+
+    ``above`` is that of the invocation that asked for this one: agents that invoke agents do not multiply what the
+    first may send.
+    """
 
     requests: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
+    above: "EgressSpent | None" = None
+    amounts: Amounts | None = None
+    """The invocation's own limits, in which what its grants send and receive is counted together (ADR 15)."""
+
+    def add(self, *, requests: int = 0, sent_bytes: int = 0, received_bytes: int = 0) -> None:
+        """Count here and at every level above."""
+        if self.amounts is not None:
+            self.amounts.note(Amount.SENT_BYTES, sent_bytes)
+            self.amounts.note(Amount.RECEIVED_BYTES, received_bytes)
+        level: EgressSpent | None = self
+        while level is not None:
+            level.requests += requests
+            level.sent_bytes += sent_bytes
+            level.received_bytes += received_bytes
+            level = level.above
+
+    def whole(self) -> "EgressSpent":
+        """Return what the first of the invocations above has spent, this one's included."""
+        level = self
+        while level.above is not None:
+            level = level.above
+        return level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +138,7 @@ class EgressAmounts:
         Raises:
             HostRefusal: ``budget``: nothing is left for this request.
         """
+        own, spent = spent.amounts, spent.whole()
         if spent.requests >= self.requests_max:
             raise HostRefusal(ErrorKind.BUDGET, f"expected at most {self.requests_max} requests in one invocation")
         length = (
@@ -119,9 +147,14 @@ class EgressAmounts:
         if spent.sent_bytes + length > self.sent_bytes_max:
             raise HostRefusal(ErrorKind.BUDGET, f"expected at most {self.sent_bytes_max} bytes sent in one invocation")
         left = self.received_bytes_max - spent.received_bytes
+        if own is not None:
+            if length > own.left(Amount.SENT_BYTES):
+                raise HostRefusal(ErrorKind.BUDGET, "expected a request within the invocation's limit sent_bytes")
+            left = min(left, own.left(Amount.RECEIVED_BYTES))
         if left <= 0:
             raise HostRefusal(
-                ErrorKind.BUDGET, f"expected at most {self.received_bytes_max} bytes received in one invocation"
+                ErrorKind.BUDGET,
+                f"expected at most {self.received_bytes_max} bytes received in one invocation, or its own limit",
             )
         return min(left, self.response_bytes_max)
 
@@ -234,12 +267,9 @@ def _body(given: Members) -> bytes:
     if text and encoded:
         raise _invalid("expected body or body_base64, got both")
     try:
-        body = base64.b64decode(encoded, validate=True) if encoded else text.encode()
+        return base64.b64decode(encoded, validate=True) if encoded else text.encode()
     except (binascii.Error, ValueError):
         raise _invalid("expected base64 in 'body_base64'") from None
-    if len(body) > BODY_BYTES_MAX:
-        raise _invalid(f"expected a body of at most {BODY_BYTES_MAX} bytes, got {len(body)}")
-    return body
 
 
 # --- H3

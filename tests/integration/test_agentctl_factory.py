@@ -73,6 +73,8 @@ def test_from_a_template_to_an_answer(echo: Factory) -> None:
 
 def test_node_status_names_what_runs_and_who_approved_it(echo: Factory) -> None:
     (status,) = echo.ctl("node", "status").data
+    assert status["isolation"]["level"] in {"full", "landlock+seccomp", "rlimits-only"}
+    assert status["isolation"]["demanded"] == "rlimits-only"  # a development node
     assert status["state"] == "SERVING"
     assert status["control_plane_connected"]
     (template,) = [one for one in status["templates"] if one["template"] == "dev/echo@1.0.0"]

@@ -1,9 +1,12 @@
 import asyncio
 import gzip
+import socket
+import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from data_plane.broker.address_policy import Destinations
 from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.origin import IpAddress, Origin
-from data_plane.egress_connect import Connector, client_tls
+from data_plane.egress_connect import Connector, SystemResolver, client_tls
 from data_plane.http_egress import READ_BYTES, EgressLimits, HttpEgress, Response, Traffic
 from service.tls import TlsFilesError
 from tests.egress_world import FixedResolver, egress_of
@@ -481,6 +484,49 @@ async def test_cancellation_is_not_taken_for_a_timeout_and_closes_the_connection
     async with asyncio.timeout(5):
         await closed.wait()
     listening.close()
+
+
+async def test_a_silent_name_takes_one_thread_whoever_asks_for_it() -> None:
+    speak, asked = threading.Event(), []
+
+    def lookup(name: bytes) -> list[str]:
+        asked.append(name)
+        if name == b"silent.example.":
+            speak.wait(10)
+            raise OSError
+        return ["192.0.2.1", "192.0.2.1", "2001:db8::1"]
+
+    resolver = SystemResolver(threads=2, lookup=lookup)
+    waiting = [asyncio.ensure_future(resolver.resolve("silent.example.")) for _ in range(20)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    async with asyncio.timeout(5):
+        assert await resolver.resolve("quick.example.") == (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
+    speak.set()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in ended] == [asyncio.CancelledError, *[OSError] * 19]
+    assert sorted(asked) == [b"quick.example.", b"silent.example."]
+    await resolver.resolve("quick.example.")  # a new question is asked anew: no answer is kept
+    assert len(asked) == 3
+    resolver.close()
+
+
+async def test_the_system_resolves_what_stands_in_its_files() -> None:
+    resolver = SystemResolver(threads=1)
+    assert ip_address("127.0.0.1") in await resolver.resolve("localhost")
+    resolver.close()
+
+
+async def test_a_peer_that_is_not_the_judged_address_is_refused() -> None:
+    async with http_server(answers(ok(b""))) as server:
+        origin = Origin.parse(server.origin)
+        allowed = Destinations.parse({server.origin: ["127.0.0.0/8", "192.0.2.1/32"]})
+        with socket.create_connection(("127.0.0.1", server.port)) as connected:
+            for destinations, judged in ((allowed, "192.0.2.1"), (Destinations(), "127.0.0.1")):
+                connector = Connector(destinations=destinations, resolver=FixedResolver(), tls=client_tls(None))
+                with pytest.raises(HostRefusal) as caught:
+                    connector._require_peer(origin, ip_address(judged), connected)
+                assert caught.value.kind is ErrorKind.DENIED
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])

@@ -298,6 +298,7 @@ def test_doctor_says_that_nothing_runs_and_what_runs_out(tmp_path: Path) -> None
     assert "roles" not in found, "there is nobody to ask"
     assert found["engine"].severity == found["disk"].severity == "ok"
     assert found["offline keys"].severity == "warning"
+    assert found["isolation"].text.startswith("workers reach level ")
     expired = {one.subject: one for one in diagnose(profile.directory, now=NOW + timedelta(days=30))}
     assert expired["certificate cli"].text.startswith("expired")
 

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 
-from sandbox import process
+from sandbox import jail
 
 X86 = os.uname().machine == "x86_64"
 libc = ctypes.CDLL(None, use_errno=True)
@@ -156,12 +156,12 @@ PLACES: list[bytes] = []
 
 def main(descriptor: int, arguments: Sequence[str]) -> None:
     """``arguments``: the launcher's, the attack, the supervisor's pid."""
-    process.prepare()
+    jail.prepare()
     launched, attack, *rest = arguments
     ARGUMENTS.extend(rest)
     with socket.socket(fileno=descriptor) as sock:
         SOCKET.append(sock)
-        reached = process.confine(process.ProcessLimits(), launched=launched, role="worker")
+        reached = jail.confine(jail.ProcessLimits(), launched=launched, role="worker")
         PLACES.append((reached.descriptors or "/proc/self/fd").encode())
         try:
             ATTACKS[attack]()

@@ -5,7 +5,7 @@
 It restricts itself, for good, then probes, runs an invocation in a real worker, compiles a module, and prints what came
 of it as JSON. Restrictions: ``ordinary-user`` (no capability, another uid) and with it ``no-user-namespaces`` or
 ``read-only-proc``; ``container`` (a seccomp profile as container engines have: no namespaces, no mounts);
-``no-landlock``; ``no-seccomp``.
+``no-clone-parent``; ``no-landlock``; ``no-seccomp``.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from tests.isolation import guests
 _ORDINARY = 1_000
 _READ_ONLY, _REMOUNT, _BIND, _REC = 0x1, 0x20, 0x1000, 0x4000
 _NEW_NAMESPACES = 0x7E020000
+_CLONE_PARENT = 0x8000
 _ALLOW = 0x7FFF0000
 
 
@@ -66,6 +67,12 @@ def has_mapped_code(pid: int) -> bool:
     return "memfd:compiled" in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
 
 
+def without_clone_parent() -> None:
+    """As kernels that are not Linux."""
+    with_parent = (Argument(0, (0,), _CLONE_PARENT),)
+    refuse({"clone": (with_parent, Refused(errno.EINVAL)), "clone3": Refused(errno.ENOSYS)})
+
+
 async def examine() -> dict[str, object]:
     worker_, compiler = await probe("worker"), await probe("compiler")
     worker = await Worker.start(WorkerSettings(slots=5))
@@ -96,6 +103,8 @@ def main(restrictions: list[str]) -> None:
         )
     if "container" in restrictions:
         as_a_container()
+    if "no-clone-parent" in restrictions:
+        without_clone_parent()
     if "no-landlock" in restrictions:
         refuse({"landlock_create_ruleset": Refused(errno.ENOSYS)})
     if "no-seccomp" in restrictions:

@@ -79,6 +79,12 @@ async def test_with_neither_landlock_nor_an_empty_root_nothing_is_opened_and_cod
         assert not told["mapped"]
 
 
+async def test_without_clone_parent_the_launcher_goes_on_as_the_process_itself() -> None:
+    told = await on_a_host(["no-clone-parent"])
+    assert (told["level"], told["descriptors"]) == ("landlock+seccomp", "/fd")
+    assert told["missing"] == ["namespaces (pid): Invalid argument"]
+
+
 async def test_without_seccomp_nothing_is_promised() -> None:
     told = await on_a_host(["no-seccomp"])
     assert told["level"] == "rlimits-only"
@@ -130,3 +136,21 @@ async def test_a_compiler_below_the_demanded_level_reads_nothing() -> None:
     playing = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     answer, _ = await playing.communicate()
     assert b"ISOLATION_TOO_WEAK expected a compiler at isolation level full, got landlock+seccomp (" in answer
+
+
+async def test_doctor_says_what_a_host_permits_and_how_to_mend_it() -> None:
+    code = (
+        "from client.diagnosis import _isolation\n"
+        "print(_isolation().to_json())\n"
+        "from tests.isolation.restricted_host import as_a_container\n"
+        "as_a_container()\n"
+        "print(_isolation().to_json())\n"
+    )
+    playing = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    answer, _ = await playing.communicate()
+    here, contained = answer.decode().splitlines()
+    assert "'ok'" in here
+    assert "level full" in here
+    assert "'warning'" in contained
+    assert "level landlock+seccomp, without namespaces (" in contained
+    assert "user.max_user_namespaces" in contained

@@ -2,6 +2,8 @@
 
 import json
 import time
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +13,8 @@ from client.agentctl.inputs import read_input, read_object
 from client.agentctl.output import bullet_lines, emit, emit_table, is_json, note, printable
 
 if TYPE_CHECKING:
-    from client.values import Receipt
+    from client.agent_factory import AgentFactory
+    from client.values import Answer, Limits, Receipt
 
 
 @click.group()
@@ -23,8 +26,9 @@ def agent() -> None:
 @click.argument("template")
 @click.option("--suffix", default="", help="Ends the agent's id; the node chooses one without it.")
 @click.option("--config", default="{}", help="JSON object, @file or -.")
+@click.option("--limit", "limits", multiple=True, metavar="NAME=AMOUNT", help="Ceiling for each invocation; repeat.")
 @click.option("--node", default="", help="Node to create it on; any by default.")
-def create(template: str, suffix: str, config: str, node: str) -> None:
+def create(template: str, suffix: str, config: str, limits: tuple[str, ...], node: str) -> None:
     """Create an agent of TEMPLATE (domain/name, or a bare name)."""
     value = read_object(config, option="--config")
     found = connections.profile()
@@ -33,7 +37,9 @@ def create(template: str, suffix: str, config: str, node: str) -> None:
             f"expected one of the profile's nodes ({', '.join(sorted(found.nodes))}), got {node!r}", param_hint="--node"
         )
     with connections.agent_factory(found) as factory:
-        made = factory.create_agent(template, suffix, value, address=found.nodes[node] if node else None)
+        made = factory.create_agent(
+            template, suffix, value, limits=_limits(limits), address=found.nodes[node] if node else None
+        )
     emit(made.record.to_json(), text=made.name)
 
 
@@ -50,34 +56,76 @@ def create(template: str, suffix: str, config: str, node: str) -> None:
 @click.option("--fuel", type=click.IntRange(0, 2**63 - 1), default=0, help="Narrow the fuel further; 0 does not.")
 @click.option("--wall-ms", type=click.IntRange(0, 2**31 - 1), default=0, help="Narrow the time further; 0 does not.")
 @click.option("--stream", is_flag=True, help="Show log lines while the agent runs.")
-def invoke(target: str, text: str, timeout_s: float, fuel: int, wall_ms: int, stream: bool) -> None:  # noqa: FBT001
+@click.option("--limit", "amounts", multiple=True, metavar="NAME=AMOUNT", help="Narrow any limit further; repeat.")
+@click.option(
+    "--receipt",
+    "receipt_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Write the signed receipt here, of a failed invocation too.",
+)
+def invoke(
+    target: str,
+    text: str,
+    timeout_s: float,
+    fuel: int,
+    wall_ms: int,
+    stream: bool,  # noqa: FBT001
+    amounts: tuple[str, ...],
+    receipt_file: Path | None,
+) -> None:
     """Run TARGET once on INPUT (text, @file or -).
 
     TARGET is an agent's name (nodes/…/agents/…) or a template (domain/name), which needs no agent.
     """
-    from client.values import Answer, Limits
+    from client.receipts import receipt_of_error
+    from service.status import RemoteError
 
-    limits: Limits = Limits(fuel=fuel, wall_ms=wall_ms)
+    limits = replace(_limits(amounts), **{name: one for name, one in (("fuel", fuel), ("wall_ms", wall_ms)) if one})
     data = read_input(text)
     with connections.agent_factory(connections.profile()) as factory:
-        if stream:
-            answer = None
-            for event in factory.stream(target, data, limits=limits, timeout_s=timeout_s):
-                if isinstance(event, Answer):
-                    answer = event
-                else:
-                    note(f"[{event.at_ms:8.1f} ms] {event.level}: {event.message}")
-            if answer is None:
-                raise click.ClickException("the stream ended without an answer")
-        elif target.startswith("nodes/"):
-            answer = factory.invoke(target, data, limits=limits, timeout_s=timeout_s)
-        else:
-            answer = factory.invoke_template(target, data, limits=limits, timeout_s=timeout_s)
+        try:
+            if stream:
+                answer = _streamed(factory, target, data, limits, timeout_s)
+            elif target.startswith("nodes/"):
+                answer = factory.invoke(target, data, limits=limits, timeout_s=timeout_s)
+            else:
+                answer = factory.invoke_template(target, data, limits=limits, timeout_s=timeout_s)
+        except RemoteError as error:
+            failed = receipt_of_error(error)
+            if receipt_file is not None and failed is not None:
+                receipt_file.write_bytes(factory.receipt_file(failed))
+            raise
+        if receipt_file is not None:
+            receipt_file.write_bytes(factory.receipt_file(answer.receipt))
     if is_json():
         emit({"output": answer.output, "receipt": answer.receipt.to_json()})
     else:
         click.echo(printable(answer.output))
         note(receipt_text(answer.receipt))
+
+
+def _streamed(factory: "AgentFactory", target: str, data: str, limits: "Limits", timeout_s: float) -> "Answer":
+    from client.values import Answer
+
+    for event in factory.stream(target, data, limits=limits, timeout_s=timeout_s):
+        if isinstance(event, Answer):
+            return event
+        note(f"[{event.at_ms:8.1f} ms] {event.level}: {event.message}")
+    raise click.ClickException("the stream ended without an answer")
+
+
+def _limits(texts: tuple[str, ...]) -> "Limits":
+    from client.values import Limits
+
+    names = {field.name for field in fields(Limits)}
+    amounts: dict[str, int] = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        if name not in names or not amount.isdecimal():
+            raise click.BadParameter(f"expected NAME=AMOUNT with one of {', '.join(sorted(names))}, got {text!r}")
+        amounts[name] = int(amount)
+    return Limits(**amounts)
 
 
 def receipt_text(receipt: "Receipt") -> str:

@@ -124,6 +124,31 @@ def status_values(message: "node_pb2.NodeStatus") -> dict[str, Any]:
             }
             for one in message.workers
         ],
+        "quarantined": [
+            {
+                "tenant": one.tenant,
+                "template": one.template,
+                "template_sha256": one.template_sha256,
+                "remaining_s": round(one.remaining.ToMicroseconds() / 1e6, 1),
+                "times": one.times,
+            }
+            for one in message.quarantined
+        ],
+        "tenants": [
+            {
+                "tenant": one.tenant,
+                "in_flight": one.in_flight,
+                "in_flight_max": one.in_flight_max,
+                "queued": one.queued,
+                "workers": one.workers,
+                "workers_max": one.workers_max,
+                "memory_bytes": one.memory_bytes,
+                "memory_bytes_max": one.memory_bytes_max or None,
+            }
+            for one in message.tenants
+        ],
+        "concurrency_limit": message.concurrency_limit,
+        "queued": message.queued,
         "expiries": [
             {"role": one.role, "version": one.version, "expires": one.expire_time.ToJsonString()}
             for one in message.expiries
@@ -162,6 +187,22 @@ def _show(report: dict[str, Any]) -> None:
             f"  worker {one['pid']} tenant {one['tenant'] or '-'}: {one['isolation']}, {one['in_flight']} in flight, "
             f"{one['invocations']} invocations"
         )
+    click.echo(f"  {report['in_flight']} in flight of {report['concurrency_limit']}, {report['queued']} waiting")
+    for one in report["tenants"]:
+        memory = f"{one['memory_bytes']:,} bytes"
+        if one["memory_bytes_max"]:
+            memory += f" of {one['memory_bytes_max']:,}"
+        click.echo(
+            f"  tenant {one['tenant']}: {one['in_flight']} in flight and {one['queued']} waiting of "
+            f"{one['in_flight_max']}, workers {one['workers']} of {one['workers_max']}, memory {memory}"
+        )
+    for one in report["quarantined"]:
+        name = one["template"] or one["template_sha256"]
+        click.secho(
+            f"  quarantined for {one['tenant']}: {printable(name)}, {one['remaining_s']:.0f} s more, time "
+            f"{one['times']}; agentctl node release {report['node']}",
+            fg="yellow",
+        )
     for line in report["warnings"]:
         warn(line)
 
@@ -182,3 +223,21 @@ def drain(name: str, timeout_s: float) -> None:
     emit({"unfinished": response.unfinished}, text=f"{response.unfinished} unfinished")
     if response.unfinished:
         raise click.exceptions.Exit(ExitCode.PARTLY)
+
+
+@node.command()
+@click.argument("name", metavar="NODE")
+@click.option("--tenant", default="", help="Only this tenant's; all by default.")
+@click.option("--template", default="", help="domain/name, domain/name@version or a sha256; all by default.")
+def release(name: str, tenant: str, template: str) -> None:
+    """Let templates run again that NODE refuses because workers kept dying under them."""
+    from agentfactory.node.v1 import node_pb2 as pb
+    from agentfactory.node.v1.node_pb2_grpc import NodeServiceStub
+
+    found = connections.profile()
+    if name not in found.nodes:
+        raise click.BadParameter(f"expected one of {', '.join(sorted(found.nodes))}, got {name!r}")
+    request = pb.ReleaseQuarantineRequest(tenant=tenant, template=template)
+    with connections.node_channel(found, found.nodes[name]) as channel:
+        response = NodeServiceStub(channel).ReleaseQuarantine(request, timeout=10.0)
+    emit({"released": response.released}, text=f"{response.released} released")

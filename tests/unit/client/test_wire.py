@@ -26,7 +26,14 @@ RECEIPT = pb.Receipt(
         output_bytes=5,
         log_bytes=6,
         child_invocations=8,
+        sent_bytes=9,
+        received_bytes=10,
+        tokens=11,
     ),
+    statement="{}",
+    signature=b"\x01\xff",
+    key_id="id",
+    salt=b"\0",
 )
 
 
@@ -44,6 +51,10 @@ def test_every_field_of_a_receipt_arrives() -> None:
         "code_sha256": "c",
         "image_sha256": "m",
         "config_sha256": "k",
+        "statement": "{}",
+        "signature": "01ff",
+        "key_id": "id",
+        "salt": "00",
     }
     assert usage == {
         "fuel": 1,
@@ -55,6 +66,9 @@ def test_every_field_of_a_receipt_arrives() -> None:
         "output_bytes": 5,
         "log_bytes": 6,
         "child_invocations": 8,
+        "sent_bytes": 9,
+        "received_bytes": 10,
+        "tokens": 11,
     }
 
 
@@ -75,6 +89,7 @@ def test_an_agent_has_its_configuration_as_values() -> None:
             capabilities=["read"],
             create_time=Timestamp(seconds=60),
             tenant="acme",
+            limits=pb.Limits(fuel=5),
         )
     )
     assert record.to_json() == {
@@ -86,6 +101,7 @@ def test_an_agent_has_its_configuration_as_values() -> None:
         "capabilities": ("read",),
         "tenant": "acme",
         "created": "1970-01-01T00:01:00+00:00",
+        "limits": {"fuel": 5},
     }
 
 

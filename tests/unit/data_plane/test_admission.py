@@ -20,7 +20,7 @@ class World:
 
     def second(self, *, delay_s: float, guest_s: float = 0.0, in_flight: int = 50, cpu_s: float = 0.0) -> None:
         admitted = 0
-        while admitted < in_flight and self.limit.admit() is None:
+        while admitted < in_flight and self.limit.admit():
             admitted += 1
         self.now += 1.0
         self.cpu_s += cpu_s
@@ -28,13 +28,31 @@ class World:
             self.limit.finish(delay_s=delay_s, guest_s=guest_s / max(admitted, 1), duration_s=delay_s, now=self.now)
 
 
-def test_beyond_the_limit_callers_are_told_when_to_come_back() -> None:
+def test_beyond_the_limit_nobody_is_let_in_until_somebody_leaves() -> None:
     limit = World().limit
-    assert all(limit.admit() is None for _ in range(50))
-    pause_s = limit.admit()
-    assert pause_s is not None
-    assert SETTINGS.retry_s_min <= pause_s <= SETTINGS.retry_s_max
+    assert all(limit.admit() for _ in range(50))
+    assert not limit.admit()
+    limit.give_back()
+    assert limit.admit()
     assert limit.in_flight == 50
+
+
+def test_a_ceiling_below_the_floor_is_the_limit() -> None:
+    world = World(ConcurrencySettings(limit_min=32, limit_max=2))
+    for _ in range(20):
+        world.second(delay_s=3.0, guest_s=1.0)
+        assert world.limit.limit == 2
+
+
+def test_callers_are_told_to_stay_away_for_as_long_as_those_ahead_of_them_take() -> None:
+    world = World()
+    for _ in range(100):
+        assert world.limit.admit()
+        world.limit.finish(delay_s=0.0, guest_s=0.0, duration_s=2.0, now=world.now)
+    assert all(world.limit.admit() for _ in range(50))
+    assert world.limit.retry_s(queued=0) == SETTINGS.retry_s_min
+    assert world.limit.retry_s(queued=24) == pytest.approx(1.0, rel=0.02)  # 50 leave in two seconds
+    assert world.limit.retry_s(queued=10_000) == SETTINGS.retry_s_max
 
 
 def test_lasting_delay_on_a_busy_processor_cuts_the_limit_down_to_its_floor() -> None:
@@ -93,7 +111,7 @@ def test_in_flight_never_exceeds_the_limit_nor_the_bounds(steps: list[tuple[bool
     for arrives, delay_s, guest_s in steps:
         if arrives:
             before = world.limit.in_flight
-            refused = world.limit.admit() is not None
+            refused = not world.limit.admit()
             assert refused == (before >= world.limit.limit)
         elif world.limit.in_flight:
             world.now += 0.3
@@ -150,3 +168,24 @@ def test_pauses_double_up_to_their_ceiling_and_are_forgiven_after_good_conduct()
     quarantine.worker_died("acme", ["bad"], now=now)
     quarantine.worker_died("acme", ["bad"], now=now)
     assert quarantine.remaining_s("acme", "bad", now=now) == pytest.approx(10.0)
+
+
+def test_an_operator_lets_a_template_run_again_and_sees_what_is_held() -> None:
+    quarantine = Quarantine(QUARANTINE)
+    for tenant, template in (("acme", "bad"), ("rival", "bad"), ("acme", "worse")):
+        for _ in range(2):
+            quarantine.worker_died(tenant, [template], now=0.0)
+    held = quarantine.held(now=1.0)
+    assert [(each.tenant, each.template, each.remaining_s, each.times) for each in held] == [
+        ("acme", "bad", 9.0, 1),
+        ("acme", "worse", 9.0, 1),
+        ("rival", "bad", 9.0, 1),
+    ]
+    assert quarantine.release(tenant="acme", templates=["bad"], now=1.0) == 1
+    assert quarantine.remaining_s("acme", "bad", now=1.0) == 0.0
+    assert quarantine.remaining_s("rival", "bad", now=1.0) == 9.0
+    assert quarantine.release(tenant="", templates=None, now=1.0) == 2
+    assert quarantine.held(now=1.0) == ()
+    assert quarantine.release(tenant="", templates=None, now=1.0) == 0
+    quarantine.worker_died("acme", ["bad"], now=2.0)
+    assert quarantine.held(now=2.0) == ()  # what was charged before is forgotten too

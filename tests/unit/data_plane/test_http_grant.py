@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_plane.broker.amounts import Amounts
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
 from data_plane.broker.http_grant import (
-    BODY_BYTES_MAX,
+    REQUEST_BYTES_MAX,
     EgressAmounts,
     EgressSpent,
     OutgoingRequest,
@@ -21,6 +22,7 @@ from data_plane.broker.http_grant import (
     read_http_request,
 )
 from data_plane.broker.secret_binding import Secret, SecretUnusableError, require_bound, require_name
+from sandbox.limits import SandboxLimits
 from templates.charter import SecretBinding
 from templates.grants import Grants, HttpGrant, HttpInjection
 from templates.names import TemplateName, TemplatePattern
@@ -302,9 +304,9 @@ def test_only_fetch_exists() -> None:
         read_http_request("open", Members({}))
 
 
-def test_a_body_has_a_limit() -> None:
-    with pytest.raises(HostRefusal, match=f"at most {BODY_BYTES_MAX} bytes"):
-        go(method="POST", body="a" * (BODY_BYTES_MAX + 1))
+def test_a_request_has_a_limit() -> None:
+    assert len(go(method="POST", body="a" * (REQUEST_BYTES_MAX - 100)).body) == REQUEST_BYTES_MAX - 100
+    assert refused(method="POST", body="a" * REQUEST_BYTES_MAX) is ErrorKind.INVALID
 
 
 # --- amounts and answers
@@ -330,6 +332,18 @@ def test_an_invocation_may_send_and_receive_so_much(spent: EgressSpent, allowed:
     with pytest.raises(HostRefusal) as caught:
         AMOUNTS.require(spent, go())
     assert caught.value.kind is ErrorKind.BUDGET
+
+
+def test_what_is_spent_below_counts_above_and_what_is_spent_beside_counts_too() -> None:
+    root = EgressSpent()
+    left, right = EgressSpent(above=root), EgressSpent(above=root)
+    below = EgressSpent(above=left)
+    below.add(requests=2, sent_bytes=10, received_bytes=100)
+    left.add(requests=1)
+    assert [each.requests for each in (root, left, right, below)] == [3, 3, 0, 2]
+    assert (root.sent_bytes, left.received_bytes, right.received_bytes) == (10, 100, 0)
+    with pytest.raises(HostRefusal):
+        AMOUNTS.require(right, go())
 
 
 def test_an_answer_is_text_where_it_can_be() -> None:
@@ -421,3 +435,18 @@ def test_what_is_no_secret_is_refused_without_showing_it(content: bytes) -> None
 def test_a_name_that_could_be_a_path_is_refused(name: str) -> None:
     with pytest.raises(SecretUnusableError):
         require_name(name)
+
+
+def test_the_invocations_own_limits_bound_http_and_count_it() -> None:
+    own = Amounts(SandboxLimits(sent_bytes=600, received_bytes=50))
+    spent = EgressSpent(amounts=own)
+    request = go(method="POST", body="x" * 300)
+    assert AMOUNTS.require(spent, request) == 50
+    spent.add(requests=1, sent_bytes=400, received_bytes=20)
+    assert own.used == [400, 20, 0, 0]
+    with pytest.raises(HostRefusal, match="sent_bytes"):
+        AMOUNTS.require(spent, request)
+    assert AMOUNTS.require(spent, go()) == 30
+    spent.add(received_bytes=40)
+    with pytest.raises(HostRefusal, match="own limit"):
+        AMOUNTS.require(spent, go())

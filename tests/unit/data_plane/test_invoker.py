@@ -12,6 +12,8 @@ from data_plane.activation.generation import ActiveGeneration, ActiveTemplate, m
 from data_plane.admission.callers import CallerRoom
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
+from data_plane.admission.quotas import Quota, TenantQuotas
+from data_plane.admission_gate import AdmissionGate
 from data_plane.agents.agent import AgentScope
 from data_plane.agents.refusals import (
     ConcurrencyExhaustedError,
@@ -32,12 +34,12 @@ from service.tasks import TaskSupervisor
 from service.telemetry import Telemetry
 from templates.acceptance import AcceptedTemplate, ClearedTemplate
 from templates.document import LeaseExpiry
-from templates.grants import Grants, KvGrant
+from templates.grants import Grants, HttpGrant, KvGrant
 from templates.names import TemplatePattern
 from templates.revocations import Revocations
 from templates.schemas import compile_schema
 from templates.trusted_set import Accepted
-from tests.egress_world import http_calls
+from tests.egress_world import AMOUNTS, http_calls
 from tests.trust_world import HARDWARE_REF, NOW, believe, pinned, ready_world
 from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker, compiled, echo, until
 from tests.unit.data_plane.memory_store import MemoryAgents, MemoryInvocations
@@ -66,6 +68,12 @@ class World:
         self.accepted = accepted_generation()
         self.limit = ConcurrencyLimit(
             ConcurrencySettings(limit_min=2, limit_first=2, limit_max=2), process_time=lambda: 0.0
+        )
+        self.gate = AdmissionGate(
+            limit=self.limit,
+            quotas=TenantQuotas(Quota(in_flight=5, workers=1), {"tiny": Quota(in_flight=1, workers=1)}),
+            queue_max=1,
+            wait_s_max=0.05,
         )
         self.callers = CallerRoom(slots=100, depth_max=2)
         self.quarantine = Quarantine(QuarantineSettings(crashes=1.0))
@@ -103,7 +111,7 @@ class World:
             pool=self.pool,
             host_calls=host_calls,
             invocations=self.records,
-            limit=self.limit,
+            gate=self.gate,
             callers=self.callers,
             quarantine=self.quarantine,
             telemetry=Telemetry(),
@@ -203,6 +211,7 @@ async def test_past_the_limit_callers_are_sent_away(world: World) -> None:
     world.behave(hangs)
     running = [asyncio.ensure_future(world.invoker.run(world.call(template))) for _ in range(2)]
     await until(lambda: world.invoker.in_flight == 2)
+    assert world.gate.queued == 0
     with pytest.raises(ConcurrencyExhaustedError) as refused:
         await world.invoker.run(world.call(template))
     assert refused.value.retry_s > 0
@@ -482,6 +491,29 @@ async def test_a_child_is_admitted_with_its_root_and_recorded_below_it(world: Wo
     child_limits = [each.limits for each in world.worker.requests if each.input == b"child"]
     fuel = template.limits.fuel
     assert [each.fuel for each in child_limits] == [fuel, fuel - 10, fuel - 20]
+
+
+async def test_agents_that_invoke_agents_do_not_multiply_the_requests_of_the_first(world: World) -> None:
+    http = HttpGrant(binding="api", origin="https://api.example", methods=("GET",), path_prefixes=("/",))
+    template = world.activate(granted(world, Grants(agents=(TemplatePattern.parse("*/*"),), http=(http,))))
+    fetch = {"binding": "api", "request": '{"method": "GET", "path": "/"}'}
+    kinds: list[str] = []
+
+    async def behave(request: InvocationRequest, host: HostCalls) -> Outcome:
+        for _ in range(3):
+            answer = json.loads(await host.call("http", "fetch", json.dumps(fetch).encode()))
+            kinds.append(answer["error"]["kind"])
+        if request.input == b"in":
+            await host.call("agents", "invoke", json.dumps({"template": NAME, "input": "child"}).encode())
+        return Outcome(b"done", None, Usage())
+
+    world.behave(behave)
+    await world.invoker.run(world.call(template))
+    assert AMOUNTS.requests_max == 5
+    assert kinds == ["failed"] * 5 + ["budget"]  # there is no such name
+    kinds.clear()
+    await world.invoker.run(world.call(template))
+    assert kinds[0] == "failed"
 
 
 async def test_a_childs_failure_is_an_answer_and_a_callee_that_is_not_active_is_not_found(world: World) -> None:

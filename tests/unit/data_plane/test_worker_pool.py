@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_plane.agents.refusals import WorkerUnavailableError
 from data_plane.worker_pool import REHEARSAL, PooledWorker, PoolSettings, WorkerGoneError, WorkerPool
@@ -31,8 +34,12 @@ class World:
         self.failing = False
         self.deaths: list[tuple[str, tuple[str, ...]]] = []
         self.code_asked: list[str] = []
+        self.code_gate = asyncio.Event()
+        self.code_gate.set()
+        self.cpu_s: dict[int, float] = {}
+        self.most = 1
 
-    def pool(self, **settings: float) -> WorkerPool:
+    def pool(self, **changes: float) -> WorkerPool:
         async def start() -> FakeWorker:
             if self.failing:
                 raise WorkerError("no memory")
@@ -43,15 +50,18 @@ class World:
         async def code(module: str) -> CompiledCode:
             self.code_asked.append(module)
             await asyncio.sleep(0)
+            await self.code_gate.wait()
             return compiled(module)
 
         pool = WorkerPool(
             start=start,
             code=code,
-            settings=PoolSettings(**settings),  # type: ignore[arg-type]
+            settings=PoolSettings(**changes),  # type: ignore[arg-type]
             tasks=self.tasks,
             telemetry=Telemetry(),
             monotonic=lambda: self.now,
+            most_of=lambda _tenant: self.most,
+            cpu_s=lambda pid: self.cpu_s.get(pid, 0.0),
         )
         pool.on_death = lambda tenant, templates: self.deaths.append((tenant, templates))
         return pool
@@ -133,6 +143,21 @@ async def test_a_dead_worker_is_replaced_at_once_and_its_templates_are_named(wor
     assert fresh.worker is world.started[1]
 
 
+async def test_what_ran_is_charged_even_if_the_answer_comes_before_the_exit(world: World) -> None:
+    pool = world.pool(spares=0)
+    pooled = await pool.obtain("acme", MODULE)
+
+    async def breaks(request: InvocationRequest, host: HostCalls) -> Outcome:
+        world.started[0].is_silent = True  # its socket is closed; nobody has heard of its exit yet
+        return Outcome(None, Failure(FailureKind.CRASH, "the worker process ended"), Usage())
+
+    world.started[0].behaviour = breaks
+    await invoke(pool, pooled, "guilty")
+    world.started[0].die()
+    await until(lambda: world.deaths)
+    assert world.deaths == [("acme", ("guilty",))]
+
+
 async def test_a_worker_that_is_gone_is_a_typed_refusal(world: World) -> None:
     pool = world.pool(spares=0)
     pooled = await pool.obtain("acme", MODULE)
@@ -205,34 +230,62 @@ async def test_past_the_ceiling_the_longest_idle_worker_makes_room_or_there_is_n
         await pool.obtain("four", MODULE)
 
 
-async def test_a_busy_tenant_gets_a_second_worker_if_it_may(world: World) -> None:
-    pool = world.pool(spares=0, per_tenant=2, busy_in_flight=3)
+def second(pool: WorkerPool, world: World, *, busy_s: float) -> None:
+    """One second in which every worker of the pool used ``busy_s`` of processor time."""
+    world.now += 1.0
+    for pooled in pool.workers():
+        world.cpu_s[pooled.worker.pid] = world.cpu_s.get(pooled.worker.pid, 0.0) + busy_s
+    pool._scale()
+
+
+async def test_a_busy_tenant_gets_a_second_worker_and_a_calm_one_gives_it_back(world: World) -> None:
+    world.most = 2
+    pool = world.pool(spares=0)
     await pool.obtain("acme", MODULE)
     world.started[0].in_flight = 3
-    assert pool.ready("acme", MODULE) is not None
-    assert pool.ready("acme", MODULE) is not None
-    await until(lambda: len(pool.workers()) == 2)
-    pooled = await pool.obtain("acme", MODULE)
-    assert pooled.worker is world.started[1]
+    for _ in range(10):
+        second(pool, world, busy_s=1.0)
+        await asyncio.sleep(0)
+    await until(lambda: len(pool._tenants["acme"].workers) == 2)
     assert len(world.started) == 2
+    assert world.started[1].loaded == [MODULE]  # before it is given anything to do
+    pooled = pool.ready("acme", MODULE)
+    assert pooled is not None
+    assert pooled.worker is world.started[1]
+    world.started[1].in_flight = 1
+    for _ in range(40):
+        second(pool, world, busy_s=0.01)
+    assert len(pool._tenants["acme"].workers) == 1
+    assert pool.ready("acme", MODULE) is not pooled
+    await pool._tidy()
+    assert not world.started[1].exited.is_set()  # something still runs in it
+    assert len(pool.workers()) == 2
+    world.started[1].in_flight = 0
+    await pool._tidy()
+    assert world.started[1].exited.is_set()
+    assert len(pool.workers()) == 1
+    assert world.deaths == []
 
 
-async def test_code_that_is_not_active_any_more_is_dropped(world: World) -> None:
-    pool = world.pool(spares=0)
-    pooled = await pool.obtain("acme", MODULE)
-    await pool.obtain("acme", OTHER)
-    await pool.keep_only(frozenset({OTHER}))
-    assert world.started[0].dropped == [MODULE]
-    assert pooled.loaded == {OTHER}
-
-
-async def test_closing_stops_every_process_and_none_starts_afterwards(world: World) -> None:
+async def test_a_tenant_never_has_more_workers_than_its_quota(world: World) -> None:
     pool = world.pool(spares=0)
     await pool.obtain("acme", MODULE)
+    world.started[0].in_flight = 900
+    for _ in range(20):
+        second(pool, world, busy_s=1.0)
+        await asyncio.sleep(0)
+    assert len(world.started) == 1
+
+
+async def test_a_worker_that_joins_is_stopped_when_everything_is(world: World) -> None:
+    world.most = 2
+    pool = world.pool(spares=0, per_tenant=2)
+    await pool.obtain("acme", MODULE)
+    world.code_gate.clear()
+    second(pool, world, busy_s=0.0)
+    await until(lambda: len(world.started) == 2)
+    assert len(pool.workers()) == 2
     await pool.close()
-    assert world.started[0].exited.is_set()
-    with pytest.raises(WorkerUnavailableError):
-        await pool.obtain("acme", MODULE)
     assert world.started[1].exited.is_set()
 
 
@@ -253,3 +306,58 @@ async def test_a_death_whose_socket_closed_before_the_exit_is_charged_to_what_ra
     worker.die()
     await until(lambda: world.deaths)
     assert world.deaths == [("acme", ("culprit",))]
+
+    world.code_gate.set()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("obtain"), st.sampled_from(["acme", "rival", "third"])),
+            st.tuples(st.sampled_from(["idle", "tidy", "die", "busy"]), st.integers(0, 5)),
+        ),
+        max_size=30,
+    )
+)
+@settings(deadline=None, max_examples=60)
+def test_no_process_ever_serves_two_tenants(steps: list[tuple[str, object]]) -> None:
+    served: dict[int, set[str]] = {}
+
+    async def play() -> None:
+        async with TaskSupervisor() as tasks:
+            world = World(tasks)
+            world.most = 2
+            pool = world.pool(spares=1, workers_max=4, idle_s=5.0)
+            for step, subject in steps:
+                if step == "obtain":
+                    with suppress(WorkerUnavailableError):
+                        pooled = await pool.obtain(str(subject), MODULE)
+                        served.setdefault(pooled.worker.pid, set()).add(str(subject))
+                else:
+                    await happen(world, pool, step, int(str(subject)))
+                for pooled in pool.workers():
+                    if pooled.tenant != "-":
+                        served.setdefault(pooled.worker.pid, set()).add(pooled.tenant)
+            await pool.close()
+
+    asyncio.run(play())
+    assert all(len(tenants) == 1 for tenants in served.values()), served
+
+
+async def happen(world: World, pool: WorkerPool, step: str, number: int) -> None:
+    match step:
+        case "idle":
+            world.now += 6.0
+            await pool._tidy()
+        case "tidy":
+            await pool._tidy()
+        case "busy":
+            for worker in world.started:
+                worker.in_flight = number
+            second(pool, world, busy_s=1.0)
+            await asyncio.sleep(0)
+            for worker in world.started:
+                worker.in_flight = 0
+        case _ if world.started:
+            world.started[number % len(world.started)].die()
+            await asyncio.sleep(0)

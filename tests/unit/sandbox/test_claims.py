@@ -11,9 +11,9 @@ from sandbox.frames import HEADER_BYTES, LINE_COST, FrameError, Op, pack_log
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 
-LIMITS = SandboxLimits(fuel=1_000, wall_ms=100, host_calls=3, wasi_calls=5, log_bytes=64, input_bytes=10)
+LIMITS = SandboxLimits(fuel=1_000, wall_ms=100, host_calls=3, wasi_calls=5, log_bytes=256, input_bytes=10)
 MOST = Usage(
-    fuel=1_000, wall_us=100_000, guest_us=100_000, host_calls=3, wasi_calls=6, log_bytes=64, input_bytes=10
+    fuel=1_000, wall_us=100_000, guest_us=100_000, host_calls=3, wasi_calls=6, log_bytes=256, input_bytes=10
 )  # fmt: skip
 HUGE = (1 << 64) - 1
 LATEST_US = 61_000_000
@@ -42,7 +42,7 @@ def test_times_are_cut_to_what_is_possible(claimed: Usage) -> None:
 def test_lines_and_messages_cannot_steer_a_terminal() -> None:
     logs = (LogLine("info", "a\x1b[2Jb\nc\u202ed", HUGE), LogLine("error", "a\tb", 1))
     failure = Failure(FailureKind.GUEST_ERROR, "first\nsecond\x1b]0;x\x07\x9b")
-    outcome = believed(Outcome(None, failure, Usage(log_bytes=40), logs), LIMITS, KNOWN)
+    outcome = believed(Outcome(None, failure, Usage(log_bytes=2 * LINE_COST), logs), LIMITS, KNOWN)
     assert outcome.logs == (LogLine("info", "a\\u001b[2Jb\\u000ac\\u202ed", LATEST_US), LogLine("error", "a\tb", 1))
     assert outcome.failure == Failure(FailureKind.GUEST_ERROR, "first\nsecond\\u001b]0;x\\u0007\\u009b")
 
@@ -50,11 +50,13 @@ def test_lines_and_messages_cannot_steer_a_terminal() -> None:
 @pytest.mark.parametrize("level", ["", "INFO", "info\n", "\x1b[2J"])
 def test_a_level_that_does_not_exist_is_a_broken_protocol(level: str) -> None:
     with pytest.raises(FrameError, match="level"):
-        believed(Outcome(b"", None, Usage(log_bytes=16), (LogLine(level, "", 0),)), LIMITS, KNOWN)
+        believed(Outcome(b"", None, Usage(log_bytes=LINE_COST), (LogLine(level, "", 0),)), LIMITS, KNOWN)
 
 
 @pytest.mark.parametrize(
-    ("usage", "lines"), [(Usage(host_calls=1), 0), (Usage(log_bytes=31), 2), (Usage(), 1)], ids=["calls", "log", "none"]
+    ("usage", "lines"),
+    [(Usage(host_calls=1), 0), (Usage(log_bytes=2 * LINE_COST - 1), 2), (Usage(), 1)],
+    ids=["calls", "log", "none"],
 )
 def test_less_than_what_the_supervisor_saw_is_a_lie(usage: Usage, lines: int) -> None:
     outcome = Outcome(b"", None, usage, (LogLine("info", "", 0),) * lines)
@@ -73,7 +75,7 @@ def test_room_for_a_frame_follows_from_the_limits() -> None:
 
 @given(st.text(max_size=2_000))
 def test_a_line_never_costs_more_than_its_guest_paid(text: str) -> None:
-    """Else an honest worker would be killed: a guest pays 16 bytes and its own text before escaping."""
+    """Else an honest worker would be killed: a guest pays for the line and its own text before escaping."""
     message = printable(text.encode())
     payload = pack_log(1, LogLine("warning", message, 5))[HEADER_BYTES:]
     assert line_cost(len(payload)) <= LINE_COST + len(text.encode())

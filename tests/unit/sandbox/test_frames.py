@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sandbox.frames import (
     HEADER_BYTES,
+    LINE_COST,
     TO_SUPERVISOR,
     TO_WORKER,
     FrameError,
@@ -180,7 +181,7 @@ def test_an_end_arrives_as_it_was_sent(
 
 @given(st.binary(max_size=300))
 def test_bytes_at_random_are_an_end_within_the_limits_or_refused(data: bytes) -> None:
-    limits = SandboxLimits(output_bytes=10, log_bytes=64)
+    limits = SandboxLimits(output_bytes=10, log_bytes=4 * LINE_COST)
     try:
         outcome = read_done(data, limits)
     except FrameError:

@@ -272,7 +272,7 @@ def test_stderr_becomes_log_lines(world: World, text: str, lines: list[str]) -> 
     assert not end.invocation.logs_cut
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(0, []), (19, ["abc"]), (20, ["abcd"])])
+@pytest.mark.parametrize(("limit", "kept"), [(0, []), (67, ["abc"]), (68, ["abcd"])])
 def test_a_log_over_its_limit_is_cut_and_marked(world: World, limit: int, kept: list[str]) -> None:
     end = world.run(guests.say(2, b"abcd"), limits=replace(LIMITS, log_bytes=limit))
     assert [line.message for line in end.invocation.logs] == kept

@@ -32,6 +32,7 @@ class Agent(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     EFFECTIVE_CONFIG_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """nodes/<node>/agents/<id>"""
     template: _builtins.str
@@ -47,6 +48,10 @@ class Agent(_message.Message):
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """The agent's own ceilings for each of its invocations; 0 means none."""
+
     def __init__(
         self,
         *,
@@ -58,10 +63,11 @@ class Agent(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         tenant: _builtins.str = ...,
         effective_config: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "config", b"config", "create_time", b"create_time", "effective_config", b"effective_config", "name", b"name", "template", b"template", "template_version", b"template_version", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "config", b"config", "create_time", b"create_time", "effective_config", b"effective_config", "limits", b"limits", "name", b"name", "template", b"template", "template_version", b"template_version", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -75,6 +81,7 @@ class CreateAgentRequest(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     template: _builtins.str
     """domain/name"""
     config: _builtins.str
@@ -83,6 +90,10 @@ class CreateAgentRequest(_message.Message):
     """Grammar [a-z0-9][a-z0-9-]{0,62}; chosen by the node when empty."""
     request_id: _builtins.str
     """Makes a retry safe: the same id with the same request returns the first answer."""
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """Ceilings for each invocation of this agent, below the template's; 0 means none."""
+
     def __init__(
         self,
         *,
@@ -90,10 +101,11 @@ class CreateAgentRequest(_message.Message):
         config: _builtins.str = ...,
         agent_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "config", b"config", "request_id", b"request_id", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "config", b"config", "limits", b"limits", "request_id", b"request_id", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -442,6 +454,10 @@ class Limits(_message.Message):
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     LOG_BYTES_FIELD_NUMBER: _builtins.int
     HOST_CALLS_FIELD_NUMBER: _builtins.int
+    SENT_BYTES_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    CHILD_INVOCATIONS_FIELD_NUMBER: _builtins.int
     fuel: _builtins.int
     wall_ms: _builtins.int
     memory_bytes: _builtins.int
@@ -449,6 +465,13 @@ class Limits(_message.Message):
     output_bytes: _builtins.int
     log_bytes: _builtins.int
     host_calls: _builtins.int
+    sent_bytes: _builtins.int
+    """To and from other services, through grants."""
+    received_bytes: _builtins.int
+    tokens: _builtins.int
+    """Of language models, in and out."""
+    child_invocations: _builtins.int
+    """Invocations below this one, at any depth."""
     def __init__(
         self,
         *,
@@ -459,10 +482,14 @@ class Limits(_message.Message):
         output_bytes: _builtins.int = ...,
         log_bytes: _builtins.int = ...,
         host_calls: _builtins.int = ...,
+        sent_bytes: _builtins.int = ...,
+        received_bytes: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        child_invocations: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fuel", b"fuel", "host_calls", b"host_calls", "input_bytes", b"input_bytes", "log_bytes", b"log_bytes", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_invocations", b"child_invocations", "fuel", b"fuel", "host_calls", b"host_calls", "input_bytes", b"input_bytes", "log_bytes", b"log_bytes", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes", "tokens", b"tokens", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,6 +497,10 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
+    """What ran and what it cost, as the node attests it. The fields are for programs that believe the node; `statement`
+    says the same and more, and is what the signature covers (docs/receipts.md).
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INVOCATION_ID_FIELD_NUMBER: _builtins.int
@@ -482,6 +513,10 @@ class Receipt(_message.Message):
     IMAGE_SHA256_FIELD_NUMBER: _builtins.int
     CONFIG_SHA256_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
     invocation_id: _builtins.str
     node: _builtins.str
     generation: _builtins.int
@@ -494,6 +529,14 @@ class Receipt(_message.Message):
     image_sha256: _builtins.str
     """Empty unless the code is source."""
     config_sha256: _builtins.str
+    statement: _builtins.str
+    """The signed facts: RFC 8785 JSON. Empty in lists."""
+    signature: _builtins.bytes
+    """Ed25519 over the DSSE pre-authentication encoding of `statement`."""
+    key_id: _builtins.str
+    """sha256 of the signing key; GetReceiptKey has the key."""
+    salt: _builtins.bytes
+    """Key of the digests of input and output in the statement. Given with the answer and kept nowhere."""
     @_builtins.property
     def usage(self) -> Global___Usage: ...
     def __init__(
@@ -509,14 +552,64 @@ class Receipt(_message.Message):
         image_sha256: _builtins.str = ...,
         config_sha256: _builtins.str = ...,
         usage: Global___Usage | None = ...,
+        statement: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+        key_id: _builtins.str = ...,
+        salt: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "code_sha256", b"code_sha256", "config_sha256", b"config_sha256", "generation", b"generation", "image_sha256", b"image_sha256", "invocation_id", b"invocation_id", "node", b"node", "template", b"template", "template_sha256", b"template_sha256", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "code_sha256", b"code_sha256", "config_sha256", b"config_sha256", "generation", b"generation", "image_sha256", b"image_sha256", "invocation_id", b"invocation_id", "key_id", b"key_id", "node", b"node", "salt", b"salt", "signature", b"signature", "statement", b"statement", "template", b"template", "template_sha256", b"template_sha256", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class GetReceiptKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptKeyRequest: _TypeAlias = GetReceiptKeyRequest  # noqa: Y015
+
+@_typing.final
+class ReceiptKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    statement: _builtins.str
+    """RFC 8785 JSON: the node, its certificate's digest, the Ed25519 key, and since when."""
+    signature: _builtins.bytes
+    """By the private key of the node's certificate, over the DSSE pre-authentication encoding of `statement`."""
+    certificates: _builtins.str
+    """The node's certificate and intermediates, PEM."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        statement: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+        certificates: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "key_id", b"key_id", "signature", b"signature", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiptKey: _TypeAlias = ReceiptKey  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
@@ -531,6 +624,9 @@ class Usage(_message.Message):
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     LOG_BYTES_FIELD_NUMBER: _builtins.int
     CHILD_INVOCATIONS_FIELD_NUMBER: _builtins.int
+    SENT_BYTES_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     fuel: _builtins.int
     host_calls: _builtins.int
     wasi_calls: _builtins.int
@@ -538,6 +634,10 @@ class Usage(_message.Message):
     output_bytes: _builtins.int
     log_bytes: _builtins.int
     child_invocations: _builtins.int
+    """Invocations that this one made itself."""
+    sent_bytes: _builtins.int
+    received_bytes: _builtins.int
+    tokens: _builtins.int
     @_builtins.property
     def wall(self) -> _duration_pb2.Duration:
         """From the request's arrival to the answer."""
@@ -558,10 +658,13 @@ class Usage(_message.Message):
         output_bytes: _builtins.int = ...,
         log_bytes: _builtins.int = ...,
         child_invocations: _builtins.int = ...,
+        sent_bytes: _builtins.int = ...,
+        received_bytes: _builtins.int = ...,
+        tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "wall", b"wall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_invocations", b"child_invocations", "fuel", b"fuel", "guest", b"guest", "host_calls", b"host_calls", "input_bytes", b"input_bytes", "log_bytes", b"log_bytes", "output_bytes", b"output_bytes", "wall", b"wall", "wasi_calls", b"wasi_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_invocations", b"child_invocations", "fuel", b"fuel", "guest", b"guest", "host_calls", b"host_calls", "input_bytes", b"input_bytes", "log_bytes", b"log_bytes", "output_bytes", b"output_bytes", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes", "tokens", b"tokens", "wall", b"wall", "wasi_calls", b"wasi_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

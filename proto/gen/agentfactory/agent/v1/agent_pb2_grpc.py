@@ -92,6 +92,11 @@ class AgentServiceStub:
                 request_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetInvocationRequest.SerializeToString,
                 response_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.Invocation.FromString,
                 _registered_method=True)
+        self.GetReceiptKey = channel.unary_unary(
+                '/agentfactory.agent.v1.AgentService/GetReceiptKey',
+                request_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetReceiptKeyRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.ReceiptKey.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -174,6 +179,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReceiptKey(self, request, context):
+        """The key that signs this node's receipts, and the node's certificate's word for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -231,6 +243,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.GetInvocation,
                     request_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetInvocationRequest.FromString,
                     response_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.Invocation.SerializeToString,
+            ),
+            'GetReceiptKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceiptKey,
+                    request_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetReceiptKeyRequest.FromString,
+                    response_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.ReceiptKey.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -532,6 +549,33 @@ class AgentService:
             '/agentfactory.agent.v1.AgentService/GetInvocation',
             agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetInvocationRequest.SerializeToString,
             agentfactory_dot_agent_dot_v1_dot_agent__pb2.Invocation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceiptKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.agent.v1.AgentService/GetReceiptKey',
+            agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetReceiptKeyRequest.SerializeToString,
+            agentfactory_dot_agent_dot_v1_dot_agent__pb2.ReceiptKey.FromString,
             options,
             channel_credentials,
             insecure,

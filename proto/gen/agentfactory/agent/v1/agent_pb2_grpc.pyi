@@ -56,6 +56,8 @@ class AgentServiceStub:
     """Recent invocations of the caller's tenant, newest first, without inputs and outputs."""
     GetInvocation: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetInvocationRequest, _agent_pb2.Invocation]
     """One recent invocation with its log lines."""
+    GetReceiptKey: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptKeyRequest, _agent_pb2.ReceiptKey]
+    """The key that signs this node's receipts, and the node's certificate's word for it."""
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -84,6 +86,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Recent invocations of the caller's tenant, newest first, without inputs and outputs."""
     GetInvocation: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetInvocationRequest, _agent_pb2.Invocation]  # type: ignore[assignment]
     """One recent invocation with its log lines."""
+    GetReceiptKey: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptKeyRequest, _agent_pb2.ReceiptKey]  # type: ignore[assignment]
+    """The key that signs this node's receipts, and the node's certificate's word for it."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every failure of an invocation is a google.rpc.Status whose details hold an ErrorInfo (reason, domain "agentfactory")
@@ -175,5 +179,13 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.Invocation, _abc.Awaitable[_agent_pb2.Invocation]]:
         """One recent invocation with its log lines."""
+
+    @_abc_1.abstractmethod
+    def GetReceiptKey(
+        self,
+        request: _agent_pb2.GetReceiptKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ReceiptKey, _abc.Awaitable[_agent_pb2.ReceiptKey]]:
+        """The key that signs this node's receipts, and the node's certificate's word for it."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

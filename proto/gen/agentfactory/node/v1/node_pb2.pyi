@@ -90,6 +90,10 @@ class NodeStatus(_message.Message):
     ACTIVATION_TOOK_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state: Global___NodeState.ValueType
     state_reason: _builtins.str
@@ -102,6 +106,9 @@ class NodeStatus(_message.Message):
     agents: _builtins.int
     wasmtime_version: _builtins.str
     version: _builtins.str
+    concurrency_limit: _builtins.int
+    """How many invocations may be in flight now, by measured latency, and how many wait for their turn."""
+    queued: _builtins.int
     @_builtins.property
     def activate_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -128,6 +135,14 @@ class NodeStatus(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def isolation(self) -> Global___Isolation: ...
+    @_builtins.property
+    def quarantined(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quarantined]:
+        """Templates that are refused for a tenant because workers kept dying under them."""
+
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantUse]:
+        """Tenants with anything in flight or any worker."""
+
     def __init__(
         self,
         *,
@@ -152,14 +167,136 @@ class NodeStatus(_message.Message):
         activation_took: _duration_pb2.Duration | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         isolation: Global___Isolation | None = ...,
+        quarantined: _abc.Iterable[Global___Quarantined] | None = ...,
+        concurrency_limit: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        tenants: _abc.Iterable[Global___TenantUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "isolation", b"isolation", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "agents", b"agents", "control_plane_connected", b"control_plane_connected", "environment", b"environment", "expiries", b"expiries", "generation", b"generation", "in_flight", b"in_flight", "isolation", b"isolation", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "lease_expired", b"lease_expired", "node", b"node", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "templates", b"templates", "version", b"version", "warnings", b"warnings", "wasmtime_version", b"wasmtime_version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "agents", b"agents", "concurrency_limit", b"concurrency_limit", "control_plane_connected", b"control_plane_connected", "environment", b"environment", "expiries", b"expiries", "generation", b"generation", "in_flight", b"in_flight", "isolation", b"isolation", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "lease_expired", b"lease_expired", "node", b"node", "quarantined", b"quarantined", "queued", b"queued", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "templates", b"templates", "tenants", b"tenants", "version", b"version", "warnings", b"warnings", "wasmtime_version", b"wasmtime_version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class Quarantined(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TEMPLATE_SHA256_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    template_sha256: _builtins.str
+    """sha256 of the resolved template, and domain/name@version while it is active."""
+    template: _builtins.str
+    times: _builtins.int
+    """How often it has been quarantined since it last behaved for an hour."""
+    @_builtins.property
+    def remaining(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        template_sha256: _builtins.str = ...,
+        template: _builtins.str = ...,
+        remaining: _duration_pb2.Duration | None = ...,
+        times: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining", "template", b"template", "template_sha256", b"template_sha256", "tenant", b"tenant", "times", b"times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Quarantined: _TypeAlias = Quarantined  # noqa: Y015
+
+@_typing.final
+class TenantUse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_MAX_FIELD_NUMBER: _builtins.int
+    WORKERS_MAX_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    in_flight: _builtins.int
+    queued: _builtins.int
+    workers: _builtins.int
+    memory_bytes: _builtins.int
+    """Sum of the memory limits of what is in flight."""
+    in_flight_max: _builtins.int
+    workers_max: _builtins.int
+    memory_bytes_max: _builtins.int
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        in_flight: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        workers: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        in_flight_max: _builtins.int = ...,
+        workers_max: _builtins.int = ...,
+        memory_bytes_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "in_flight_max", b"in_flight_max", "memory_bytes", b"memory_bytes", "memory_bytes_max", b"memory_bytes_max", "queued", b"queued", "tenant", b"tenant", "workers", b"workers", "workers_max", b"workers_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantUse: _TypeAlias = TenantUse  # noqa: Y015
+
+@_typing.final
+class ReleaseQuarantineRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Empty releases every tenant's."""
+    template: _builtins.str
+    """domain/name, domain/name@version, a sha256, or empty for every template."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        template: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["template", b"template", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseQuarantineRequest: _TypeAlias = ReleaseQuarantineRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseQuarantineResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_FIELD_NUMBER: _builtins.int
+    released: _builtins.int
+    def __init__(
+        self,
+        *,
+        released: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["released", b"released"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseQuarantineResponse: _TypeAlias = ReleaseQuarantineResponse  # noqa: Y015
 
 @_typing.final
 class Isolation(_message.Message):

@@ -44,6 +44,11 @@ class NodeServiceStub:
                 request_serializer=agentfactory_dot_node_dot_v1_dot_node__pb2.DrainRequest.SerializeToString,
                 response_deserializer=agentfactory_dot_node_dot_v1_dot_node__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.ReleaseQuarantine = channel.unary_unary(
+                '/agentfactory.node.v1.NodeService/ReleaseQuarantine',
+                request_serializer=agentfactory_dot_node_dot_v1_dot_node__pb2.ReleaseQuarantineRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_node_dot_v1_dot_node__pb2.ReleaseQuarantineResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -62,6 +67,13 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseQuarantine(self, request, context):
+        """Lets a template run again that was refused because workers kept dying under it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +86,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=agentfactory_dot_node_dot_v1_dot_node__pb2.DrainRequest.FromString,
                     response_serializer=agentfactory_dot_node_dot_v1_dot_node__pb2.DrainResponse.SerializeToString,
+            ),
+            'ReleaseQuarantine': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseQuarantine,
+                    request_deserializer=agentfactory_dot_node_dot_v1_dot_node__pb2.ReleaseQuarantineRequest.FromString,
+                    response_serializer=agentfactory_dot_node_dot_v1_dot_node__pb2.ReleaseQuarantineResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,6 +147,33 @@ class NodeService:
             '/agentfactory.node.v1.NodeService/Drain',
             agentfactory_dot_node_dot_v1_dot_node__pb2.DrainRequest.SerializeToString,
             agentfactory_dot_node_dot_v1_dot_node__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseQuarantine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.node.v1.NodeService/ReleaseQuarantine',
+            agentfactory_dot_node_dot_v1_dot_node__pb2.ReleaseQuarantineRequest.SerializeToString,
+            agentfactory_dot_node_dot_v1_dot_node__pb2.ReleaseQuarantineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,8 @@ class NodeServiceStub:
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_node_pb2.GetNodeStatusRequest, _node_pb2.NodeStatus]
     Drain: _grpc.UnaryUnaryMultiCallable[_node_pb2.DrainRequest, _node_pb2.DrainResponse]
     """Refuses new invocations, lets running ones finish, then reports. The process keeps running until SIGTERM."""
+    ReleaseQuarantine: _grpc.UnaryUnaryMultiCallable[_node_pb2.ReleaseQuarantineRequest, _node_pb2.ReleaseQuarantineResponse]
+    """Lets a template run again that was refused because workers kept dying under it."""
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -41,6 +43,8 @@ class NodeServiceAsyncStub(NodeServiceStub):
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_node_pb2.GetNodeStatusRequest, _node_pb2.NodeStatus]  # type: ignore[assignment]
     Drain: _aio.UnaryUnaryMultiCallable[_node_pb2.DrainRequest, _node_pb2.DrainResponse]  # type: ignore[assignment]
     """Refuses new invocations, lets running ones finish, then reports. The process keeps running until SIGTERM."""
+    ReleaseQuarantine: _aio.UnaryUnaryMultiCallable[_node_pb2.ReleaseQuarantineRequest, _node_pb2.ReleaseQuarantineResponse]  # type: ignore[assignment]
+    """Lets a template run again that was refused because workers kept dying under it."""
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -57,5 +61,13 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.DrainResponse, _abc.Awaitable[_node_pb2.DrainResponse]]:
         """Refuses new invocations, lets running ones finish, then reports. The process keeps running until SIGTERM."""
+
+    @_abc_1.abstractmethod
+    def ReleaseQuarantine(
+        self,
+        request: _node_pb2.ReleaseQuarantineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ReleaseQuarantineResponse, _abc.Awaitable[_node_pb2.ReleaseQuarantineResponse]]:
+        """Lets a template run again that was refused because workers kept dying under it."""
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
