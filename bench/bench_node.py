@@ -33,6 +33,7 @@ MODULE_AGENT = REPOSITORY / "bench" / "module_agent"
 MODULE_OUTPUT = REPOSITORY / "build" / "bench" / "module_agent.wasm"
 MODULE_GRANTS = {"kv": {"namespace": "bench", "bytes_max": 65_536}, "agents": ["docs/*"]}
 SOURCE = "def process(text):\n    return text.upper()\n"
+SCRIPT = "export function process(text) { return text.toUpperCase(); }\n"
 LATENCY_ROUNDS, LATENCY_CALLS = 8, 100
 RATE_ROUNDS, RATE_CALLERS, RATE_CALLS = 3, 1_000, 4_000
 PYTHON_CALLS, CREATE_CALLS = 150, 300
@@ -154,6 +155,7 @@ async def rows() -> list[Row]:
         world.publish(
             world.command("docs/echo", guests.ECHO),
             world.source("docs/upper", SOURCE),
+            world.source("docs/script", SCRIPT, image="quickjs", file="agent.js"),
             world.module("docs/module", module_agent(), abi="component", grants=MODULE_GRANTS),
         )
         world.seed()
@@ -217,6 +219,9 @@ async def _measure(stub: Any, echo: Any) -> list[Row]:
     module = pb.InvokeTemplateRequest(template="docs/module", input="hello, agent")
     await timed(lambda: stub.InvokeTemplate(module, timeout=60), 3)
     took_module = await timed(lambda: stub.InvokeTemplate(module, timeout=30), PYTHON_CALLS)
+    script = pb.InvokeTemplateRequest(template="docs/script", input="hello, agent")
+    await timed(lambda: stub.InvokeTemplate(script, timeout=60), 3)
+    took_script = await timed(lambda: stub.InvokeTemplate(script, timeout=30), PYTHON_CALLS)
     create = pb.CreateAgentRequest(template="docs/echo", config='{"depth": 3}')
     took_create = await timed(lambda: stub.CreateAgent(create, timeout=30), CREATE_CALLS)
     bare_create = await timed(echo_once, CREATE_CALLS)
@@ -243,6 +248,8 @@ async def _measure(stub: Any, echo: Any) -> list[Row]:
         row("CPython source agent, p95", p95(took_python) * 1e3, "ms", 12),
         row("CPython module agent, median", statistics.median(took_module) * 1e3, "ms", 4),
         row("CPython module agent, p95", p95(took_module) * 1e3, "ms", 8),
+        row("QuickJS source agent, median", statistics.median(took_script) * 1e3, "ms", 3),
+        row("QuickJS source agent, p95", p95(took_script) * 1e3, "ms", 6),
         row("CreateAgent, median", statistics.median(took_create) * 1e3, "ms"),
         row("CreateAgent, p95", p95(took_create) * 1e3, "ms", 5),
         row("bare echo beside CreateAgent, p95", p95(bare_create) * 1e3, "ms"),

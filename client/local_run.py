@@ -21,6 +21,7 @@ from templates.problems import InvalidDocumentError
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import BlobPin, ImagePin, PinnedCode, PinnedModule, PinnedSource, ResolvedTemplate
 from templates.schemas import SchemaViolationError, check
+from templates.source_archive import check_source
 from templates.strict_json import loads
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def _code_bytes(code: Code, path: Path, image: Path | None) -> tuple[bytes | Non
         raise CodeFileError(f"expected the code at {file}, got: {error.strerror}") from error
     if isinstance(code, ModuleCode):
         return None, own
+    check_source(code.source, own)
     module = image or IMAGES_DIRECTORY / f"{code.image}.wasm"
     if not module.exists():
         raise LocalRunError(

@@ -26,6 +26,7 @@ from templates.document import read_template
 from templates.inheritance import resolve
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import PinnedModule, PinnedSource, ResolvedTemplate, read_resolved
+from templates.source_archive import source_text
 
 if TYPE_CHECKING:
     import grpc
@@ -369,4 +370,4 @@ def _document_text(template: ResolvedTemplate | None) -> list[str]:
 def _source_text(template: ResolvedTemplate | None, blobs: Mapping[str, bytes]) -> str | None:
     if template is None or not isinstance(template.code, PinnedSource):
         return None
-    return _blob(blobs, template.code.source.sha256).decode(errors="backslashreplace")
+    return source_text(template.code.file, _blob(blobs, template.code.source.sha256))

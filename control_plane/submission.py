@@ -19,6 +19,7 @@ from templates.names import IMAGES_DOMAIN, TemplateName, TemplateRef, nearest
 from templates.plan import Plan
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import BlobPin, ImagePin, PinnedCode, PinnedModule, PinnedSource, ResolvedTemplate
+from templates.source_archive import SourceInvalidError, check_source
 
 DOCUMENT_BYTES_MAX = 262_144
 SOURCE_BYTES_MAX = 1_048_576
@@ -26,8 +27,6 @@ ARCHIVE_BYTES_MAX = 16_777_216
 MODULE_BYTES_MAX = 67_108_864
 FILENAME_CHARACTERS_MAX = 255
 REQUEST_ID_CHARACTERS_MAX = 128
-_ZIP_MAGIC = b"PK\x03\x04"
-_DECEPTIVE = frozenset("\0\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _CLOCK_ALLOWANCE = timedelta(hours=1)
 """Taken off an approval's longest life: a reviewer whose clock is behind does not find it too long."""
 
@@ -113,23 +112,10 @@ def check_code(template: Template, data: bytes) -> None:
     """
     if not isinstance(template.code, SourceCode):
         return
-    file = template.code.source
-    if file.endswith(".zip"):
-        if not data.startswith(_ZIP_MAGIC):
-            raise SubmissionRefusedError(f"expected {file} to be a zip archive", reason=Reason.SOURCE_INVALID)
-        return
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise SubmissionRefusedError(
-            f"expected {file} in UTF-8, got another byte at {error.start}", reason=Reason.SOURCE_INVALID
-        ) from None
-    for line, content in enumerate(text.split("\n"), start=1):
-        if found := _DECEPTIVE.intersection(content):
-            raise SubmissionRefusedError(
-                f"expected text that reads as it runs, got U+{ord(min(found)):04X} at {file}:{line}",
-                reason=Reason.SOURCE_INVALID,
-            )
+        check_source(template.code.source, data)
+    except SourceInvalidError as error:
+        raise SubmissionRefusedError(error.message, reason=Reason.SOURCE_INVALID) from None
 
 
 def prepare(submission: Submission, template: Template, *, library: Library, rules: Rules) -> Prepared:

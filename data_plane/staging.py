@@ -24,6 +24,7 @@ from templates.acceptance import AcceptedTemplate, check_capabilities
 from templates.capabilities import ModuleReport, derive
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import PinnedModule, PinnedSource
+from templates.source_archive import check_source
 from templates.trusted_set import Accepted
 
 StagedTemplates = Mapping[str, ActiveTemplate]
@@ -215,6 +216,7 @@ class Staging:
         match code:
             case PinnedSource(source=own, image=image):
                 source = await asyncio.to_thread(self._files.blob, own.sha256)
+                await asyncio.to_thread(check_source, code.file, source)
                 report = await self._report(image.sha256, reports)
             case PinnedModule(module=own):
                 report = await self._report(own.sha256, reports)

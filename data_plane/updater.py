@@ -275,11 +275,11 @@ class Updater:
                 offer = self._offers.pop(generation)
                 trace = self._telemetry.begin(SpanName.UPDATE, {Field.GENERATION: generation}, parent=offer.traceparent)
                 self._work = _Work(ticket, generation, self._monotonic(), offer, trace)
-                self._begin(self._work, self._verify(self._work), Phase.VERIFY)
+                self._begin(self._work, self._verify, Phase.VERIFY)
             case StageCode(ticket=ticket) if self._work is not None and self._work.ticket == ticket:
-                self._begin(self._work, self._stage(self._work), Phase.STAGE)
+                self._begin(self._work, self._stage, Phase.STAGE)
             case Activate(ticket=ticket) if self._work is not None and self._work.ticket == ticket:
-                self._begin(self._work, self._activate(self._work), Phase.ACTIVATE)
+                self._begin(self._work, self._activate, Phase.ACTIVATE)
             case Abandon(ticket=ticket):
                 if self._work is not None and self._work.ticket == ticket and self._work.task is not None:
                     self._work.task.cancel()
@@ -303,14 +303,14 @@ class Updater:
             case _:
                 pass  # work that was abandoned meanwhile
 
-    def _begin(self, work: _Work, step: Awaitable[Fact], phase: Phase) -> None:
+    def _begin(self, work: _Work, step: Callable[[_Work], Awaitable[Fact]], phase: Phase) -> None:
         async def run() -> None:
             with continued(work.trace.traceparent):
                 await report()
 
         async def report() -> None:
             try:
-                fact = await step
+                fact = await step(work)
             except StageError as error:
                 fact = self._failed(work, phase, error.cause, template=error.template)
             except AgentFactoryError as error:

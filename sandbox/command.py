@@ -7,9 +7,11 @@ success. Host calls go through one optional import, ``agentfactory.call``:
 
 ``op`` is ``interface.function`` such as ``kv.get``, ``req`` its JSON argument. The result is the whole length of the
 JSON answer, of which at most ``resp_cap`` bytes were written; with an empty ``op`` the last answer is written again, so
-that a guest can fetch a long one with a larger buffer without repeating the call.
+that a guest can fetch a long one with a larger buffer without repeating the call. ``log.log``, ``context.config``,
+``context.invocation_id`` and ``context.budget`` are answered here, need no grant and are no host calls.
 """
 
+import json
 from collections.abc import Callable
 from ctypes import memmove, string_at
 from struct import Struct
@@ -27,7 +29,7 @@ from sandbox.core_module import (
     OutOfBoundsError,
 )
 from sandbox.engine import Call, Engine, EngineError, Trapped, answer_at_once, raise_trap
-from sandbox.fibers import Invocation, Steps, Stopped, Turn
+from sandbox.fibers import LOG_LINE_BYTES_MAX, Invocation, Steps, Stopped, Turn
 from sandbox.outcome import Failure, FailureKind
 from sandbox.preview1 import FUNCTIONS, MODULE, SPECIAL, SUCCESS, Method, Preview1
 
@@ -50,8 +52,12 @@ class CommandProgram:
 
     def __init__(self, engine: Engine, module: CoreModule, turn: Turn) -> None:
         linker = CoreLinker(engine)
+        defined = set()
         for item in module.imports():
-            linker.define(item, _serve(turn, *_body_of(item)))
+            served = _body_of(item)
+            if (item.module, item.name) not in defined:  # Go's linker imports some functions several times
+                defined.add((item.module, item.name))
+                linker.define(item, _serve(turn, *served))
         self._linked = linker.link(module)
 
     @classmethod
@@ -245,8 +251,15 @@ def _host_call(
         respond(guest.response)
         invocation.answer_now(continuation)
         return
-    is_small = invocation.enter_host_call(request_length)
     op = bytes(memory.reach(op_at, op_length)[op_at : op_at + min(op_length, _OP_BYTES_MAX + 1)])
+    if op in _LOCAL:
+        invocation.enter_wasi()
+        view = memory.reach(request_at, request_length)
+        read = bytes(view[request_at : request_at + min(request_length, LOG_LINE_BYTES_MAX)])
+        respond(_LOCAL[op](invocation, read))
+        invocation.answer_now(continuation)
+        return
+    is_small = invocation.enter_host_call(request_length)
     interface, _, function = op.decode("ascii", "replace").partition(".")
     if not is_small or len(op) > _OP_BYTES_MAX or not (interface.isidentifier() and function.isidentifier()):
         respond(_INVALID)
@@ -263,6 +276,30 @@ _INVALID: Final = (
     b'{"error":{"kind":"invalid","message":"expected interface.function and an argument of at most 1 MiB"}}'
 )
 _DENIED: Final = b'{"error":{"kind":"denied","message":"the template was not granted this interface"}}'
+
+
+def _log(invocation: Invocation, request: bytes) -> bytes:
+    try:
+        given = json.loads(request)
+        level, message = given["level"], given["message"]
+        if level not in _LEVELS or not isinstance(message, str):
+            return _LOG_INVALID
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _LOG_INVALID
+    invocation.log(level, message.encode("utf-8", "replace"))
+    return b'{"ok":{}}'
+
+
+_LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
+_LOG_INVALID: Final = (
+    b'{"error":{"kind":"invalid","message":"expected {\\"level\\", \\"message\\"} of at most 16384 bytes"}}'
+)
+_LOCAL: Final[dict[bytes, Callable[[Invocation, bytes], bytes]]] = {
+    b"log.log": _log,
+    b"context.config": lambda invocation, _request: b'{"ok":%s}' % invocation.config,
+    b"context.invocation_id": lambda invocation, _request: b'{"ok":%s}' % json.dumps(invocation.invocation_id).encode(),
+    b"context.budget": lambda invocation, _request: b'{"ok":%s}' % invocation.budget_left(),
+}
 
 
 def _fault(invocation: Invocation) -> Callable[[str], None]:

@@ -27,6 +27,7 @@ MESSAGE_BYTES_MAX: Final = 2_048
 PREPARED_BYTES_MAX: Final = 16 << 20
 PREPARED_MAX: Final = 64
 PREPARED_BYTES_IN_ALL_MAX: Final = 64 << 20
+ARCHIVE_MAGIC: Final = b"PK\x03\x04"
 _RETURNS_TEXT: Final = frozenset({"process", "prepare"})
 
 _P = c_void_p
@@ -102,7 +103,7 @@ class ComponentProgram:
             raise Stopped(FailureKind.INPUT, "expected a source for an image, got none")
         for what, text in (
             ("input", invocation.input),
-            ("source", invocation.source or b""),
+            ("source", b"" if _is_archive(invocation.source) else invocation.source or b""),
             ("configuration", invocation.config),
         ):
             try:
@@ -129,12 +130,13 @@ class ComponentProgram:
         source = invocation.source or b""
         if loader.prepare is None or loader.load_prepared is None:
             instance = yield from self._instantiate(invocation)
-            yield from self._call(invocation, instance, loader.load, source)
+            yield from self._call(invocation, instance, loader.load, _as_text(source))
             return instance
         prepared = loader.prepared(source)
         if prepared is None:
             instance = yield from self._instantiate(invocation)
-            translation = self._call(invocation, instance, loader.prepare, source, bytes_max=PREPARED_BYTES_MAX)
+            text = _as_text(source)
+            translation = self._call(invocation, instance, loader.prepare, text, bytes_max=PREPARED_BYTES_MAX)
             prepared = yield from translation
             loader.keep(source, prepared)
             invocation.store.renew()
@@ -180,6 +182,15 @@ class ComponentProgram:
             if self._is_image and trap.code not in {TrapCode.OUT_OF_FUEL, TrapCode.STACK_OVERFLOW}:
                 raise Trapped(trap.code, f"{trap} (an interpreter that used up its memory_bytes may end so)") from None
             raise
+
+
+def _as_text(source: bytes) -> bytes:
+    """A source as an image takes it: UTF-8; a zip with every byte one character (ADR 16)."""
+    return source.decode("latin-1").encode() if _is_archive(source) else source
+
+
+def _is_archive(source: bytes | None) -> bool:
+    return source is not None and source.startswith(ARCHIVE_MAGIC)
 
 
 class _Loader:

@@ -15,6 +15,7 @@ share, finds its invocation. A host function does three things in this order:
 A host function must catch everything: ``Stopped`` becomes a trap of the guest after ``invocation.end(failure)``.
 """
 
+import json
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
@@ -224,6 +225,18 @@ class Invocation:
     def is_granted(self, interface: str) -> bool:
         """Say whether the short interface name (``kv``) is granted."""
         return f"agentfactory:runtime/{interface}@0.1.0" in self.granted
+
+    def budget_left(self) -> bytes:
+        """What is left of the limits at this moment, as JSON; ``memory_bytes`` is the limit itself."""
+        left_ms = max(0, (self.deadline_ns - self.turn.clock.monotonic_ns()) // 1_000_000)
+        left = {
+            "fuel": max(0, self.limits.fuel - self.store.fuel_used()),
+            "wall_ms": left_ms,
+            "memory_bytes": self.limits.memory_bytes,
+            "log_bytes": max(0, self._log_left),
+            "host_calls": self.limits.host_calls - self.host_calls,
+        }
+        return json.dumps(left, separators=(",", ":")).encode()
 
     # --- answers to imports
 

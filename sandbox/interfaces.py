@@ -16,7 +16,7 @@ from sandbox.values import VALUE_BYTES
 
 PACKAGE: Final = "agentfactory:runtime"
 VERSION: Final = "0.1.0"
-GRANTED_ALWAYS: Final = frozenset({"log", "context"})
+GRANTED_ALWAYS: Final = frozenset({"log", "context", "module-loader"})
 
 _LEVELS: Final = frozenset({b"debug", b"info", b"warning", b"error"})
 _KINDS: Final = frozenset({"denied", "conflict", "quota", "not_found", "invalid", "failed", "budget"})
@@ -58,6 +58,17 @@ def config(guest: Guest, _context: int, _args: int) -> Answer:
 
 def invocation_id(guest: Guest, _context: int, _args: int) -> Answer:
     return values.string(guest.invocation.invocation_id.encode())
+
+
+def budget(guest: Guest, _context: int, _args: int) -> Answer:
+    return values.string(guest.invocation.budget_left())
+
+
+def no_module(guest: Guest, _context: int, args: int) -> Answer:
+    """There are no modules to be had while an agent runs; the length is all that is read of what was asked for."""
+    if (length := values.string_length(args)) > LOG_LINE_BYTES_MAX:
+        guest.waste(length)
+    return values.err(values.string(b"no module can be loaded while an agent runs: there are no files"))
 
 
 # --- host calls
@@ -217,7 +228,12 @@ def agents_invoke(guest: Guest, _context: int, args: int) -> Answer:
 
 INTERFACES: Final[dict[str, Interface]] = {
     name_of("log"): {"log": Import(2, False, log)},
-    name_of("context"): {"config": Import(0, True, config), "invocation-id": Import(0, True, invocation_id)},
+    name_of("context"): {
+        "config": Import(0, True, config),
+        "invocation-id": Import(0, True, invocation_id),
+        "budget": Import(0, True, budget),
+    },
+    name_of("module-loader"): {"resolve": Import(2, True, no_module), "load": Import(1, True, no_module)},
     name_of("kv"): {
         "get": Import(1, True, kv_get, is_host_call=True),
         "put": Import(3, True, kv_put, is_host_call=True),

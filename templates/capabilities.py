@@ -4,7 +4,8 @@ The rules that bind a module to its template:
 
 1. The report is about the pinned module: digest, length, kind and the exports of its ABI.
 2. An author's module imports virtual WASI, ``log``, ``context`` and what its grants open; nothing else, and no other
-   version of it. ``agentfactory.call`` of commands leads to all grants at once, so it needs at least one.
+   version of it. ``agentfactory.call`` of commands leads to all grants at once; to log and context alone
+   where there are none.
 3. An image may import every host interface; what a template was not granted is linked to a refusal when it runs.
 4. The memories that a module declares fit, all together, into the template's limit.
 """
@@ -28,7 +29,7 @@ from templates.shape import CAPABILITIES_SHAPE
 _NAME_CHARACTERS_SHOWN = 120
 ABSTRACT, IMAGE = "abstract", "image"
 HOST_VERSION = "0.1.0"
-ALWAYS_OPEN = frozenset({"log", "context"})
+ALWAYS_OPEN = frozenset({"log", "context", "module-loader"})
 GRANTED = frozenset({"kv", "http", "llm", "agents"})
 COMMAND_CALL = "agentfactory.call"
 _REQUIRED_EXPORTS = {
@@ -275,7 +276,7 @@ def _require_imports(template: TemplateRef, module: ModuleReport, *, opened: fro
     if module.kind == _KINDS[Abi.COMPONENT]:
         virtual, ours = _WASI_0_2, {host_interface(name) for name in opened | ALWAYS_OPEN}
     else:
-        virtual, ours = _PREVIEW_1, {COMMAND_CALL} if opened else set()
+        virtual, ours = _PREVIEW_1, {COMMAND_CALL}
     forbidden = tuple(sorted(each for each in module.imports if each not in ours and not virtual.fullmatch(each)))
     if forbidden:
         raise ForbiddenImportError(template=template, imports=forbidden, allowed=ours)

@@ -92,18 +92,25 @@ class NodeWorld:
         return self.module(f"images/{name}", wasm, version=version, limits=limits, persons=("alice",))
 
     def source(
-        self, name: str, text: str, *, image: str = "cpython", persons: Sequence[str] = APPROVERS, **document: Any
+        self,
+        name: str,
+        text: str | bytes,
+        *,
+        image: str = "cpython",
+        file: str = "agent.py",
+        persons: Sequence[str] = APPROVERS,
+        **document: Any,
     ) -> Approved:
         """Approve a source agent; the image is approved with it."""
         runtime = self.library.get(TemplateRef.parse(f"images/{image}@0.1.0")) or self.image(image)
         wasm = image_bytes(image)
-        data = text.encode()
+        data = text.encode() if isinstance(text, str) else text
         pin = PinnedSource(
             source=BlobPin(sha256=hashlib.sha256(data).hexdigest(), length=len(data)),
-            file="agent.py",
+            file=file,
             image=ImagePin(template=runtime.ref, sha256=hashlib.sha256(wasm).hexdigest(), length=len(wasm)),
         )
-        code = {"source": "agent.py", "image": image}
+        code = {"source": file, "image": image}
         return self._approve(name, {**document, "code": code}, pin, data, report_of(wasm), persons)
 
     def _approve(

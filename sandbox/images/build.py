@@ -1,4 +1,4 @@
-"""Build the images: ``python -m sandbox.images.build [cpython] [--out build/images]``.
+"""Build the images: ``python -m sandbox.images.build [cpython quickjs] [--out build/images]``.
 
 An image is built again only when something it is made of changed: the toolchain's version, the WIT, the SDK, the entry
 module or this file. Beside ``NAME.wasm`` stands ``NAME.json`` with the digest of all that and of the result; an image
@@ -7,19 +7,18 @@ image names one build: publish it once and pin it (ADR 8).
 """
 
 import argparse
-import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from sandbox.images import javascript
 
 _HERE = Path(__file__).resolve().parent
 _WIT = _HERE.parent / "wit"
@@ -33,21 +32,37 @@ class BuildError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How one image is made: what it is made of, by which tool, with which command that writes the given file."""
+    """How one image is made: by which tool (a package of PyPI and its version), of what, and by which function.
 
-    toolchain: str
+    The version of what npm installs stands in the lock among the inputs, so the QuickJS image names no toolchain.
+    """
+
+    toolchain: str | None
     inputs: tuple[Path, ...]
-    command: Callable[[Path], Sequence[str]]
+    make: Callable[[Path], None]
 
 
-def _componentize(out: Path) -> Sequence[str]:
+def _componentize(out: Path) -> None:
     tool = Path(sys.executable).with_name("componentize-py")
     paths = ("-p", str(_HERE / "cpython"), "-p", str(_SDK))
-    return (str(tool), "-q", "-d", str(_WIT), "-w", "image", "componentize", "entry", *paths, "-o", str(out))
+    run_tool((str(tool), "-q", "-d", str(_WIT), "-w", "image", "componentize", "entry", *paths, "-o", str(out)))
 
 
+def _quickjs(out: Path) -> None:
+    try:
+        javascript.image(out)
+    except javascript.ToolchainError as error:
+        raise BuildError(str(error)) from error
+
+
+_TOOLS = ("flatten.py", "javascript.py", "worlds.py")
 RECIPES = {
-    "cpython": Recipe(toolchain="componentize-py", inputs=(_WIT, _SDK, _HERE / "cpython"), command=_componentize),
+    "cpython": Recipe(toolchain="componentize-py", inputs=(_WIT, _SDK, _HERE / "cpython"), make=_componentize),
+    "quickjs": Recipe(
+        toolchain=None,
+        inputs=(_WIT, javascript.SDK, javascript.HERE, *(_HERE / name for name in _TOOLS)),
+        make=_quickjs,
+    ),
 }
 
 
@@ -60,13 +75,13 @@ def build(name: str, out: Path) -> Path:
     recipe = RECIPES[name]
     out.mkdir(parents=True, exist_ok=True)
     image, note = out / f"{name}.wasm", out / f"{name}.json"
-    with _alone(out / f".{name}.lock"):
+    with javascript.alone(out / f".{name}.lock"):
         inputs = inputs_digest(recipe)
         if _is_current(image, note, inputs):
             return image
         with tempfile.TemporaryDirectory(dir=out) as scratch:
             fresh = Path(scratch) / image.name
-            _run(recipe.command(fresh))
+            recipe.make(fresh)
             facts = {"inputs_sha256": inputs, "sha256": _digest(fresh), "length": fresh.stat().st_size}
             note.unlink(missing_ok=True)
             fresh.replace(image)
@@ -77,10 +92,11 @@ def build(name: str, out: Path) -> Path:
 def inputs_digest(recipe: Recipe) -> str:
     """The digest of everything that the image is made of."""
     digest = hashlib.sha256()
-    try:
-        digest.update(f"{recipe.toolchain} {importlib.metadata.version(recipe.toolchain)}\n".encode())
-    except importlib.metadata.PackageNotFoundError:
-        raise BuildError(f"expected {recipe.toolchain} to be installed (requirements/guests.txt)") from None
+    if recipe.toolchain is not None:
+        try:
+            digest.update(f"{recipe.toolchain} {importlib.metadata.version(recipe.toolchain)}\n".encode())
+        except importlib.metadata.PackageNotFoundError:
+            raise BuildError(f"expected {recipe.toolchain} to be installed (requirements/guests.txt)") from None
     for path in (Path(__file__).resolve(), *sorted(_files(recipe.inputs))):
         digest.update(f"{path.relative_to(_HERE.parent)} {_digest(path)}\n".encode())
     return digest.hexdigest()
@@ -88,7 +104,7 @@ def inputs_digest(recipe: Recipe) -> str:
 
 def _files(folders: tuple[Path, ...]) -> Iterator[Path]:
     for folder in folders:
-        for path in folder.rglob("*"):
+        for path in (folder,) if folder.is_file() else folder.rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path
 
@@ -106,18 +122,12 @@ def _is_current(image: Path, note: Path, inputs: str) -> bool:
         return False
 
 
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock on a file; the kernel gives it back when this process ends, however it ends."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def run_tool(command: Sequence[str]) -> None:
+    """Run a toolchain's command.
 
-
-def _run(command: Sequence[str]) -> None:
+    Raises:
+        BuildError: it is missing or failed.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

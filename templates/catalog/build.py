@@ -1,6 +1,6 @@
 """Build what the catalogue's templates name and git does not keep: compiled modules beside their template documents.
 
-    python -m templates.catalog.build --out build/catalog [--images build/images]
+    python -m templates.catalog.build --out build/catalog [--images build/images] [--image cpython]
 
 ``hardware.wasm`` is compiled from ``infrastructure/hardware/src`` (Zig, from PyPI) when its sources, its flags or the
 compiler changed; the images' modules are taken from where ``python -m sandbox.images.build`` left them.
@@ -87,8 +87,8 @@ def place(module: Path, target: Path) -> bool:
     return True
 
 
-def build(out: Path, images: Path) -> list[Path]:
-    """Build and place every module; return the paths beside the templates.
+def build(out: Path, images: Path, *, only: frozenset[str] = frozenset()) -> list[Path]:
+    """Build and place every module, of the images those in ``only`` or all; return the paths beside the templates.
 
     Raises:
         BuildError: a module is missing or could not be built.
@@ -97,6 +97,8 @@ def build(out: Path, images: Path) -> list[Path]:
     place(build_hardware(out), hardware)
     placed = [hardware]
     for document in sorted((CATALOG / "images").glob("*/template.json")):
+        if only and document.parent.name not in only:
+            continue
         name = f"{document.parent.name}.wasm"
         if not (images / name).is_file():
             raise BuildError(f"expected {images / name}, got no such file: run python -m sandbox.images.build first")
@@ -110,9 +112,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m templates.catalog.build", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/catalog"))
     parser.add_argument("--images", type=Path, default=Path("build/images"))
+    parser.add_argument("--image", action="append", default=[], help="place only this image (repeatable)")
     arguments = parser.parse_args()
     try:
-        placed = build(arguments.out, arguments.images)
+        placed = build(arguments.out, arguments.images, only=frozenset(arguments.image))
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,12 +10,16 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import grpc
 import pytest
 from agentfactory.agent.v1 import agent_pb2 as pb
 
+from data_plane.generation_files import GenerationFiles
+from sandbox.compile_cache import CompileCache
 from templates.charter import SecretBinding
 from templates.names import TemplatePattern
 from tests.http_server import HttpServer, Seen, ok, server_tls, threaded_http_server
+from tests.images import compiled_image
 from tests.node_process import NodeProcess
 from tests.node_world import NodeWorld
 
@@ -54,7 +58,11 @@ class Site:
 
     def ask(self, template: str = "docs/reader", **request: Any) -> dict[str, Any]:
         message = pb.InvokeTemplateRequest(template=template, input=json.dumps({"binding": "api", **request}))
-        found: dict[str, Any] = json.loads(self.node.agents().InvokeTemplate(message, timeout=30).output)
+        try:
+            answer = self.node.agents().InvokeTemplate(message, timeout=30)
+        except grpc.RpcError as error:
+            pytest.fail(f"expected an answer, got {error}, {self.node.lines[-10:]}")
+        found: dict[str, Any] = json.loads(answer.output)
         return found
 
 
@@ -91,6 +99,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             world.source("docs/ungranted", SOURCE, limits=limits),
         )
         world.seed()
+        files = GenerationFiles(world.store("n1"))  # compiling the image is not what this is about
+        CompileCache(files.compile_cache_directory, key=files.compile_cache_key).put(compiled_image())
         environment = world.environment(
             private_origins=json.dumps({server.origin: ["127.0.0.1/32"]}),
             egress_authorities_file=str(tls.ca_file),

@@ -48,6 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> NodeWorld:
         world.command("docs/echo", guests.ECHO, limits={**SMALL, "input_bytes": 1_000}, callers=["docs/parent"]),
         world.command("docs/spinner", guests.SPINNER, limits=SMALL),
         world.command("docs/sleeper", guests.sleeper(60_000_000_000), limits=SMALL),
+        world.command("docs/long_sleeper", guests.sleeper(60_000_000_000), limits={**SMALL, "wall_ms": 8_000}),
         world.command("docs/hog", guests.HOG, limits=SMALL),
         world.command("docs/flooder", guests.FLOODER, limits=SMALL),
         world.command("docs/hammerer", guests.HOST_HAMMERER, limits={**SMALL, "host_calls": 10}, grants=KV),
@@ -509,15 +510,15 @@ def test_a_killed_worker_is_replaced_and_only_its_own_invocations_fail(
     invoke(rival, "docs/echo", "x")
     invoke(acme, "docs/echo", "x")
     with ThreadPoolExecutor(2) as threads:
-        victim = threads.submit(failed, acme, "docs/sleeper")
+        victim = threads.submit(failed, acme, "docs/long_sleeper")
         status = node.until("an invocation in flight", lambda status: status.in_flight == 1)
         pids = {each.tenant: each.pid for each in status.workers}
-        neighbour = threads.submit(failed, rival, "docs/sleeper")
+        neighbour = threads.submit(failed, rival, "docs/long_sleeper")
         node.until("two in flight", lambda status: status.in_flight == 2)
         os.kill(pids["acme"], signal.SIGKILL)
         error, receipt = victim.result()
         assert (error.reason, error.code) == (Reason.CRASH, grpc.StatusCode.UNAVAILABLE)
-        assert receipt.template == "docs/sleeper@1.0.0"
+        assert receipt.template == "docs/long_sleeper@1.0.0"
         assert invoke(acme, "docs/echo", "again").output == "again"
         assert neighbour.result()[0].reason is Reason.DEADLINE
     replaced = {each.tenant: each.pid for each in node.status().workers}

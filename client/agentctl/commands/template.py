@@ -1,6 +1,9 @@
 """agentctl template: what authors do with templates."""
 
+import contextlib
+import hashlib
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +12,30 @@ import click
 from client.agentctl import connections
 from client.agentctl.commands.change import change_values
 from client.agentctl.exit_codes import ExitCode
+from client.agentctl.failures import describe
 from client.agentctl.inputs import read_file_argument, read_input, read_object
 from client.agentctl.output import emit, emit_table, fail_line, is_json, note, printable, progress, warn
+from templates.reasons import AgentFactoryError
 
 if TYPE_CHECKING:
+    from client.local_run import LocalRun
     from templates.problems import Problem
+
+LANGUAGES = ("python", "python-module", "javascript", "javascript-module", "c", "zig", "go")
+
+parents_option = click.option(
+    "--parent",
+    "parents",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Parents, nearest first.",
+)
+image_option = click.option(
+    "--image",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Module of the image that runs a source; build/images/<image>.wasm by default.",
+)
 
 
 @click.group()
@@ -189,6 +211,78 @@ def _pairs(
 
 
 @template.command()
+@click.argument("name")
+@click.option("--lang", "language", required=True, type=click.Choice(LANGUAGES), help="What to write it in.")
+@click.option("--domain", default="dev", help="Domain of the template.")
+@click.option("--dir", "folder", type=click.Path(file_okay=False, path_type=Path), help="Write here instead of ./NAME.")
+def new(name: str, language: str, domain: str, folder: Path | None) -> None:
+    """Begin an agent called NAME: a folder with a template, a source that works, and examples."""
+    from client.authoring.languages import LANGUAGES as KNOWN
+    from client.authoring.scaffold import begin
+    from templates.names import is_word
+
+    for what, word in (("NAME", name), ("--domain", domain)):
+        if not is_word(word):
+            raise click.BadParameter(
+                f"expected 2 to 41 of a-z 0-9 _ - that begin with a letter, got {word!r}", param_hint=what
+            )
+    chosen = KNOWN[language]
+    document = begin(chosen, name=name, domain=domain, folder=folder or Path(name))
+    note(f"written to {document.parent}: {chosen.title} in {chosen.main}")
+    build_first = f"agentctl template build {document.parent}; " if chosen.needs_build else ""
+    note(f"next: {build_first}agentctl template test {document.parent}")
+    emit({"template": str(document), "language": language}, text=str(document))
+
+
+@template.command()
+@click.argument("place", default=".", type=click.Path(exists=True, path_type=Path))
+def build(place: Path) -> None:
+    """Build the module or zip, with vendored packages, that the template in PLACE (a folder or a document) names."""
+    from client.authoring.building import build as build_code
+
+    made = build_code(document_at(place), tell=note)
+    data = made.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    emit({"file": str(made), "bytes": len(data), "sha256": digest}, text=f"{made}  {len(data):,} bytes  {digest[:16]}")
+
+
+@template.command()
+@click.argument("place", default=".", type=click.Path(exists=True, path_type=Path))
+@parents_option
+@image_option
+def test(place: Path, parents: tuple[Path, ...], image: Path | None) -> None:
+    """Run the examples of the template in PLACE (a folder or a document) in the sandbox; exit 1 when one differs."""
+    from client.authoring.examples import run_examples
+
+    found = run_examples(document_at(place), parents=parents, image=image, tell=note)
+    for one in found:
+        if not is_json():
+            end = "ok" if one.holds else one.failure or "another answer"
+            click.echo(printable(f"example {one.number}: {end}  ({one.wall_ms:.1f} ms, fuel {one.fuel:,})"))
+        if not one.holds:
+            for line in (*one.logs, *one.difference.splitlines()):
+                note(f"  {line}")
+    if is_json():
+        emit([one.to_json() for one in found])
+    if not found:
+        warn("the template has no examples: reviewers see nothing of what it answers")
+    if not all(one.holds for one in found):
+        raise click.exceptions.Exit(ExitCode.FINDINGS)
+
+
+def document_at(place: Path) -> Path:
+    """Return the template document that ``place`` is, or that lies in it.
+
+    Raises:
+        click.BadParameter: there is none.
+    """
+    document = place / "template.json" if place.is_dir() else place
+    if not document.exists():
+        raise click.BadParameter(f"expected a template document, got no {document}", param_hint="PLACE")
+    return document
+
+
+@template.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--input", "text", required=True, help="Input: text, @file or -.")
 @click.option("--config", default="{}", help="Configuration over the template's default_config: JSON, @file or -.")
@@ -221,19 +315,9 @@ def _pairs(
     default=None,
     help="Certificates (PEM) of the authorities of servers that http reaches; the system's by default.",
 )
-@click.option(
-    "--parent",
-    "parents",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Parents, nearest first.",
-)
-@click.option(
-    "--image",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=None,
-    help="Module of the image that runs a source; build/images/<image>.wasm by default.",
-)
+@parents_option
+@image_option
+@click.option("--watch", is_flag=True, help="Build and run again whenever a file beside the template changes.")
 def run(
     file: Path,
     text: str,
@@ -244,28 +328,65 @@ def run(
     authorities: Path | None,
     parents: tuple[Path, ...],
     image: Path | None,
+    watch: bool,  # noqa: FBT001
 ) -> None:
     """Run the unsigned template FILE once in a local sandbox, with only the grants named here."""
     from client.local_http import Outside
     from client.local_run import LocalRun, run_template
 
-    bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
+    content, chosen = read_input(text), read_object(config, option="--config")
 
-    found: LocalRun = run_template(
-        file,
-        text=read_input(text),
-        config=read_object(config, option="--config"),
-        granted=frozenset(grant.partition(":")[0] for grant in grants),
-        parents=parents,
-        image=image,
-        tell=note,
-        outside=Outside(
-            bindings=None if "http" in grants else bindings,
-            private={origin: tuple(net for other, net in private if other == origin) for origin, _ in private},
-            secrets={name: Path(path) for name, path in secrets},
-            authorities=authorities,
-        ),
+    bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
+    outside = Outside(
+        bindings=None if "http" in grants else bindings,
+        private={origin: tuple(net for other, net in private if other == origin) for origin, _ in private},
+        secrets={name: Path(path) for name, path in secrets},
+        authorities=authorities,
     )
+
+    def once() -> LocalRun:
+        return run_template(
+            file,
+            text=content,
+            config=chosen,
+            granted=frozenset(grant.partition(":")[0] for grant in grants),
+            parents=parents,
+            image=image,
+            tell=note,
+            outside=outside,
+        )
+
+    if not watch:
+        show_run(once(), grants)
+        return
+    from client.authoring.building import build as build_code
+    from client.authoring.watching import changes
+
+    def build_and_run() -> None:
+        try:
+            build_code(file, tell=note)
+            show_run(once(), grants)
+        except AgentFactoryError as error:
+            for line in describe(error):
+                fail_line(line)
+        except click.exceptions.Exit:
+            pass  # the agent's failure was shown; the next change may mend it
+
+    watched = changes(file.parent, sleep=time.sleep)
+    build_and_run()
+    note(f"watching {file.parent}; Ctrl-C ends")
+    with contextlib.suppress(KeyboardInterrupt):
+        for changed in watched:
+            note(f"--- changed: {', '.join(changed[:5])}")
+            build_and_run()
+
+
+def show_run(found: "LocalRun", grants: tuple[str, ...]) -> None:
+    """Show a local run.
+
+    Raises:
+        click.exceptions.Exit: with FINDINGS, when the agent failed.
+    """
     warn(
         f"{found.template} is unsigned: nobody approved it; it ran here with {', '.join(sorted(grants)) or 'no grants'}"
     )

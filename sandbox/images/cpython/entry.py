@@ -16,25 +16,26 @@ import sys
 import traceback
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
+import absent  # type: ignore[import-not-found]  # beside this file, on the path while the image is built
+import archive  # type: ignore[import-not-found]
 import wit_world  # type: ignore[import-not-found]  # made by componentize-py while it builds the image
 from agentfactory_sdk import _host
 from agentfactory_sdk._answer import answer_text
-from agentfactory_sdk.errors import host_error
+from agentfactory_sdk.errors import DeniedError, host_error
 from componentize_py_types import Err  # type: ignore[import-not-found]
-from wit_world.imports import agents, context, http, kv, log  # type: ignore[import-not-found]
 
 STANDARD_LIBRARY = """
     __future__ _strptime abc array ast base64 binascii bisect calendar cmath codecs collections collections.abc
-    colorsys configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib
-    email.message email.parser email.policy encodings.ascii encodings.cp1252 encodings.idna encodings.latin_1
+    colorsys configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib email.message
+    email.parser email.policy encodings.ascii encodings.cp1252 encodings.cp437 encodings.idna encodings.latin_1
     encodings.utf_16 encodings.utf_8_sig enum errno fnmatch fractions functools gc gzip hashlib heapq hmac html
     html.entities html.parser inspect io ipaddress itertools json json.decoder json.encoder json.scanner keyword
-    linecache locale logging math numbers operator os os.path pathlib pprint quopri random re reprlib secrets
-    shlex signal socket statistics string stringprep struct sys textwrap threading time token tokenize tomllib
-    traceback types typing unicodedata urllib.error urllib.parse uuid warnings weakref xml.etree.ElementTree
-    xml.sax.saxutils zlib zoneinfo
+    linecache locale logging math numbers operator os os.path pathlib pkgutil pprint quopri random re reprlib
+    secrets shlex signal socket statistics string stringprep struct sys textwrap threading time token tokenize
+    tomllib traceback types typing unicodedata urllib.error urllib.parse uuid warnings weakref xml.etree.ElementTree
+    xml.sax.saxutils zipfile zlib zoneinfo
 """.split()  # noqa: SIM905 - ninety quoted words are harder to read
 
 FILE = "agent.py"
@@ -42,6 +43,26 @@ ERROR_CHARACTERS_MAX = 16_384
 MESSAGE_CHARACTERS_MAX = 2_048
 FRAMES_MAX = 20
 OUT_OF_MEMORY = '{"kind": "memory", "message": "MemoryError: the agent used up its memory_bytes"}'
+
+
+class Absent:
+    """In the place of an interface that the world does not import: a module has only those that it was granted."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, function: str) -> object:
+        raise DeniedError(f"expected a grant for {self.name}, got none")
+
+
+def imported(name: str) -> Any:
+    try:
+        return importlib.import_module(f"wit_world.imports.{name}")
+    except ModuleNotFoundError:
+        return Absent(name)
+
+
+agents, context, http, kv, log = (imported(name) for name in ("agents", "context", "http", "kv", "log"))
 LEVELS = {level.name.lower(): level for level in log.Level}
 
 for name in STANDARD_LIBRARY:
@@ -56,6 +77,9 @@ class WitHost:
 
     def invocation_id(self) -> str:
         return str(context.invocation_id())
+
+    def budget(self) -> str:
+        return str(context.budget())
 
     def log(self, level: str, message: str) -> None:
         log.log(LEVELS[level], message)
@@ -111,7 +135,7 @@ def number(value: object, *, bits: int = 64) -> int | None:
 class Agent:
     """The author's source and its ``process``, of this one invocation."""
 
-    source = ""
+    files: ClassVar[dict[str, str]] = {}  # the author's sources by the names that tracebacks show
     process: Callable[[str], object]
     reserve: bytearray | None = bytearray(65_536)  # given back before a MemoryError is reported
 
@@ -122,24 +146,21 @@ class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
     def load(self, source: str) -> None:
         """Execute the author's source in a fresh module."""
         try:
-            Agent.source = source
-            execute(compiled(source))
+            load_translation(translated(source))
         except BaseException as failure:
             raise Err(report(failure)) from None
 
     def prepare(self, source: str) -> str:
         """The source and its byte code as text: every byte one character."""
         try:
-            Agent.source = source
-            return marshal.dumps((source, compiled(source))).decode("latin-1")
+            return marshal.dumps(translated(source)).decode("latin-1")
         except BaseException as failure:
             raise Err(report(failure)) from None
 
     def load_prepared(self, prepared: str) -> None:
         """``load`` without the compilation, which is most of the time that a long source takes."""
         try:
-            Agent.source, code = marshal.loads(prepared.encode("latin-1"))  # noqa: S302 - our own, and this is the sandbox
-            execute(code)
+            load_translation(marshal.loads(prepared.encode("latin-1")))  # noqa: S302 - our own, and this is the sandbox
         except BaseException as failure:
             raise Err(report(failure)) from None
 
@@ -153,8 +174,25 @@ class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
         return output
 
 
-def compiled(source: str) -> types.CodeType:
-    return compile(source, FILE, "exec", dont_inherit=True)
+def translated(source: str) -> Any:
+    """The source and its code as a pair; of a zip ``archive.Compiled``, every file's."""
+    if archive.is_archive(source):
+        files = archive.unpacked(source)
+        Agent.files = {FILE: files[FILE].decode("utf-8", "replace")}
+        return archive.compiled(files)
+    Agent.files = {FILE: source}
+    return source, compile(source, FILE, "exec", dont_inherit=True)
+
+
+def load_translation(made: Any) -> None:
+    """Run the author's module out of what ``translated`` made, with what a zip holds beside it to import."""
+    if isinstance(made, dict):
+        importer = archive.install(made)
+        Agent.files = {name: found[1] for name, found in made.items() if isinstance(found, tuple)}
+        execute(importer.code(FILE))
+    else:
+        Agent.files = {FILE: made[0]}
+        execute(made[1])
 
 
 def execute(code: types.CodeType) -> None:
@@ -184,7 +222,8 @@ def report(failure: BaseException) -> str:
         return OUT_OF_MEMORY
     try:
         flush()
-        linecache.cache[FILE] = (len(Agent.source), None, Agent.source.splitlines(keepends=True), FILE)
+        for name, source in Agent.files.items():
+            linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         return described(failure)
     except MemoryError:
         return OUT_OF_MEMORY
@@ -196,9 +235,10 @@ def report(failure: BaseException) -> str:
 def described(failure: BaseException) -> str:
     """``report`` without its guards."""
     error = traceback.TracebackException.from_exception(failure, limit=-FRAMES_MAX, compact=True)
-    while error.stack and error.stack[0].filename != FILE:
+    while error.stack and error.stack[0].filename not in Agent.files:
         error.stack.pop(0)
-    kind, message = "error", "".join(error.format_exception_only()).strip()
+    hint = absent.hint_for(failure)
+    kind, message = "error", "".join(error.format_exception_only()).strip() + hint
     line = next((frame.lineno for frame in reversed(error.stack) if frame.filename == FILE), None)
     if isinstance(failure, SyntaxError) and failure.filename == FILE and not error.stack:
         kind, message, line = "syntax", f"{type(failure).__name__}: {failure.msg}", failure.lineno
@@ -209,7 +249,7 @@ def described(failure: BaseException) -> str:
             "kind": kind,
             "message": message[:MESSAGE_CHARACTERS_MAX],
             "line": line,
-            "traceback": cut("".join(error.format())),
+            "traceback": cut("".join(error.format()) + hint),
         }
     )
 

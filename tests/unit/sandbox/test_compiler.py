@@ -11,6 +11,7 @@ from sandbox.compiler import (
     _read_answer,
     abi_of,
     refuse_what_is_not_wasm,
+    sensible,
 )
 from sandbox.compiler_job import RefusedModuleError, compile_code, inspect_module
 from sandbox.engine import fingerprint, wat2wasm
@@ -93,12 +94,25 @@ def framed(header: object, body: bytes = b"") -> bytes:
         (b"", -24, "COMPILER_LIMIT"),
         (b"", -6, "COMPILER_LIMIT"),
         (framed({"error": {"code": "MODULE_INVALID", "message": "no"}}), 0, "MODULE_INVALID"),
+        (framed({"error": {"code": "SOMETHING_ELSE", "message": "no"}}), 0, "COMPILER_CRASH"),
+        (framed({"error": {"code": "MODULE_INVALID"}}), 0, "COMPILER_CRASH"),
+        (framed({"error": 5}), 0, "COMPILER_CRASH"),
+        (framed([]), 0, "COMPILER_CRASH"),
+        ((100_000).to_bytes(8, "big") + b"[" * 100_000, 0, "COMPILER_CRASH"),
+        ((1).to_bytes(8, "big") + b"\xff", 0, "COMPILER_CRASH"),
     ],
 )
 def test_a_child_without_a_whole_answer_is_an_error_of_its_kind(answer: bytes, status: int, code: str) -> None:
     with pytest.raises(CompilerError) as failed:
         _read_answer(answer, status)
     assert failed.value.code == code
+
+
+def test_a_header_that_lacks_sense_is_a_crash_of_the_compiler() -> None:
+    header: dict[str, object] = {"kind": "module", "exports": 5}
+    with pytest.raises(CompilerError, match="lacks sense") as failed, sensible():
+        abi_of(str(header["kind"]), frozenset(header["exports"]))  # type: ignore[call-overload]  # as it comes
+    assert failed.value.code == "COMPILER_CRASH"
 
 
 def test_a_whole_answer_is_its_header_and_what_follows() -> None:

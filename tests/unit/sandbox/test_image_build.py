@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,15 @@ class Toolchain:
         self.runs = 0
         self.script = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
 
-    def command(self, out: Path) -> Sequence[str]:
+    def make(self, out: Path) -> None:
         self.runs += 1
-        return (sys.executable, "-c", self.script, str(out), f"built {self.runs}")
+        images.run_tool((sys.executable, "-c", self.script, str(out), f"built {self.runs}"))
 
 
 @pytest.fixture
 def toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toolchain:
     made = Toolchain(tmp_path)
-    recipe = Recipe(toolchain="wasmtime", inputs=(made.folder,), command=made.command)
+    recipe = Recipe(toolchain="wasmtime", inputs=(made.folder,), make=made.make)
     monkeypatch.setattr(images, "_HERE", tmp_path / "images")  # digests name files relative to the package
     monkeypatch.setattr(images, "__file__", str(made.folder / "entry.py"))
     monkeypatch.setitem(images.RECIPES, "toy", recipe)
@@ -83,10 +82,10 @@ def test_a_failing_tool_leaves_what_was_there(toolchain: Toolchain, tmp_path: Pa
 def test_a_missing_tool_is_named_with_its_remedy(
     toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    absent = Recipe(toolchain="no-such-distribution", inputs=(), command=toolchain.command)
+    absent = Recipe(toolchain="no-such-distribution", inputs=(), make=toolchain.make)
     with pytest.raises(BuildError, match=r"requirements/guests\.txt"):
         inputs_digest(absent)
-    broken = Recipe(toolchain="wasmtime", inputs=(), command=lambda _out: ("/nonexistent/tool",))
+    broken = Recipe(toolchain="wasmtime", inputs=(), make=lambda _out: images.run_tool(["/nonexistent/tool"]))
     monkeypatch.setitem(images.RECIPES, "toy", broken)
     assert main(["toy", "--out", str(tmp_path / "out")]) == 1
     assert "expected /nonexistent/tool to be installed" in capsys.readouterr().err

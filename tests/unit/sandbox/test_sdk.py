@@ -15,6 +15,7 @@ from agentfactory_sdk import (
     HostError,
     NotFoundError,
     agents,
+    budgets,
     errors,
     http,
     kv,
@@ -32,7 +33,7 @@ def crossref(request: dict[str, object]) -> tuple[int, object]:
     return (201, "") if request["method"] == "POST" else (200, {"count": int(request["query"]["rows"])})  # type: ignore[index]
 
 
-@pytest.mark.parametrize("module", [kv, agents, http, log, testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [agents, budgets, http, kv, log, testing], ids=lambda module: module.__name__)
 def test_documented_examples_run(module: ModuleType) -> None:
     host = FakeHost(
         agents={"documentation/documentaliste": lambda text: f"an outline of {text}"}, http={"crossref": crossref}

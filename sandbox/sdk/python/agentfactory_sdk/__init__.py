@@ -7,13 +7,15 @@
         return text[: config["sentences"] * 80]
 
 ``config`` is the agent's configuration (a dict), ``invocation_id`` this invocation's name. In a sandbox each invocation
-is a fresh interpreter, so reading them while the module loads is fine.
+is a fresh interpreter, so reading them while the module loads is fine. (Not so in a module that was built with
+`agentctl template build`: that one is started while it is built. There, read them inside ``process``.)
 """
 
 import json
 from typing import TYPE_CHECKING
 
 from . import _host, agents, errors, http, kv, log
+from .budgets import Budget, budget
 from .errors import (
     BudgetError,
     ConflictError,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     invocation_id: str
 
 __all__ = [
+    "Budget",
     "BudgetError",
     "ConflictError",
     "DeniedError",
@@ -39,6 +42,7 @@ __all__ = [
     "NotFoundError",
     "QuotaError",
     "agents",
+    "budget",
     "config",
     "errors",
     "http",

@@ -28,6 +28,14 @@ from ._answer import answer_text
 from .errors import ConflictError, DeniedError, FailedError, NotFoundError
 
 Answer = Callable[[str], str]
+BUDGET = {
+    "fuel": 2_000_000_000,
+    "wall_ms": 10_000,
+    "memory_bytes": 134_217_728,
+    "log_bytes": 262_144,
+    "host_calls": 1_000,
+}
+"""What a template without limits of its own has."""
 HttpAnswer = Callable[[dict[str, object]], tuple[int, object]]
 """Takes ``method``, ``path``, ``query`` … as the node gets them; returns a status and text, bytes, or JSON."""
 
@@ -43,6 +51,7 @@ class FakeHost:
         agents: dict[str, Answer] | None = None,
         http: dict[str, HttpAnswer] | None = None,
         invocation_id: str = "test",
+        budget: dict[str, int] | None = None,
     ) -> None:
         self.logs: list[tuple[str, str]] = []
         self.stored: dict[str, tuple[str, int]] = {}
@@ -51,12 +60,16 @@ class FakeHost:
         self._agents = agents or {}
         self._http = http or {}
         self._invocation_id = invocation_id
+        self._budget = json.dumps(BUDGET | (budget or {}))
 
     def config(self) -> str:
         return self._config
 
     def invocation_id(self) -> str:
         return self._invocation_id
+
+    def budget(self) -> str:
+        return self._budget
 
     def log(self, level: str, message: str) -> None:
         self.logs.append((level, message))

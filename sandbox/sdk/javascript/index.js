@@ -1,0 +1,203 @@
+// What an agent's JavaScript may use of the node that runs it. Types and documentation: index.d.ts.
+//
+// Every host call is synchronous for the agent: the node suspends the whole instance until the answer is there.
+
+import { host } from "./host.js";
+
+export class HostError extends Error {
+  constructor(message, kind = "failed") {
+    super(message);
+    this.kind = kind;
+  }
+}
+HostError.prototype.name = "HostError";
+
+function errorClass(name, kind) {
+  const made = class extends HostError {
+    constructor(message) {
+      super(message, kind);
+    }
+  };
+  Object.defineProperty(made, "name", { value: name });
+  made.prototype.name = name;
+  return made;
+}
+
+export const DeniedError = errorClass("DeniedError", "denied");
+export const ConflictError = errorClass("ConflictError", "conflict");
+export const QuotaError = errorClass("QuotaError", "quota");
+export const NotFoundError = errorClass("NotFoundError", "not_found");
+export const InvalidError = errorClass("InvalidError", "invalid");
+export const FailedError = errorClass("FailedError", "failed");
+export const BudgetError = errorClass("BudgetError", "budget");
+
+const CLASSES = {
+  denied: DeniedError,
+  conflict: ConflictError,
+  quota: QuotaError,
+  not_found: NotFoundError,
+  invalid: InvalidError,
+  failed: FailedError,
+  budget: BudgetError,
+};
+
+// Calls the node; its typed error becomes one of the classes above.
+function ask(name, method, ...args) {
+  const found = host()[name];
+  if (found === undefined) {
+    throw new DeniedError(`expected a grant for ${name}, got none`);
+  }
+  try {
+    return found[method](...args);
+  } catch (failure) {
+    const refusal = failure?.payload; // the interface's error record, as the bindings hand it over
+    if (typeof refusal?.kind !== "string") throw failure;
+    throw new (CLASSES[refusal.kind.replace("-", "_")] ?? FailedError)(refusal.message);
+  }
+}
+
+function text(value, what) {
+  if (typeof value !== "string") throw new TypeError(`expected ${what} to be text, got ${typeof value}`);
+  return value.toWellFormed();
+}
+
+function number(value, what) {
+  if (value === undefined || value === null) return null;
+  if (!Number.isSafeInteger(value) || value < 0) throw new TypeError(`expected ${what} to be a whole number, got ${value}`);
+  return value;
+}
+
+function json(value) {
+  return typeof value === "string" ? text(value, "the input") : JSON.stringify(value).toWellFormed();
+}
+
+// --- configuration and what is left
+
+let settings;
+
+function readSettings() {
+  settings ??= JSON.parse(host().context.config());
+  return settings;
+}
+
+// Read when it is first looked at, because a module is started while it is built, before there is a configuration.
+export const config = new Proxy(
+  {},
+  {
+    get: (_target, name) => readSettings()[name],
+    has: (_target, name) => name in readSettings(),
+    ownKeys: () => Reflect.ownKeys(readSettings()),
+    getOwnPropertyDescriptor: (_target, name) => {
+      const value = readSettings()[name];
+      return value === undefined ? undefined : { value, enumerable: true, configurable: true, writable: false };
+    },
+    set: (_target, name) => {
+      throw new TypeError(`the configuration cannot be changed here: ${String(name)}`);
+    },
+  },
+);
+
+export function invocationId() {
+  return host().context.invocationId();
+}
+
+export function budget() {
+  return JSON.parse(host().context.budget());
+}
+
+// --- log
+
+function field(value) {
+  if (typeof value === "string" && /^[\p{L}_$][\p{L}\p{N}_$]*$/u.test(value)) return value;
+  return JSON.stringify(value) ?? String(value);
+}
+
+function write(level, message, fields) {
+  let line = String(message);
+  for (const [name, value] of Object.entries(fields ?? {})) line += ` ${name}=${field(value)}`;
+  host().log.log(level, line.toWellFormed());
+}
+
+export const log = {
+  debug: (message, fields) => write("debug", message, fields),
+  info: (message, fields) => write("info", message, fields),
+  warning: (message, fields) => write("warning", message, fields),
+  error: (message, fields) => write("error", message, fields),
+};
+
+// --- key-value state
+
+const UPDATE_ATTEMPTS_MAX = 16;
+
+function* keys(prefix = "") {
+  let cursor = null;
+  do {
+    const page = kv.list(prefix, { cursor });
+    yield* page.keys;
+    cursor = page.cursor;
+  } while (cursor !== null);
+}
+
+function update(key, change) {
+  for (let attempt = 1; ; attempt += 1) {
+    const entry = kv.get(key);
+    const value = change(entry === null ? null : entry.value);
+    try {
+      return { value, version: kv.put(key, value, { expected: entry === null ? kv.MUST_NOT_EXIST : entry.version }) };
+    } catch (failure) {
+      if (!(failure instanceof ConflictError) || attempt === UPDATE_ATTEMPTS_MAX) throw failure;
+    }
+  }
+}
+
+export const kv = {
+  MUST_NOT_EXIST: 0,
+  get: (key) => ask("kv", "get", text(key, "the key")) ?? null,
+  put: (key, value, { expected } = {}) =>
+    ask("kv", "put", text(key, "the key"), text(value, "the value"), number(expected, "expected")),
+  delete: (key, { expected } = {}) => {
+    ask("kv", "delete", text(key, "the key"), number(expected, "expected"));
+  },
+  list: (prefix = "", { cursor = null, limit = 100 } = {}) => {
+    const page = ask("kv", "list", text(prefix, "the prefix"), cursor, number(limit, "limit"));
+    return { keys: page.keys, cursor: page.cursor ?? null };
+  },
+  keys,
+  update,
+};
+
+// --- other agents, HTTP, language models
+
+export const agents = {
+  invoke: (template, input) => ask("agents", "invoke", text(template, "the template"), json(input)),
+};
+
+export const http = {
+  fetch: (binding, request) => {
+    const answer = JSON.parse(ask("http", "fetch", text(binding, "the binding"), JSON.stringify(request)));
+    answer.json = () => JSON.parse(answer.body);
+    return answer;
+  },
+};
+
+export const llm = {
+  complete: (binding, request) =>
+    JSON.parse(ask("llm", "complete", text(binding, "the binding"), JSON.stringify(request))),
+  *stream(binding, request) {
+    const number = ask("llm", "open", text(binding, "the binding"), JSON.stringify(request));
+    try {
+      for (;;) {
+        const piece = ask("llm", "next", number) ?? null;
+        if (piece === null) return;
+        yield JSON.parse(piece);
+      }
+    } finally {
+      ask("llm", "close", number);
+    }
+  },
+};
+
+export default {
+  BudgetError, ConflictError, DeniedError, FailedError, HostError, InvalidError, NotFoundError, QuotaError,
+  agents, budget, config, http, invocationId, kv, llm, log,
+};
