@@ -8,7 +8,7 @@ PACKAGES := templates control_plane data_plane sandbox service client
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types gen gen-check images bench chaos docs clean
+.PHONY: help demo test isolation fuzz lint types gen gen-check images bench chaos docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -51,7 +51,13 @@ demo: $(VENV)/.runtime  ## the whole way once: from a template on disk to an age
 	$(BIN)/agentctl demo $(DEMO_FLAGS)
 
 test: $(VENV)/.dev $(VENV)/.go images  ## the test suite with coverage
-	$(RUN) -m pytest -n $${TEST_WORKERS:-2} --dist worksteal -m "not chaos" --cov --cov-report=term:skip-covered $(TEST_FLAGS)
+	$(RUN) -m pytest -n $${TEST_WORKERS:-2} --dist worksteal -m "not chaos and not attack" --cov --cov-report=term:skip-covered $(TEST_FLAGS)
+
+isolation: $(VENV)/.dev $(VENV)/.go images  ## the attack suite (agentctl selftest) and every other test of isolation
+	$(RUN) -m pytest tests/isolation -n 0 $(TEST_FLAGS)
+
+fuzz: $(VENV)/.dev  ## look for crashes for FUZZ_S seconds (default 60): modules, frames, documents, addresses
+	$(RUN) -m tests.fuzz --seconds $${FUZZ_S:-60} $(FUZZ_FLAGS)
 
 chaos: $(VENV)/.dev images  ## SIGKILL, partitions, full disks between real processes
 	$(RUN) -m pytest -m chaos -n 0 $(TEST_FLAGS)

@@ -216,13 +216,15 @@ class WorkerPool:
         running = pooled.running
         running[template_sha256] = running.get(template_sha256, 0) + 1
         pooled.invocations += 1
+        ran = True
         try:
             return await pooled.worker.invoke(request, host, on_log)
         except WorkerError as error:
+            ran = False
             raise self._gone(pooled, error) from error
         finally:
             pooled.used = self._monotonic()
-            if pooled.worker.reason is not None:  # its socket tells of its death before its exit status does
+            if ran and pooled.worker.reason is not None:  # its socket may close a moment before its exit is noticed
                 pooled.victims.add(template_sha256)
             left = running[template_sha256] - 1
             if left:

@@ -125,7 +125,7 @@ class _Flight:
         self.message = message
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if self.call_scope is not None:
+        if self.call_scope is not None and not self.call_scope.expired():
             self.call_scope.reschedule(0)  # it ended while its host call was being carried out: stop that
 
     async def next(self, loop: asyncio.AbstractEventLoop) -> _Call | Outcome:

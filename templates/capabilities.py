@@ -10,6 +10,7 @@ The rules that bind a module to its template:
 4. The memories that a module declares fit, all together, into the template's limit.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import PinnedCode, PinnedModule, PinnedSource, ResolvedTemplate, code_from_json, code_to_json
 from templates.shape import CAPABILITIES_SHAPE
 
+_NAME_CHARACTERS_SHOWN = 120
 ABSTRACT, IMAGE = "abstract", "image"
 HOST_VERSION = "0.1.0"
 ALWAYS_OPEN = frozenset({"log", "context", "module-loader"})
@@ -60,10 +62,17 @@ class ForbiddenImportError(AgentFactoryError):
     def __init__(self, *, template: TemplateRef, imports: tuple[str, ...], allowed: Iterable[str]) -> None:
         near = nearest(imports[0], allowed, count=1)
         hint = f" (the nearest permitted one is {near[0]})" if near else ""
+        named = [_readable(each) for each in imports[:10]]
         super().__init__(
-            f"expected imports of {template} within virtual WASI and its grants, got {', '.join(imports[:10])}{hint}",
-            metadata={"template": str(template), "imports": ",".join(imports[:10])},
+            f"expected imports of {template} within virtual WASI and its grants, got {', '.join(named)}{hint}",
+            metadata={"template": str(template), "imports": ",".join(named)},
         )
+
+
+def _readable(name: str) -> str:
+    """A name from a module as it may be shown: on one line, without controls, of bounded length."""
+    cut = name if len(name) <= _NAME_CHARACTERS_SHOWN else name[:_NAME_CHARACTERS_SHOWN] + "…"
+    return cut if cut.isprintable() else json.dumps(cut)[1:-1]
 
 
 class ModuleMemoryError(AgentFactoryError):

@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "replay": "replay:replay",
     "revoke": "revoke:revoke",
     "rollout": "rollout:rollout",
+    "selftest": "selftest:selftest",
     "template": "template:template",
     "up": "up:up",
 }

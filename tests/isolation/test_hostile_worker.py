@@ -185,6 +185,32 @@ async def test_more_host_calls_than_the_limit_kill_it(hostile: TakenOver) -> Non
     assert len(host.calls) == LIMITS.host_calls
 
 
+async def test_an_end_that_comes_while_its_host_call_is_being_stopped_is_heard(hostile: TakenOver) -> None:
+    class Reluctant(Echoing):
+        async def call(self, interface: str, function: str, argument: bytes) -> bytes:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stopping.set()
+                await asyncio.sleep(0.05)
+            return b""
+
+    stopping = asyncio.Event()
+    task, number = await start(hostile)
+    hostile.say(done(number))
+    await task
+    request = InvocationRequest(code_id="code", abi="command", limits=replace(LIMITS, wall_ms=100), granted=guests.KV)
+    task = asyncio.ensure_future(hostile.worker.invoke(request, Reluctant()))
+    (_, number, _), *_ = await hostile.frames()
+    beside = asyncio.ensure_future(hostile.worker.invoke(replace(request, limits=LIMITS), Echoing()))
+    (_, other, _), *_ = await hostile.frames()
+    hostile.say(pack_call(number, "kv", "get", b"", fuel_used=0))
+    await stopping.wait()
+    hostile.say(done(number, b"in time") + done(other, b"heard"))
+    assert (await task).output == b"in time"
+    assert (await asyncio.wait_for(beside, 2)).output == b"heard"
+
+
 async def test_fuel_that_comes_back_kills_it(hostile: TakenOver) -> None:
     task, number = await start(hostile)
     hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=100))

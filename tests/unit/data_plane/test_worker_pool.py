@@ -287,6 +287,26 @@ async def test_a_worker_that_joins_is_stopped_when_everything_is(world: World) -
     assert len(pool.workers()) == 2
     await pool.close()
     assert world.started[1].exited.is_set()
+
+
+async def test_a_death_whose_socket_closed_before_the_exit_is_charged_to_what_ran(world: World) -> None:
+    pool = world.pool(spares=0)
+    pooled = await pool.obtain("acme", MODULE)
+    worker = pooled.worker
+    assert isinstance(worker, FakeWorker)
+
+    async def close_its_socket(request: InvocationRequest, host: HostCalls) -> Outcome:
+        worker.is_silent = True
+        return Outcome(None, Failure(FailureKind.CRASH, "the worker process ended"), Usage())
+
+    worker.behaviour = close_its_socket
+    await invoke(pool, pooled, "culprit")
+    with pytest.raises(WorkerUnavailableError):
+        await invoke(pool, pooled, "too late to have done it")
+    worker.die()
+    await until(lambda: world.deaths)
+    assert world.deaths == [("acme", ("culprit",))]
+
     world.code_gate.set()
 
 

@@ -75,6 +75,14 @@ def test_an_image_is_itself_a_template() -> None:
         derive(image, report(imports=EVERY_HOST_INTERFACE))
 
 
+def test_the_name_of_a_forbidden_import_steers_no_terminal_and_is_short() -> None:
+    with pytest.raises(ForbiddenImportError) as refused:
+        derive(resolved(code=MODULE), report(imports=("env.\x1b[2J\r\nforged \u202e", "env." + "x" * 100_000)))
+    assert refused.value.message.isprintable()
+    assert "env.\\u001b[2J\\r\\nforged \\u202e" in refused.value.message
+    assert len(refused.value.message) < 1_000
+
+
 @pytest.mark.parametrize(
     "forbidden",
     [
@@ -106,7 +114,7 @@ def test_an_image_is_itself_a_template() -> None:
 def test_an_import_beyond_the_grants_or_of_another_version_is_forbidden(forbidden: str) -> None:
     with pytest.raises(ForbiddenImportError) as refused:
         derive(resolved(code=MODULE), report(imports=(host_interface("log"), forbidden)))
-    assert refused.value.metadata["imports"] == forbidden
+    assert refused.value.metadata["imports"] == forbidden.replace("\n", "\\n")
     if forbidden not in {host_interface("kv"), host_interface("agents"), host_interface("http")}:
         with pytest.raises(ForbiddenImportError):
             derive(

@@ -1,0 +1,1 @@
+"""One package for each class of attack, one file for each attack."""

@@ -1,0 +1,1 @@
+"""Guests that want the processor for ever: fuel, slices and deadlines end them, and nobody beside them waits."""

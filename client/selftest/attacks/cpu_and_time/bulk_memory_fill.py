@@ -1,0 +1,13 @@
+"""The whole memory filled again and again: one instruction that is a long slice.
+
+Source: sandboxes preempt between instructions only. Expected: FUEL or DEADLINE, neighbours in time.
+"""
+
+from client.selftest.attack import Guest, fails, once
+from client.selftest.guests import command
+
+_BODY = (
+    "(drop (memory.grow (i32.const 62)))"
+    "(loop $again (memory.fill (i32.const 0) (i32.const 1) (i32.const 4194304)) (br $again))"
+)
+ATTACK = once(Guest(wat=command(_BODY), limits={"wall_ms": 500}), expect=fails("FUEL", "DEADLINE"))

@@ -1,0 +1,16 @@
+"""A service that sends the injected header back in base64 at any alignment, base32, hexadecimal, percent, reversed.
+
+Source: CWE-201. Expected: scrubbed in each.
+"""
+
+from client.selftest.attack import Attack
+from client.selftest.requests import BOUND, requester
+from client.selftest.secret_echoes import echoed
+from client.selftest.stage import Stage
+
+
+async def _run(stage: Stage) -> None:
+    await echoed(stage, "/bound/echo-encoded")
+
+
+ATTACK = Attack(guests={"guest": requester(BOUND)}, run=_run)

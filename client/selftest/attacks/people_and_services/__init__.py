@@ -1,0 +1,1 @@
+"""Callers without, with foreign or with expired identities, and callers that flood."""
