@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol, Self
 
 from sandbox import process
 from sandbox.claims import believed, believed_line
+from sandbox.file_protocol import INTERFACE as FILES
 from sandbox.frames import (
     LINE_COST,
     FrameError,
@@ -78,6 +79,8 @@ class HostCalls(Protocol):
     async def call(self, interface: str, function: str, argument: bytes) -> bytes:
         """Return the JSON answer to one host call, ``{"ok": …}`` or ``{"error": {"kind", "message"}}``.
 
+        Interface ``files`` has its own form: see ``sandbox.file_protocol``.
+
         It is cancelled when the invocation ends first (deadline, cancellation, death of the worker). What it raises
         stops the guest and leaves ``Worker.invoke``.
         """
@@ -98,6 +101,7 @@ class _Flight:
         "_waiter",
         "call_scope",
         "deadline_ns",
+        "file_calls_left",
         "host_calls_left",
         "is_abandoned",
         "limits",
@@ -108,7 +112,8 @@ class _Flight:
 
     def __init__(self, limits: SandboxLimits, deadline_ns: int) -> None:
         self.limits, self.deadline_ns = limits, deadline_ns
-        self.host_calls_left, self.log_left = limits.host_calls, limits.log_bytes
+        self.host_calls_left, self.file_calls_left = limits.host_calls, limits.wasi_calls
+        self.log_left = limits.log_bytes
         self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
         self.message: _Call | Outcome | None = None
@@ -367,8 +372,11 @@ class Worker:
         if flight is None:
             raise FrameError(f"expected a call of an invocation in flight, got number {number}")
         call = _Call(*read_call(payload))
-        flight.host_calls_left -= 1
-        if flight.host_calls_left < 0 or flight.is_calling:
+        if call.interface == FILES:  # behind functions of WASI, which have their own limit
+            flight.file_calls_left -= 1
+        else:
+            flight.host_calls_left -= 1
+        if min(flight.host_calls_left, flight.file_calls_left) < 0 or flight.is_calling:
             raise FrameError("expected one host call at a time and no more than the limit")
         if not flight.is_abandoned:
             flight.deliver(call)
