@@ -9,7 +9,7 @@ from sandbox.file_protocol import INTERFACE, Errno, FileRefusal
 from sandbox.guest_files import write_record
 
 ERROR: Final = 4  # the resource type of what went wrong with a stream
-BLOCK_BYTES: Final = 65_536
+BLOCK_BYTES: Final = 16_384
 """What one call carries: every byte of a ``list<u8>`` takes 32 in the engine's memory."""
 OFFSET_MAX: Final = (1 << 63) - 1
 
