@@ -13,7 +13,10 @@ from data_plane.agents.refusals import UnknownTemplateError
 from data_plane.broker.agents_grant import child_limits, read_child_request, require_callee, require_permitted
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
+from data_plane.file_exports import FileExports, InvocationFiles
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
+from sandbox.file_protocol import INTERFACE as FILES
+from sandbox.file_protocol import Errno, pack_reply
 from service.logs import get_logger
 from service.telemetry import HOST_CALLS, Field, SpanName, Telemetry
 from templates.canonical import JsonValue
@@ -28,7 +31,17 @@ log = get_logger("broker")
 class Broker:
     """`sandbox.supervisor.HostCalls` of one invocation."""
 
-    __slots__ = ("_depth_max", "_invoker", "_kv", "_monotonic", "_running", "_scope", "_telemetry")
+    __slots__ = (
+        "_depth_max",
+        "_files",
+        "_held_files",
+        "_invoker",
+        "_kv",
+        "_monotonic",
+        "_running",
+        "_scope",
+        "_telemetry",
+    )
 
     def __init__(
         self,
@@ -36,6 +49,7 @@ class Broker:
         scope: AgentScope,
         *,
         kv: KvStore,
+        files: FileExports,
         invoker: Invoker,
         depth_max: int,
         telemetry: Telemetry,
@@ -44,18 +58,22 @@ class Broker:
         self._running = running
         self._scope = scope
         self._kv = kv
+        self._files = files
+        self._held_files: InvocationFiles | None = None
         self._invoker = invoker
         self._depth_max = depth_max
         self._telemetry = telemetry
         self._monotonic = monotonic
 
     async def call(self, interface: str, function: str, argument: bytes) -> bytes:
-        """Return the answer as JSON; never raises but for cancellation."""
+        """Return the answer as JSON, for files in their own form; never raises but for cancellation."""
         started = self._monotonic()
         result = "ok"
         try:
             with self._telemetry.span(SpanName.HOST_CALL) as span:
                 span.set(Field.HOST_CALL, f"{interface[:40]}.{function[:40]}")
+                if interface == FILES:
+                    return await self._files_call(function, argument)
                 return _bounded(answer_ok(await self._carry_out(interface, function, argument)))
         except HostRefusal as refusal:
             result = str(refusal.kind)
@@ -66,7 +84,7 @@ class Broker:
             return answer_error(HostRefusal(ErrorKind.FAILED, str(error.reason)))
         finally:
             self._running.host_call_s += self._monotonic() - started
-            known = interface if interface in {"kv", "agents"} else "unknown"
+            known = interface if interface in {"kv", "agents", FILES} else "unknown"
             self._telemetry.count(HOST_CALLS, known, result)
 
     async def _carry_out(self, interface: str, function: str, argument: bytes) -> JsonValue:
@@ -96,6 +114,16 @@ class Broker:
                 keys = list(await self._kv.kv_list(scope, namespace, request))
                 cursor = keys[-1] if len(keys) == request.count_max else None
                 return {"keys": [*keys], "cursor": cursor}
+
+    async def _files_call(self, function: str, argument: bytes) -> bytes:
+        """Carry out what virtual WASI asks; a session is made at the first request and ends with the invocation."""
+        if self._held_files is None:
+            grants = self._running.call.template.resolved.grants.files
+            if not grants:
+                return pack_reply(Errno.ACCES)
+            self._held_files = await self._files.session(self._scope, grants)
+            self._running.endings.append(self._held_files.close)
+        return await self._held_files.call(function, argument)
 
     async def _agents_call(self, function: str, members: Members) -> JsonValue:
         call, budget = self._running.call, self._running.budget

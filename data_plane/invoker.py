@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -116,7 +116,7 @@ class Cost:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An invocation in flight, so that it can be stopped; ``stopped`` is why it was."""
+    """An invocation in flight, so that it can be stopped; ``stopped`` is why it was. ``endings`` run when it ends."""
 
     call: Call
     invocation_id: str
@@ -124,6 +124,7 @@ class Running:
     budget: Budget
     host_call_s: float = 0.0
     stopped: Failure | None = None
+    endings: list[Callable[[], None]] = field(default_factory=list)
 
 
 class HostCallsFactory(Protocol):
@@ -341,6 +342,8 @@ class Invoker:
                     raise
             finally:
                 self._running.discard(running)
+                for end in running.endings:
+                    end()
                 if not self._running:
                     self._idle.set()
             outcome = _checked_output(outcome, template.output_schema)

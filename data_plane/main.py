@@ -29,6 +29,7 @@ from data_plane.agent_registry import AgentRegistry
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
+from data_plane.file_exports import FileExports
 from data_plane.generation_files import GenerationFiles
 from data_plane.grpc_agent_service import GrpcAgentService
 from data_plane.grpc_node_service import GrpcNodeService, NodeFacts
@@ -36,6 +37,7 @@ from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
 from data_plane.invoker import Invoker, Running
 from data_plane.node_state import NodeState
+from data_plane.scratch_directories import ScratchDirectories
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
 from data_plane.seeding import seed_store
 from data_plane.settings import Mode, NodeSettings
@@ -46,6 +48,7 @@ from data_plane.staging import CodeStore, Staging
 from data_plane.updater import Updater
 from data_plane.worker_pool import PoolSettings, SandboxWorker, WorkerPool
 from sandbox.compile_cache import CompileCache
+from sandbox.file_session import FileLimits
 from sandbox.supervisor import Worker, WorkerSettings
 from service.identity import IdentityKind, InvalidIdentityError, identity_of_certificate
 from service.interceptors import ServerGuard
@@ -143,6 +146,21 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         )
         stack.push_async_callback(invocations.flush)
 
+        scratch = ScratchDirectories(
+            settings.store_directory / "scratch", free_bytes_min=settings.scratch_free_bytes_min
+        )
+        exports = FileExports(
+            settings.file_exports,
+            scratch=scratch,
+            find_agent=store.get,
+            limits=FileLimits(
+                bytes_read_max=settings.file_bytes_read_max, bytes_written_max=settings.file_bytes_written_max
+            ),
+            threads_max=settings.file_threads,
+        )
+        stack.callback(exports.close)
+        await exports.start()
+
         # Workers, and the way of an invocation through them
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
         code = CodeStore(files, cache, telemetry)
@@ -171,6 +189,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                 running,
                 scope,
                 kv=store,
+                files=exports,
                 invoker=invoker,
                 depth_max=settings.child_depth_max,
                 telemetry=telemetry,
@@ -190,7 +209,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             clock=time.time,
             monotonic=time.monotonic,
         )
-        registry = AgentRegistry(store, node_id=node_id, clock=_now)
+        registry = AgentRegistry(store, node_id=node_id, clock=_now, on_deleted=exports.forget_agent)
 
         # What is active, and how it changes
         staging = Staging(files=files, code=code, pool=pool, telemetry=telemetry)

@@ -2,9 +2,11 @@
 
 from enum import StrEnum, unique
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from data_plane.file_exports import FileExportSettings
 from service.settings import ServerSettings
 
 
@@ -70,3 +72,30 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
     invocations_kept_s: float = Field(
         default=7 * 86_400.0, gt=0, description="How long records of invocations are kept at most."
     )
+    file_exports: dict[str, FileExportSettings] = Field(
+        default_factory=dict,
+        description="Directories that templates may be granted, by name, JSON: "
+        '`{"corpus": {"path": "/srv/corpus", "tenants": ["acme"]}, "scratch": {"scratch_bytes_max": 1048576}}` '
+        "([grants](grants.md#files)).",
+    )
+    file_threads: int = Field(default=8, ge=1, le=64, description="Threads in which files are touched for guests.")
+    file_bytes_read_max: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="Bytes of files that one invocation may read."
+    )
+    file_bytes_written_max: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="Bytes that one invocation may write to files."
+    )
+    scratch_free_bytes_min: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="Free bytes of the store's disk that scratch files leave alone."
+    )
+
+    @model_validator(mode="after")
+    def _exports_leave_the_store_alone(self) -> Self:
+        store = self.store_directory.resolve()
+        for name, export in self.file_exports.items():
+            if export.path is None:
+                continue
+            path = export.path.resolve()
+            if path == store or path in store.parents or store in path.parents:
+                raise ValueError(f"expected exports that neither hold nor lie in the store directory, got {name}")
+        return self

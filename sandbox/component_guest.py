@@ -67,7 +67,8 @@ class Guest:
     """The virtual machine's few belongings: pollables, unfinished lines of output, what it may still take."""
 
     __slots__ = (
-        "_clock", "_lines", "_random_left", "_waste_left", "files", "handles", "invocation", "last_pollable", "pollables",
+        "_clock", "_lines", "_random_left", "_waste_left", "files", "handles", "invocation", "last_pollable",
+        "pollables",
     )  # fmt: skip
 
     def __init__(self, invocation: Invocation) -> None:

@@ -25,9 +25,8 @@ _ABSENT: Final = frozenset({errno.ENOSYS, errno.EPERM})  # EPERM: a seccomp prof
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_ERRNOS: Final[dict[int, Errno]] = {
-    getattr(errno, f"E{each.name}"): each for each in Errno if each not in {Errno.SUCCESS, Errno.TOO_BIG}
-} | {errno.ENXIO: Errno.ACCES, errno.EOPNOTSUPP: Errno.NOTSUP}
+_NAMED: Final[dict[int, Errno]] = {getattr(errno, f"E{each.name}", 0): each for each in Errno}
+_ERRNOS: Final = _NAMED | {0: Errno.IO, errno.ENXIO: Errno.ACCES, errno.EOPNOTSUPP: Errno.NOTSUP}
 
 
 class _How(ctypes.Structure):
@@ -67,7 +66,8 @@ def open_directory_beneath(directory: int, names: tuple[bytes, ...], *, device: 
     """Open the directory ``names`` lead to as a place to start from (``O_PATH``); the caller closes it.
 
     Raises:
-        OSError: it is not there, a name on the way is no directory (a link: ELOOP or ENOTDIR), or another file system.
+        OSError: it is not there, or a name on the way is no directory (a link: ELOOP or ENOTDIR).
+        OSError, FileRefusal: EXDEV, another file system.
     """
     if has_openat2():
         return _openat2(directory, b"/".join(names) or b".", _DIRECTORY)
@@ -82,8 +82,7 @@ def open_directory_by_steps(directory: int, names: tuple[bytes, ...], *, device:
             following = os.open(name, _DIRECTORY, dir_fd=current)
             os.close(current)
             current = following
-            if os.fstat(current).st_dev != device:
-                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            _require_device(os.fstat(current), device)
     except BaseException:
         os.close(current)
         raise
@@ -125,5 +124,9 @@ def _require_plain(found: os.stat_result, device: int) -> None:
         raise FileRefusal(Errno.LOOP)
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise FileRefusal(Errno.ACCES)
+    _require_device(found, device)
+
+
+def _require_device(found: os.stat_result, device: int) -> None:
     if found.st_dev != device:
         raise FileRefusal(Errno.XDEV)

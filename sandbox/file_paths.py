@@ -1,8 +1,8 @@
 """Paths as guests write them, taken apart before the kernel sees any of it.
 
 A path is relative to a directory that the guest holds. ``.`` and ``..`` are resolved here, by the text alone: what
-reaches the kernel are plain names, so that no ``..`` can race with somebody who moves directories about. (The price: the
-path ``nowhere/../file`` names ``file``, where POSIX says that ``nowhere`` must exist.)
+reaches the kernel are plain names, so that no ``..`` can race with somebody who moves directories about. (The price:
+``nowhere/../file`` names ``file``, where POSIX says that ``nowhere`` must exist.)
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from sandbox.file_beneath import refusal_of
 from sandbox.file_protocol import (
@@ -123,7 +123,7 @@ class FileSession:
                 self._on_close()
 
     def _perform(self, function: str, argument: bytes) -> bytes:
-        operation = _OPERATIONS.get(function)
+        operation = self._OPERATIONS.get(function)
         if operation is None or self._is_closed:
             raise FileRefusal(Errno.NOSYS)
         self.usage.operations += 1
@@ -275,19 +275,18 @@ class FileSession:
         held.tree.rename(held, old, self._file(target), new)
         return b""
 
-
-_OPERATIONS: Final[dict[str, Callable[[FileSession, bytes], bytes]]] = {
-    "mounts": FileSession._mount,
-    "open": FileSession._open,
-    "read": FileSession._read,
-    "write": FileSession._write,
-    "list": FileSession._list,
-    "stat": FileSession._stat,
-    "times": FileSession._times,
-    "resize": FileSession._resize,
-    "sync": FileSession._sync,
-    "mkdir": FileSession._mkdir,
-    "rmdir": FileSession._rmdir,
-    "unlink": FileSession._unlink,
-    "rename": FileSession._rename,
-}
+    _OPERATIONS: ClassVar[dict[str, Callable[["FileSession", bytes], bytes]]] = {
+        "mounts": _mount,
+        "open": _open,
+        "read": _read,
+        "write": _write,
+        "list": _list,
+        "stat": _stat,
+        "times": _times,
+        "resize": _resize,
+        "sync": _sync,
+        "mkdir": _mkdir,
+        "rmdir": _rmdir,
+        "unlink": _unlink,
+        "rename": _rename,
+    }

@@ -107,8 +107,8 @@ class Tree:
         access = os.O_RDONLY if not wants_write else os.O_RDWR if flags & Open.READ else os.O_WRONLY
         descriptor, found = open_plain(place.directory, place.name, access, device=self._device)
         try:
-            if wants_write and found.st_nlink > 1:  # its other name may lie outside of what may be written
-                raise FileRefusal(Errno.PERM)
+            if wants_write:
+                _require_one_name(found)
             held = self._hold(descriptor, depth=place.depth, readable=bool(flags & Open.READ), writable=wants_write)
         except BaseException:
             os.close(descriptor)
@@ -372,6 +372,12 @@ def _require_file(held: OpenFile) -> None:
 def _require_directory(held: OpenFile) -> None:
     if held.kind is not Kind.DIRECTORY:
         raise FileRefusal(Errno.NOTDIR)
+
+
+def _require_one_name(found: os.stat_result) -> None:
+    """The other name of a file may lie outside of what may be written."""
+    if found.st_nlink > 1:
+        raise FileRefusal(Errno.PERM)
 
 
 def _found(place: Place) -> os.stat_result | None:

@@ -1,8 +1,9 @@
 """Virtual WASI preview 1: bytes in, bytes out, a clock, randomness, and files where they were granted; no sockets.
 
 Nothing native is linked. Each function is a host function over the fiber scheduler: ``poll_oneoff``, ``sched_yield``
-and what asks the node about files (``preview1_files``) suspend the guest, everything else answers at once. Sizes are checked on the numbers the guest passed, before a byte is
-copied; a pointer outside the guest's memory is a trap. Numbers of errors, layouts and flags: WASI snapshot-01, witx.
+and what asks the node about files (``preview1_files``) suspend the guest, everything else answers at once. Sizes are
+checked on the numbers the guest passed, before a byte is copied; a pointer outside the guest's memory is a trap.
+Numbers of errors, layouts and flags: WASI snapshot-01, witx.
 """
 
 from collections.abc import Callable

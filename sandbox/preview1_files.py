@@ -191,9 +191,7 @@ class Preview1Files:
         if at_once is not None:
             return put(at_once)
         record = self._files.read_record(file, offset, length)
-        return self._ask(
-            "read", record, lambda answer: put(self._files.received(file, offset, record, answer, length))
-        )
+        return self._ask("read", record, lambda answer: put(self._files.received(file, offset, record, answer, length)))
 
     def write(self, fd: int, vectors_at: int, count: int, total_at: int) -> Served:
         descriptor = self._descriptor(fd)
@@ -386,9 +384,7 @@ class Preview1Files:
         file, path = self._descriptor(fd).file, self._path(path_at, path_length)
         return self._ask(function, AT.pack(file.handle, 0) + path)
 
-    def rename(
-        self, fd: int, old_at: int, old_length: int, new_fd: int, new_at: int, new_length: int
-    ) -> Served:
+    def rename(self, fd: int, old_at: int, old_length: int, new_fd: int, new_at: int, new_length: int) -> Served:
         source, target = self._descriptor(fd).file, self._descriptor(new_fd).file
         old, new = self._path(old_at, old_length), self._path(new_at, new_length)
         return self._ask("rename", RENAME.pack(source.handle, target.handle, len(old)) + old + new)

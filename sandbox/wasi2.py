@@ -1,7 +1,7 @@
 """Virtual WASI 0.2: every interface that exists for a component besides our own. Nothing native is linked.
 
 Clocks and randomness are values that the host chooses; standard output and error are the invocation's log; arguments,
-environment and sockets are empty, and so are files without a grant. Every call is counted (``SandboxLimits.wasi_calls``).
+environment, sockets and, without a grant, files are empty. Every call is counted (``SandboxLimits.wasi_calls``).
 """
 
 import re

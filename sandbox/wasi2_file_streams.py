@@ -113,11 +113,9 @@ def write(guest: Guest, context: int, stream: int, data: bytes) -> Answer:
     def answered(answer: bytes) -> bytes:
         try:
             count, writing.position = files.written(answer, len(data))
-            if count < len(data):
-                raise FileRefusal(Errno.NOSPC)
         except FileRefusal as refusal:
             return _failed(guest, context, refusal.errno)
-        return values.ok()
+        return values.ok() if count == len(data) else _failed(guest, context, Errno.NOSPC)
 
     record = write_record(writing.file, writing.position, data, append=writing.appends)
     return Ask(INTERFACE, "write", files.request(record, changes=True), answered)

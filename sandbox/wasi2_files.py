@@ -268,9 +268,7 @@ def _described(guest: Guest, file: File, path: bytes, *, follow: bool, told: Cal
     if (seen := files.seen(file.handle, path, follow)) is not None:
         return _ok(told(seen))
     record = AT.pack(file.handle, follow) + path
-    return _ask(
-        guest, "stat", record, lambda answer: _ok(told(files.described(file.handle, path, follow, answer)))
-    )
+    return _ask(guest, "stat", record, lambda answer: _ok(told(files.described(file.handle, path, follow, answer))))
 
 
 def _follows(address: int) -> bool:
@@ -468,6 +466,9 @@ INTERFACES: Final[dict[str, Interface]] = {
         "filesystem-error-code": Import(1, True, error_of_stream),
         "[method]directory-entry-stream.read-directory-entry": Import(1, True, _guarded(read_entry)),
     }
-    | {f"[method]descriptor.{name}": Import(arity, True, _guarded(method)) for name, (arity, method) in _METHODS.items()},
+    | {
+        f"[method]descriptor.{name}": Import(arity, True, _guarded(method))
+        for name, (arity, method) in _METHODS.items()
+    },
     "wasi:filesystem/preopens": {"get-directories": Import(0, True, directories)},
 }

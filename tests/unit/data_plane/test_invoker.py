@@ -39,6 +39,7 @@ from templates.schemas import compile_schema
 from templates.trusted_set import Accepted
 from tests.trust_world import HARDWARE_REF, NOW, believe, pinned, ready_world
 from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker, compiled, echo, until
+from tests.unit.data_plane.file_world import no_exports
 from tests.unit.data_plane.memory_store import MemoryAgents, MemoryInvocations
 
 NAME = "docs/hardware"
@@ -62,6 +63,7 @@ class World:
         self.worker = FakeWorker()
         self.records = MemoryInvocations()
         self.kv = MemoryAgents()
+        self.files = no_exports()
         self.accepted = accepted_generation()
         self.limit = ConcurrencyLimit(
             ConcurrencySettings(limit_min=2, limit_first=2, limit_max=2), process_time=lambda: 0.0
@@ -91,6 +93,7 @@ class World:
                 running,
                 scope,
                 kv=self.kv,
+                files=self.files,
                 invoker=self.invoker,
                 depth_max=2,
                 telemetry=Telemetry(),
