@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from data_plane.activation.generation import ActiveTemplate
-from data_plane.agents.invocations import InvocationRecord, UsageRecord
+from data_plane.agents.invocations import InvocationRecord
 from data_plane.agents.refusals import InvalidRequestError
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import LogLine
@@ -24,28 +24,25 @@ def duration(us: int) -> Duration:
     return Duration(seconds=us // 1_000_000, nanos=us % 1_000_000 * 1_000)
 
 
-def response(output: str, record: InvocationRecord, node_id: str) -> pb.InvokeResponse:
-    """The answer to every invocation: filled in place, since messages given to a constructor are copied."""
-    made = pb.InvokeResponse(output=output)
-    _fill_receipt(made.receipt, record, node_id)
-    return made
-
-
 def receipt(record: InvocationRecord, node_id: str) -> pb.Receipt:
+    """The receipt of an invocation that has ended."""
     made = pb.Receipt()
-    _fill_receipt(made, record, node_id)
+    begin_receipt(made, record, node_id)
+    end_receipt(made, record)
     return made
 
 
-def _fill_receipt(made: pb.Receipt, record: InvocationRecord, node_id: str) -> None:
+def begin_receipt(made: pb.Receipt, record: InvocationRecord, node_id: str) -> None:
+    """Say what is known before the end. Filled in place, since messages given to a constructor are copied."""
     made.invocation_id, made.node, made.generation = record.invocation_id, node_id, record.generation
     made.caller, made.template = record.caller, f"{record.template}@{record.version}"
     made.template_sha256, made.code_sha256 = record.template_sha256, record.code_sha256
     made.image_sha256, made.config_sha256 = record.image_sha256, record.config_sha256
-    _fill_usage(made.usage, record.usage)
 
 
-def _fill_usage(made: pb.Usage, used: UsageRecord) -> None:
+def end_receipt(receipt: pb.Receipt, record: InvocationRecord) -> None:
+    """Say what it cost."""
+    made, used = receipt.usage, record.usage
     made.fuel = used.fuel
     wall, guest = made.wall, made.guest
     wall.seconds, wall.nanos = used.wall_us // 1_000_000, used.wall_us % 1_000_000 * 1_000

@@ -1,5 +1,6 @@
 """Who may call which service of a node. Deny by default: a method that is not listed is nobody's."""
 
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -25,12 +26,16 @@ def authorise(identity: Identity, method: str) -> None:
 
     Agents belong to tenants, which only services have. Operators are persons; a control plane may look, not act.
     """
+    if identity.kind not in _kinds_for(method):
+        raise PermissionDeniedError(f"expected an identity that may call {method}, got a {identity.kind}: {identity}")
+
+
+@lru_cache(maxsize=128)  # more than there are methods: names that do not exist never come this far
+def _kinds_for(method: str) -> frozenset[IdentityKind]:
     for prefix, kinds in _SERVICES.items():
         if method.startswith(prefix):
-            if identity.kind in kinds:
-                return
-            break
-    raise PermissionDeniedError(f"expected an identity that may call {method}, got a {identity.kind}: {identity}")
+            return kinds
+    return frozenset()
 
 
 def require_operator(identity: Identity, accepted: Accepted | None) -> None:

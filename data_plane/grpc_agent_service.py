@@ -18,6 +18,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from data_plane.activation.generation import ActiveGeneration, ActiveTemplate
 from data_plane.agent_messages import (
+    begin_receipt,
+    end_receipt,
     invocation,
     log_line,
     narrowed,
@@ -25,7 +27,6 @@ from data_plane.agent_messages import (
     page_token,
     read_page_token,
     receipt,
-    response,
     template_summary,
 )
 from data_plane.agent_registry import AgentRegistry, ConfigMismatchError, EffectiveConfig, Wish, effective_config
@@ -191,11 +192,15 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
     # Inside
 
     async def _invoke(self, call: Call) -> pb.InvokeResponse:
+        made = pb.InvokeResponse()
+        call.on_begun = lambda record: begin_receipt(made.receipt, record, self._node_id)
         try:
             answer: Answer = await self._invoker.run(call)
         except InvocationFailedError as error:
             raise DetailedError(error, receipt(error.record, self._node_id)) from error
-        return response(answer.output, answer.record, self._node_id)
+        made.output = answer.output
+        end_receipt(made.receipt, answer.record)
+        return made
 
     def _template_call(
         self,

@@ -56,6 +56,8 @@ DEADLINE_MARGIN_MS: Final = 20
 """What is kept of an RPC's deadline for the way back, so that the caller gets the typed failure and the receipt."""
 
 WORKERS_TRIED_MAX: Final = 3
+SETTLE_S: Final = 0.02
+"""Longest that metrics lag behind an invocation."""
 
 FAILURE_REASONS: Final[Mapping[FailureKind, Reason]] = {kind: Reason(kind.value) for kind in FailureKind}
 """The kinds of failure are reasons of the same name; `service.status` maps those to gRPC."""
@@ -80,6 +82,8 @@ class Call:
     """One wish to run a template. ``config`` is canonical JSON; ``received`` is monotonic, in seconds.
 
     ``remaining_s`` is what the RPC leaves, None for "no deadline"; ``limits`` narrow the template's further.
+    ``on_begun`` hears, while the guest runs, of the record that its end will be written into: what can be said of an
+    answer beforehand is best prepared there.
     """
 
     tenant: str
@@ -96,6 +100,7 @@ class Call:
     parent_invocation_id: str = ""
     depth: int = 0
     on_log: Callable[[LogLine], None] | None = None
+    on_begun: Callable[[InvocationRecord], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +125,10 @@ class Running:
 
     call: Call
     invocation_id: str
+    started_at: float
     task: "asyncio.Task[object]"
     budget: Budget
+    record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
     endings: list[Callable[[], None]] = field(default_factory=list)
@@ -173,6 +180,7 @@ class Invoker:
         self._own_digits = secrets.token_hex(7)
         self._sequence = 0
         self._last_ms = 0
+        self._ended: list[InvocationRecord] = []
         self._idle = asyncio.Event()
         self._idle.set()
         self.not_serving = "the node has not accepted a generation yet"
@@ -327,7 +335,8 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
-        running = Running(call=call, invocation_id=invocation_id, task=task, budget=budget)
+        running = Running(call=call, invocation_id=invocation_id, started_at=started_at, task=task, budget=budget)
+        asyncio.get_running_loop().call_soon(self._begin_record, running)  # when the worker has what it needs
         self._running.add(running)
         self._idle.clear()
         with self._telemetry.span(SpanName.INVOKE) as span:
@@ -338,7 +347,7 @@ class Invoker:
             except asyncio.CancelledError:
                 outcome = self._interrupted(running)
                 if running.stopped is None:
-                    self._finish(running, outcome, started_at, cost)
+                    self._finish(running, outcome, cost)
                     raise
             finally:
                 self._running.discard(running)
@@ -347,7 +356,7 @@ class Invoker:
                 if not self._running:
                     self._idle.set()
             outcome = _checked_output(outcome, template.output_schema)
-            record = self._finish(running, outcome, started_at, cost)
+            record = self._finish(running, outcome, cost)
             if outcome.failure is not None:
                 span.fail(outcome.failure.kind)
                 raise InvocationFailedError(outcome.failure.kind, outcome.failure.message, record=record)
@@ -381,6 +390,7 @@ class Invoker:
                 invocation_id=running.invocation_id,
                 trace_context=current_trace_context(),
                 stream_logs=call.on_log is not None,
+                meter=running.budget.meter,
             )
             host = self._host_calls(running, scope)
             outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
@@ -399,8 +409,10 @@ class Invoker:
             problem = _misfit(call.template.input_schema, call.input, "input")
         if not problem:
             return
-        usage = UsageRecord(input_bytes=len(data))
-        record = self._record(call, invocation_id, started_at, FailureKind.INPUT, problem, usage, ())
+        record = _record(call, invocation_id, started_at)
+        record.outcome, record.message = str(FailureKind.INPUT), problem
+        record.usage = UsageRecord(input_bytes=len(data))
+        self._keep(record)
         raise InvocationFailedError(FailureKind.INPUT, problem, record=record)
 
     def _interrupted(self, running: Running) -> Outcome:
@@ -411,75 +423,61 @@ class Invoker:
             running.task.uncancel()
         return Outcome(output=None, failure=failure, usage=Usage())
 
-    def _finish(self, running: Running, outcome: Outcome, started_at: float, cost: Cost) -> InvocationRecord:
-        call, budget = running.call, running.budget
-        usage = UsageRecord(
-            fuel=outcome.usage.fuel,
-            wall_us=int((self._monotonic() - call.received) * 1e6),
-            guest_us=outcome.usage.guest_us,
-            host_calls=outcome.usage.host_calls,
-            wasi_calls=outcome.usage.wasi_calls,
-            input_bytes=outcome.usage.input_bytes,
-            output_bytes=outcome.usage.output_bytes,
-            log_bytes=outcome.usage.log_bytes,
+    def _begin_record(self, running: Running) -> InvocationRecord:
+        """Return the record of an invocation, made if need be."""
+        record = running.record
+        if record is None:
+            call = running.call
+            record = running.record = _record(call, running.invocation_id, running.started_at)
+            if call.on_begun is not None:
+                call.on_begun(record)
+        return record
+
+    def _finish(self, running: Running, outcome: Outcome, cost: Cost) -> InvocationRecord:
+        record, budget, used = self._begin_record(running), running.budget, outcome.usage
+        wall_us = int((self._monotonic() - running.call.received) * 1e6)
+        record.usage = UsageRecord(
+            fuel=used.fuel,
+            wall_us=wall_us,
+            guest_us=used.guest_us,
+            host_calls=used.host_calls,
+            wasi_calls=used.wasi_calls,
+            input_bytes=used.input_bytes,
+            output_bytes=used.output_bytes,
+            log_bytes=used.log_bytes,
             child_invocations=budget.children,
         )
-        cost.fuel = usage.fuel + budget.spent_fuel
-        cost.host_calls = usage.host_calls + budget.spent_host_calls
-        cost.guest_s = usage.guest_us / 1e6
-        cost.queued_s = max(0.0, (usage.wall_us - usage.guest_us) / 1e6 - running.host_call_s)
+        cost.fuel = used.fuel + budget.spent_fuel
+        cost.host_calls = used.host_calls + budget.spent_host_calls
+        cost.guest_s = used.guest_us / 1e6
+        cost.queued_s = max(0.0, (wall_us - used.guest_us) / 1e6 - running.host_call_s)
         failure = outcome.failure
-        return self._record(
-            call,
-            running.invocation_id,
-            started_at,
-            None if failure is None else failure.kind,
-            "" if failure is None else failure.message,
-            usage,
-            tuple(LogRecord(line.level, line.message, line.at_us) for line in outcome.logs) if outcome.logs else (),
-            logs_cut=outcome.logs_cut,
-        )
+        if failure is None:
+            record.outcome = OK
+        else:
+            record.outcome, record.message = str(failure.kind), failure.message
+        if outcome.logs:
+            record.logs = tuple(LogRecord(line.level, line.message, line.at_us) for line in outcome.logs)
+        record.logs_cut = outcome.logs_cut
+        self._keep(record)
+        return record
 
-    def _record(
-        self,
-        call: Call,
-        invocation_id: str,
-        started_at: float,
-        kind: FailureKind | None,
-        message: str,
-        usage: UsageRecord,
-        logs: tuple[LogRecord, ...],
-        *,
-        logs_cut: bool = False,
-    ) -> InvocationRecord:
-        template = call.template
-        record = InvocationRecord(
-            invocation_id=invocation_id,
-            tenant=call.tenant,
-            caller=call.caller,
-            agent_id=call.agent_id,
-            template=template.name_text,
-            version=template.version_text,
-            generation=call.generation,
-            template_sha256=template.sha256,
-            code_sha256=template.code_sha256,
-            image_sha256=template.image_sha256,
-            config_sha256=call.config_sha256,
-            started_at=datetime.fromtimestamp(started_at, UTC),
-            outcome=OK if kind is None else str(kind),
-            message=message,
-            usage=usage,
-            logs=logs,
-            logs_cut=logs_cut,
-            parent_invocation_id=call.parent_invocation_id,
-        )
+    def _keep(self, record: InvocationRecord) -> None:
         self._invocations.record(record)
         self.counts.invocations += 1
-        self.counts.failures += kind is not None
-        self._telemetry.count(INVOCATIONS, template.name_text, "" if kind is None else str(kind))
-        self._telemetry.observe(INVOCATION_SECONDS, usage.wall_us / 1e6, template.name_text)
-        self._telemetry.count(INVOCATION_FUEL, template.name_text, amount=usage.fuel)
-        return record
+        self.counts.failures += record.outcome != OK
+        self._ended.append(record)
+        if len(self._ended) == 1:
+            asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
+
+    def _settle(self) -> None:
+        """Count what has ended, many at a time and off the way of the answers."""
+        ended, self._ended = self._ended, []
+        for record in ended:
+            template, usage = record.template, record.usage
+            self._telemetry.count(INVOCATIONS, template, "" if record.outcome == OK else record.outcome)
+            self._telemetry.observe(INVOCATION_SECONDS, usage.wall_us / 1e6, template)
+            self._telemetry.count(INVOCATION_FUEL, template, amount=usage.fuel)
 
     def _stop_revoked(self, revocations: Revocations) -> None:
         for running in list(self._running):
@@ -522,6 +520,25 @@ def _describe(span: ReportedSpan, outcome: Outcome, *, elapsed_s: float, host_ca
     span.set(Field.HOST_CALLS, usage.host_calls)
     if outcome.failure is not None:
         span.fail(outcome.failure.kind)
+
+
+def _record(call: Call, invocation_id: str, started_at: float) -> InvocationRecord:
+    template = call.template
+    return InvocationRecord(
+        invocation_id=invocation_id,
+        tenant=call.tenant,
+        caller=call.caller,
+        agent_id=call.agent_id,
+        template=template.name_text,
+        version=template.version_text,
+        generation=call.generation,
+        template_sha256=template.sha256,
+        code_sha256=template.code_sha256,
+        image_sha256=template.image_sha256,
+        config_sha256=call.config_sha256,
+        started_at=datetime.fromtimestamp(started_at, UTC),
+        parent_invocation_id=call.parent_invocation_id,
+    )
 
 
 def _narrowed(call: Call) -> SandboxLimits:

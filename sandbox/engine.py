@@ -314,6 +314,17 @@ class Store:
         check(_get_fuel(self.context, byref(left)))
         return self._fuel - left.value
 
+    def charge(self, fuel: int) -> None:
+        """Take fuel that others burned for this store; `fuel_used` does not count it. No guest code may be running.
+
+        A guest whose fuel does not suffice for it runs out of fuel when it goes on.
+        """
+        left = c_uint64()
+        check(_get_fuel(self.context, byref(left)))
+        taken = min(fuel, left.value)
+        check(_set_fuel(self.context, left.value - taken))
+        self._fuel -= taken
+
     def close(self) -> None:
         """Discard the store and all its memory. Every call in it must be finished or cancelled before."""
         if self._ptr:

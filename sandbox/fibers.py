@@ -309,7 +309,7 @@ class Invocation:
     # --- end
 
     def close(self) -> None:
-        """Free everything: the call first, then the generator, then the store."""
+        """Free the call, then the generator. The store, which nothing can reach any more, is its owner's to close."""
         if self.call is not None:
             self.call.cancel()
             self.call = None
@@ -320,8 +320,6 @@ class Invocation:
                 self.steps.close()
         finally:
             self.guest = None
-            if self.is_admitted:
-                self.store.close()
 
 
 def deadline_passed(limits: SandboxLimits) -> Stopped:

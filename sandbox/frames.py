@@ -4,7 +4,7 @@ Each side reads the other's frames as hostile: a length over its cap, an unknown
 parse raises ``FrameError``, after which nothing else from that peer is read. Integers are little-endian.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -46,7 +46,7 @@ TO_WORKER: Final[dict[int, int]] = {
     Op.LOAD: _SMALL,
     Op.DROP: 0,
     Op.START: 3 * TRANSFER_BYTES_CEILING,
-    Op.ANSWER: HOST_ANSWER_BYTES_MAX,
+    Op.ANSWER: HOST_ANSWER_BYTES_MAX + 8,
     Op.CANCEL: 0,
     Op.SOURCE: TRANSFER_BYTES_CEILING,
     Op.FORGET_SOURCE: 0,
@@ -84,12 +84,19 @@ class FrameReader:
         self._rest = bytearray()
         self._wanted = HEADER_BYTES
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the frames that ``data`` completes.
+    def feed(self, data: bytes) -> Iterable[tuple[int, int, bytes]]:
+        """Return the frames that ``data`` completes, to be gone through once, before the next data.
 
         Raises:
-            FrameError: an unknown operation or a payload over its cap.
+            FrameError: an unknown operation or a payload over its cap; after the frames that came before it.
         """
+        if not self._rest and len(data) >= HEADER_BYTES:
+            length, op, number = _HEADER.unpack_from(data)
+            if len(data) == HEADER_BYTES + length and length <= self._allowed.get(op, -1):
+                return ((op, number, data[HEADER_BYTES:]),)  # the usual case: one whole frame
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         if self._rest:
             self._rest += data
             if len(self._rest) < self._wanted:
@@ -172,7 +179,7 @@ _START = Struct(
 _NO_SOURCE: Final = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed; not frozen because that triples what making one costs
 class Start:
     """An invocation as the worker reads it. ``source`` is the number of a source sent before, 0 for none."""
 
@@ -189,9 +196,16 @@ class Start:
     stream_logs: bool
 
 
-@lru_cache(maxsize=256)
+_PACKED_MAX: Final = 256
+_packed: dict[int, tuple[SandboxLimits, bytes]] = {}
+
+
 def _pack_limits(limits: SandboxLimits) -> bytes:
-    return _LIMITS.pack(
+    """Pack limits, remembered by the object: a template's are the same one every time, and hashing them costs more."""
+    known = _packed.get(id(limits))
+    if known is not None and known[0] is limits:
+        return known[1]
+    raw = _LIMITS.pack(
         limits.fuel,
         limits.wall_ms,
         limits.memory_bytes,
@@ -205,6 +219,10 @@ def _pack_limits(limits: SandboxLimits) -> bytes:
         limits.table_elements,
         limits.instances,
     )
+    if len(_packed) >= _PACKED_MAX:
+        _packed.clear()
+    _packed[id(limits)] = limits, raw  # holds the object, so that its id stays its own
+    return raw
 
 
 @lru_cache(maxsize=256)
@@ -242,23 +260,14 @@ def pack_start(number: int, code: int, source: int, deadline_ns: int, request: I
     Raises:
         ValueError: a field of the request is longer than the frame can say.
     """
-    granted = _pack_granted(request.granted)
+    granted, data, config = _pack_granted(request.granted), request.input, request.config
     identity, trace = request.invocation_id.encode(), request.trace_context.encode()
-    lengths = (len(request.input), len(request.config), len(granted), len(identity), len(trace))
-    if max(lengths[2:]) >= _SMALL or max(lengths[:2]) > TRANSFER_BYTES_CEILING:
+    lengths = len(data), len(config), len(granted), len(identity), len(trace)
+    if lengths[0] > TRANSFER_BYTES_CEILING or lengths[1] > TRANSFER_BYTES_CEILING or max(lengths[2:]) >= _SMALL:
         raise ValueError(f"expected a request that fits a frame, got lengths {lengths}")
-    payload = b"".join(
-        (
-            _START.pack(code, source, deadline_ns, request.process, request.stream_logs, *lengths),
-            _pack_limits(request.limits),
-            request.input,
-            request.config,
-            granted,
-            identity,
-            trace,
-        )
-    )
-    return _HEADER.pack(len(payload), Op.START, number) + payload
+    fixed = _START.pack(code, source, deadline_ns, request.process, request.stream_logs, *lengths)
+    header = _HEADER.pack(len(fixed) + _LIMITS.size + sum(lengths), Op.START, number)
+    return b"".join((header, fixed, _pack_limits(request.limits), data, config, granted, identity, trace))
 
 
 def read_start(payload: bytes) -> Start:
@@ -268,42 +277,53 @@ def read_start(payload: bytes) -> Start:
         FrameError: it does not parse.
     """
     try:
-        code, source, deadline, process, stream_logs, *lengths = _START.unpack_from(payload)
-        position = _START.size + _LIMITS.size
-        limits = _unpack_limits(payload[_START.size : position])
-        pieces = []
-        for length in lengths:
-            pieces.append(payload[position : position + length])
-            position += length
-        if position != len(payload):
-            raise FrameError(f"expected {position} bytes of START, got {len(payload)}")
-        granted, identity, trace = _unpack_granted(pieces[2]), pieces[3].decode(), pieces[4].decode()
+        code, source, deadline, process, stream_logs, first, second, third, fourth, fifth = _START.unpack_from(payload)
+        input_at = _START.size + _LIMITS.size
+        config_at = input_at + first
+        granted_at = config_at + second
+        identity_at = granted_at + third
+        trace_at = identity_at + fourth
+        if trace_at + fifth != len(payload):
+            raise FrameError(f"expected {trace_at + fifth} bytes of START, got {len(payload)}")
+        return Start(
+            code,
+            source,
+            deadline,
+            process,
+            _unpack_limits(payload[_START.size : input_at]),
+            payload[input_at:config_at],
+            payload[config_at:granted_at],
+            _unpack_granted(payload[granted_at:identity_at]),
+            payload[identity_at:trace_at].decode(),
+            payload[trace_at:].decode(),
+            stream_logs,
+        )
     except (StructError, ValueError) as error:
         raise FrameError(f"expected a START, got {error}") from error
-    return Start(code, source, deadline, process, limits, pieces[0], pieces[1], granted, identity, trace, stream_logs)
 
 
-# --- CALL
+# --- CALL and ANSWER
 
-_CALL = Struct("<BB")
+_CALL = Struct("<QBB")  # fuel used so far; lengths of the names
+_CHARGE = Struct("<Q")
 _NAME_BYTES_MAX: Final = 64
 
 
-def pack_call(number: int, interface: str, function: str, argument: bytes) -> bytes:
+def pack_call(number: int, interface: str, function: str, argument: bytes, *, fuel_used: int) -> bytes:
     """Return the frame that carries a host call out. Names are ASCII and at most 64 bytes."""
     names = interface.encode("ascii"), function.encode("ascii")
-    payload = b"".join((_CALL.pack(len(names[0]), len(names[1])), *names, argument))
+    payload = b"".join((_CALL.pack(fuel_used, len(names[0]), len(names[1])), *names, argument))
     return _HEADER.pack(len(payload), Op.CALL, number) + payload
 
 
-def read_call(payload: bytes) -> tuple[str, str, bytes]:
-    """Read the payload of CALL: interface, function, argument.
+def read_call(payload: bytes) -> tuple[int, str, str, bytes]:
+    """Read the payload of CALL: fuel used so far, interface, function, argument.
 
     Raises:
         FrameError: it does not parse.
     """
     try:
-        first, second = _CALL.unpack_from(payload)
+        fuel_used, first, second = _CALL.unpack_from(payload)
         middle = _CALL.size + first
         end = middle + second
         if not 0 < first <= _NAME_BYTES_MAX or not 0 < second <= _NAME_BYTES_MAX or end > len(payload):
@@ -313,7 +333,24 @@ def read_call(payload: bytes) -> tuple[str, str, bytes]:
         raise FrameError(f"expected a CALL, got {error}") from error
     if len(payload) - end > HOST_CALL_BYTES_MAX:
         raise FrameError(f"expected an argument of at most {HOST_CALL_BYTES_MAX} bytes, got {len(payload) - end}")
-    return interface, function, payload[end:]
+    return fuel_used, interface, function, payload[end:]
+
+
+def pack_answer(number: int, answer: bytes, *, fuel: int) -> bytes:
+    """Return the frame that answers a host call; the guest loses ``fuel``, which others burned for it."""
+    return _HEADER.pack(_CHARGE.size + len(answer), Op.ANSWER, number) + _CHARGE.pack(fuel) + answer
+
+
+def read_answer(payload: bytes) -> tuple[bytes, int]:
+    """Read the payload of ANSWER: the answer, and the fuel to be taken.
+
+    Raises:
+        FrameError: it does not parse.
+    """
+    if len(payload) < _CHARGE.size:
+        raise FrameError(f"expected at least {_CHARGE.size} bytes of ANSWER, got {len(payload)}")
+    (fuel,) = _CHARGE.unpack_from(payload)
+    return payload[_CHARGE.size :], fuel
 
 
 # --- DONE

@@ -30,7 +30,7 @@ class Failure:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed; not frozen because that triples what making one costs
 class Usage:
     """What an invocation cost. ``wall_us`` counts from its arrival in the worker, ``guest_us`` only its own slices."""
 
@@ -53,7 +53,7 @@ class LogLine:
     at_us: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # like Usage
 class Outcome:
     """Exactly one of ``output`` and ``failure`` is set."""
 

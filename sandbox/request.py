@@ -22,14 +22,26 @@ class CompiledCode:
     engine_fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
+class FuelMeter:
+    """Fuel of a running invocation that may have others work for it.
+
+    ``used`` is what its guest had burned at its last host call, ``charged`` what others burned on its account: whoever
+    carries out a host call adds to it, and the guest's fuel is so much less when the call returns.
+    """
+
+    used: int = 0
+    charged: int = 0
+
+
+@dataclass(slots=True, kw_only=True)  # never changed; not frozen because that triples what making one costs
 class InvocationRequest:
     """One call of loaded code.
 
     ``source`` is the author's source for the abi ``image``; ``config`` is JSON; ``granted`` are full interface names
     such as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image,
     ``load`` is called, but nothing is processed: a dry run, whose output is empty. With ``stream_logs`` log lines are
-    also told while the guest runs.
+    also told while the guest runs. ``meter`` is kept up to date while it runs.
     """
 
     code_id: str
@@ -43,3 +55,4 @@ class InvocationRequest:
     trace_context: str = ""
     process: bool = True
     stream_logs: bool = False
+    meter: FuelMeter = field(default_factory=FuelMeter)

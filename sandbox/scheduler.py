@@ -10,7 +10,7 @@ What an invocation is in, and what moves it on:
 | long | has a turn coming: it has had ``LONG_NS`` of this thread | its turn: one slice |
 | running | one slice: until its fuel interval, its share of imports, or a wait | spent, long, waiting or ended |
 | waiting | its import has no answer yet | answer or timer: fresh, or long |
-| ended | outcome reported, store discarded | |
+| ended | outcome reported | its store is discarded, and with it its slot is free, once the outcome is on its way |
 
 The three queues are first in, first out. Fresh ones go first, then spent ones, then long ones, but after ``AHEAD_MAX``
 turns of those ahead of it the next queue has one: whoever does little waits for one slice of those who compute, however
@@ -64,6 +64,7 @@ class Scheduler:
         self._clock: Clock = turn.clock
         self._invocations: dict[int, Invocation] = {}
         self._running_slots = 0
+        self._ended: list[Store] = []
         self._backlog: deque[tuple[Invocation, Program]] = deque()
         self._fresh: deque[Invocation] = deque()
         self._spent: deque[Invocation] = deque()
@@ -83,11 +84,16 @@ class Scheduler:
             self._backlog.append((invocation, program))
             self._set_timer(invocation.deadline_ns, invocation.number, None)
 
-    def answer(self, number: int, value: bytes) -> None:
-        """Give the answer to the host call of an invocation; ignored when it no longer waits for one."""
+    def answer(self, number: int, value: bytes, *, fuel: int = 0) -> None:
+        """Give the answer to the host call of an invocation; ignored when it no longer waits for one.
+
+        ``fuel`` is what others burned for it: the guest has so much less from now on.
+        """
         invocation = self._invocations.get(number)
         if invocation is None or invocation.waiting is None or not invocation.waiting.is_host_call:
             return
+        if fuel and not invocation.waiting.ready:
+            invocation.store.charge(fuel)
         self._give(invocation, invocation.waiting, value)
 
     def cancel(self, number: int) -> None:
@@ -127,6 +133,7 @@ class Scheduler:
 
         A round in which somebody used up a whole slice is a short one: facts that have come meanwhile are worth a look.
         """
+        self.discard_ended()
         self._fire_timers()
         clock = self._clock
         short_until_ns = min(until_ns, clock.monotonic_ns() + _SHORT_ROUND_NS)
@@ -208,7 +215,7 @@ class Scheduler:
         fuel = 0
         if invocation.is_admitted:
             fuel = invocation.store.fuel_used()
-            self._running_slots -= 1
+            self._ended.append(invocation.store)
         try:
             invocation.close()
         except Exception as error:  # noqa: BLE001 - an ABI that fails to tidy up fails its own invocation, not the worker
@@ -230,6 +237,18 @@ class Scheduler:
             0 if output is None else len(output),
         )
         self._outbox.finished(invocation, output, usage)
+
+    def discard_ended(self) -> None:
+        """Discard the stores of what has ended and give their slots to the next; nobody waits for this.
+
+        Call it when there is time: ``run`` does it first, the worker once more after it has sent what there was to say.
+        """
+        if not self._ended:
+            return
+        for store in self._ended:
+            store.close()
+        self._running_slots -= len(self._ended)
+        self._ended.clear()
         while self._backlog and self._running_slots < self._slots:
             waiting, program = self._backlog.popleft()
             if waiting.number in self._invocations:

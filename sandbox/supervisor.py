@@ -30,6 +30,7 @@ from sandbox.frames import (
     Op,
     Ready,
     frame,
+    pack_answer,
     pack_load,
     pack_start,
     read_call,
@@ -40,7 +41,7 @@ from sandbox.frames import (
 from sandbox.limits import HOST_ANSWER_BYTES_MAX, MIB, SandboxLimits
 from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage, printable
 from sandbox.process import Level
-from sandbox.request import CompiledCode, InvocationRequest
+from sandbox.request import CompiledCode, FuelMeter, InvocationRequest
 from sandbox.supervisor_channel import CLOSED, Channel
 
 __all__ = ["CompiledCode", "HostCalls", "InvocationRequest", "Level", "Worker", "WorkerError", "WorkerSettings"]
@@ -107,13 +108,14 @@ class _Flight:
         "limits",
         "log_left",
         "message",
+        "meter",
         "on_log",
     )
 
-    def __init__(self, limits: SandboxLimits, deadline_ns: int) -> None:
-        self.limits, self.deadline_ns = limits, deadline_ns
-        self.host_calls_left, self.file_calls_left = limits.host_calls, limits.wasi_calls
-        self.log_left = limits.log_bytes
+    def __init__(self, limits: SandboxLimits, deadline_ns: int, meter: FuelMeter) -> None:
+        self.limits, self.deadline_ns, self.meter = limits, deadline_ns, meter
+        self.host_calls_left, self.log_left = limits.host_calls, limits.log_bytes
+        self.file_calls_left = limits.wasi_calls
         self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
         self.message: _Call | Outcome | None = None
@@ -276,7 +278,7 @@ class Worker:
         source = 0 if request.source is None else self._source_number(request.source)
         number = self._next_number()
         deadline_ns = time.monotonic_ns() + limits.wall_ms * 1_000_000
-        flight = self._flights[number] = _Flight(limits, deadline_ns)
+        flight = self._flights[number] = _Flight(limits, deadline_ns, request.meter)
         flight.on_log = on_log if request.stream_logs else None
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._sweep_s, self._sweep_overdue)
@@ -295,6 +297,7 @@ class Worker:
         """Carry out one host call in the task of the invocation's caller, and no longer than the invocation lives."""
         until = self._loop.time() + (flight.deadline_ns - time.monotonic_ns()) / 1e9
         scope = flight.call_scope = asyncio.timeout_at(until)
+        charged_before = flight.meter.charged
         try:
             async with scope:
                 answer = await host.call(call.interface, call.function, call.argument)
@@ -305,7 +308,8 @@ class Worker:
         finally:
             flight.call_scope = None
         if flight.message is None and self._gone is None:
-            self._send(frame(Op.ANSWER, number, answer if len(answer) <= HOST_ANSWER_BYTES_MAX else _ANSWER_TOO_LONG))
+            carried = answer if len(answer) <= HOST_ANSWER_BYTES_MAX else _ANSWER_TOO_LONG
+            self._send(pack_answer(number, carried, fuel=flight.meter.charged - charged_before))
 
     def _abandon(self, number: int, flight: _Flight) -> None:
         """Nobody awaits it any more: stop the guest. It stays known until the worker has let go of it."""
@@ -371,13 +375,17 @@ class Worker:
         flight = self._flights.get(number)
         if flight is None:
             raise FrameError(f"expected a call of an invocation in flight, got number {number}")
-        call = _Call(*read_call(payload))
-        if call.interface == FILES:  # behind functions of WASI, which have their own limit
+        fuel_used, interface, function, argument = read_call(payload)
+        if interface == FILES:  # behind functions of WASI, which have their own limit
             flight.file_calls_left -= 1
         else:
             flight.host_calls_left -= 1
         if min(flight.host_calls_left, flight.file_calls_left) < 0 or flight.is_calling:
             raise FrameError("expected one host call at a time and no more than the limit")
+        if not flight.meter.used <= fuel_used <= flight.limits.fuel:
+            raise FrameError(f"expected fuel from {flight.meter.used} to {flight.limits.fuel}, got {fuel_used}")
+        flight.meter.used = fuel_used
+        call = _Call(interface, function, argument)
         if not flight.is_abandoned:
             flight.deliver(call)
 

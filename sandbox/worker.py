@@ -33,6 +33,7 @@ from sandbox.frames import (
     pack_done,
     pack_log,
     pack_ready,
+    read_answer,
     read_load,
     read_start,
 )
@@ -90,6 +91,7 @@ class Server:
         if out:
             self._socket.sendall(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
+        self._scheduler.discard_ended()
         return True
 
     # --- reading
@@ -120,7 +122,8 @@ class Server:
         if op == Op.START:
             self._start(number, payload)
         elif op == Op.ANSWER:
-            self._scheduler.answer(number, payload)
+            answer, fuel = read_answer(payload)
+            self._scheduler.answer(number, answer, fuel=fuel)
         elif op == Op.CANCEL:
             self._scheduler.cancel(number)
         elif op == Op.LOAD:
@@ -178,7 +181,8 @@ class Server:
         )
 
     def host_call(self, invocation: Invocation, interface: str, function: str, argument: bytes) -> None:
-        self._out.append(pack_call(invocation.number, interface, function, argument))
+        fuel_used = invocation.store.fuel_used()
+        self._out.append(pack_call(invocation.number, interface, function, argument, fuel_used=fuel_used))
 
 
 def load_program(engine: Engine, descriptor: int, abi: Abi, turn: Turn, *, can_open_files: bool = True) -> Program:

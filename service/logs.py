@@ -9,12 +9,14 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from enum import StrEnum, unique
 from functools import lru_cache
 from types import NoneType
-from typing import Any, Final, TextIO
+from typing import Any, Final, Self, TextIO
 
 import structlog
 
@@ -22,6 +24,7 @@ from service.telemetry import Field, current_trace_id
 
 SCRUBBED: Final = "[scrubbed]"
 VALUE_CHARACTERS_MAX: Final = 2048
+AT_NS: Final = "at_ns"
 
 _SECRET_KEY: Final = re.compile(
     r"passphrase|password|passwd|secret|token(?!s)|api_?key|authorization|cookie|private_?key|credential", re.IGNORECASE
@@ -69,13 +72,27 @@ def configure_logs(
             _render_console if console else _render_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=_Lines(out),
         cache_logger_on_first_use=True,
     )
     handler = _LibraryHandler(level=max(threshold, logging.WARNING))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(handler.level)
+
+
+@contextmanager
+def gathered_lines() -> Iterator[None]:
+    """Write what is logged within the block in one piece at its end. Not for blocks that await."""
+    lines = structlog.get_config()["logger_factory"]
+    if not isinstance(lines, _Lines):
+        yield
+        return
+    lines.hold()
+    try:
+        yield
+    finally:
+        lines.release()
 
 
 def get_logger(component: str) -> structlog.typing.FilteringBoundLogger:
@@ -115,13 +132,50 @@ def _scrubbed(value: object) -> object:
     return value
 
 
+class _Lines:
+    """Where lines go, and what structlog asks for a logger; threads may write at the same time."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._held: list[str] | None = None
+        self._turn = threading.Lock()
+
+    def __call__(self, *_args: object) -> Self:
+        return self
+
+    def msg(self, line: str) -> None:
+        with self._turn:
+            if self._held is None:
+                self._out.write(line + "\n")
+                self._out.flush()
+            else:
+                self._held.append(line)
+
+    log = debug = info = warning = error = critical = msg
+
+    def hold(self) -> None:
+        with self._turn:
+            self._held = []
+
+    def release(self) -> None:
+        with self._turn:
+            held, self._held = self._held, None
+            if held:
+                self._out.write("\n".join(held) + "\n")
+                self._out.flush()
+
+
 def _stamp() -> structlog.typing.Processor:
-    """Add ``timestamp`` (RFC 3339, UTC, milliseconds); the calendar is asked once a second, not once a line."""
+    """Add ``timestamp`` (RFC 3339, UTC, milliseconds); the calendar is asked once a second, not once a line.
+
+    A line that is written later than it was due brings ``at_ns``, nanoseconds since the epoch.
+    """
     second, text = -1, ""
 
     def stamp(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         nonlocal second, text
-        now, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+        at_ns = line.pop(AT_NS, None) or time.time_ns()
+        now, milliseconds = divmod(at_ns // 1_000_000, 1000)
         if now != second:
             second, text = now, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
         line["timestamp"] = f"{text}.{milliseconds:03d}Z"

@@ -1,6 +1,7 @@
 """The peer of a gRPC call: TLS version, certificate, identity. Read once per certificate, remembered by its bytes."""
 
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
@@ -57,6 +58,15 @@ def peer_of(context: CallContext, /) -> Peer:
         UnauthenticatedError: no certificate.
         InvalidIdentityError: the certificate does not hold exactly one of our URIs.
     """
+    known = _judged.get()
+    if known is not None and known[0] is context:
+        return known[1]
+    peer = _read(context)
+    _judged.set((context, peer))
+    return peer
+
+
+def _read(context: CallContext) -> Peer:
     properties = context.auth_context()
     versions = list(properties.get(_TLS_VERSION, ()))
     if versions != _TLS_1_3:
@@ -71,6 +81,11 @@ def peer_of(context: CallContext, /) -> Peer:
 def peer_identity(context: CallContext, /) -> Identity:
     """Return ``peer_of(context).identity``: what a servicer asks for."""
     return peer_of(context).identity
+
+
+# grpc makes the properties anew whenever it is asked: guard and servicer ask once between them. A call has a task, and
+# with it a context of variables, of its own.
+_judged: ContextVar[tuple[CallContext, Peer] | None] = ContextVar("judged_peer", default=None)
 
 
 # Refusals are exceptions and so not remembered: strangers cannot push known peers out.

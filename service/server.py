@@ -101,6 +101,7 @@ class ServiceServer:
         await asyncio.sleep(min(NOTICE_S, grace_s))  # watchers of health learn it before their streams end
         self._guard.begin_drain()
         await self._server.stop(grace_s or None)
+        self._guard.settle()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -1,10 +1,10 @@
 """What is kept of an invocation: cheap to make while it runs, written in batches afterwards.
 
-Nobody changes a record. Those made for every invocation are not frozen all the same: that triples the cost of making
-one.
+A record is made while the guest runs, told its end once, and changed by nobody after that. Those made for every
+invocation are not frozen: that triples the cost of making one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 OK = "OK"
@@ -34,7 +34,7 @@ class UsageRecord:
 
 @dataclass(slots=True, kw_only=True)
 class InvocationRecord:
-    """One finished invocation, without input and output. ``outcome`` is OK or a failure kind."""
+    """One invocation, without input and output. ``outcome`` is OK or a failure kind, and empty while it runs."""
 
     invocation_id: str
     tenant: str
@@ -48,9 +48,9 @@ class InvocationRecord:
     image_sha256: str
     config_sha256: str
     started_at: datetime
-    outcome: str
-    message: str
-    usage: UsageRecord
+    outcome: str = ""
+    message: str = ""
+    usage: UsageRecord = field(default_factory=UsageRecord)
     logs: tuple[LogRecord, ...] = ()
     logs_cut: bool = False
     parent_invocation_id: str = ""

@@ -1,14 +1,15 @@
 """The agents grant: whether one template may invoke another, and with how much.
 
-A child runs inside what its caller has left: the caller's limits for fuel and host calls, less what earlier children
-and everything below them used, narrowed by the child's own template; and the caller's own deadline. What the caller
-burns itself is bounded by its worker.
+A child runs inside what its caller has left: the caller's limits for fuel and host calls, less what the caller burned
+itself, less what earlier children and everything below them used, narrowed by the child's own template; and the
+caller's own deadline. What a child burned is taken from the caller's fuel, so that the limit of the first bounds all.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
 from sandbox.limits import SandboxLimits
+from sandbox.request import FuelMeter
 from templates.grants import Grants
 from templates.names import InvalidNameError, TemplateName, TemplateRef
 from templates.resolved import ResolvedTemplate
@@ -27,7 +28,10 @@ class ChildRequest:
 
 @dataclass(slots=True, kw_only=True)
 class Budget:
-    """What one running invocation may still give to children. ``deadline`` is monotonic, in seconds."""
+    """What one running invocation may still give to children. ``deadline`` is monotonic, in seconds.
+
+    ``fuel`` is its limit less what children used; what its own guest burned stands in ``meter``.
+    """
 
     fuel: int
     host_calls: int
@@ -36,11 +40,17 @@ class Budget:
     children: int = 0
     spent_fuel: int = 0
     spent_host_calls: int = 0
+    meter: FuelMeter = field(default_factory=FuelMeter)
+
+    @property
+    def fuel_left(self) -> int:
+        return max(0, self.fuel - self.meter.used)
 
     def spend(self, *, fuel: int, host_calls: int) -> None:
         """Take what a child, and everything below it, used."""
         self.children += 1
         self.spent_fuel += fuel
+        self.meter.charged += fuel
         self.spent_host_calls += host_calls
         self.fuel = max(0, self.fuel - fuel)
         self.host_calls = max(0, self.host_calls - host_calls)
@@ -94,11 +104,11 @@ def child_limits(own: SandboxLimits, budget: Budget, *, depth_max: int, now: flo
     if budget.depth >= depth_max:
         raise HostRefusal(ErrorKind.BUDGET, f"expected at most {depth_max} agents below the first")
     wall_ms = int((budget.deadline - now) * 1000)
-    if wall_ms < WALL_MS_MIN or budget.fuel < 1:
+    if wall_ms < WALL_MS_MIN or budget.fuel_left < 1:
         raise HostRefusal(ErrorKind.BUDGET, "expected time and fuel for another agent, got too little of either")
     return replace(
         own,
-        fuel=min(own.fuel, budget.fuel),
+        fuel=min(own.fuel, budget.fuel_left),
         host_calls=min(own.host_calls, budget.host_calls),
         wall_ms=min(own.wall_ms, wall_ms),
     )

@@ -100,12 +100,13 @@ LIES: dict[str, Callable[[int], bytes]] = {
     "log lines that lie about their length": lambda n: frame(
         Op.DONE, n, done(n, b"", (LogLine("info", "abc", 0),))[16:-3]
     ),
-    "a call of a stranger": lambda n: pack_call(n + 7, "kv", "get", b""),
-    "a call without names": lambda n: frame(Op.CALL, n, b"\0\0"),
-    "a call with a lying length": lambda n: frame(Op.CALL, n, b"\xff\xff"),
-    "a call with names that are not ASCII": lambda n: frame(Op.CALL, n, b"\x01\x01\xff\xff"),
-    "a call with a huge argument": lambda n: pack_call(n, "kv", "get", b"x" * ((1 << 20) + 1)),
-    "two calls at once": lambda n: pack_call(n, "kv", "get", b"") * 2,
+    "a call of a stranger": lambda n: pack_call(n + 7, "kv", "get", b"", fuel_used=0),
+    "a call without names": lambda n: frame(Op.CALL, n, bytes(10)),
+    "a call with a lying length": lambda n: frame(Op.CALL, n, bytes(8) + b"\xff\xff"),
+    "a call with names that are not ASCII": lambda n: frame(Op.CALL, n, bytes(8) + b"\x01\x01\xff\xff"),
+    "a call with a huge argument": lambda n: pack_call(n, "kv", "get", b"x" * ((1 << 20) + 1), fuel_used=0),
+    "a call with more fuel than the limit": lambda n: pack_call(n, "kv", "get", b"", fuel_used=LIMITS.fuel + 1),
+    "two calls at once": lambda n: pack_call(n, "kv", "get", b"", fuel_used=0) * 2,
     "its own failure": lambda _: frame(Op.FAILED, 0, b"ValueError: \x1b[31m"),
 }
 
@@ -132,13 +133,23 @@ async def test_more_host_calls_than_the_limit_kill_it(hostile: TakenOver) -> Non
     host = Echoing()
     task, number = await start(hostile, host=host)
     for _ in range(LIMITS.host_calls):
-        hostile.say(pack_call(number, "kv", "get", b"1"))
+        hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
         (op, answered, _), *_ = await hostile.frames()
         assert (op, answered) == (Op.ANSWER, number)
-    hostile.say(pack_call(number, "kv", "get", b"1"))
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=0))
     await hostile.worker.exited.wait()
     assert (await task).failure is not None
     assert len(host.calls) == LIMITS.host_calls
+
+
+async def test_fuel_that_comes_back_kills_it(hostile: TakenOver) -> None:
+    task, number = await start(hostile)
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=100))
+    (op, _, _), *_ = await hostile.frames()
+    assert op == Op.ANSWER
+    hostile.say(pack_call(number, "kv", "get", b"1", fuel_used=99))
+    await hostile.worker.exited.wait()
+    assert (await task).failure is not None
 
 
 async def test_bytes_that_come_one_by_one_are_understood(hostile: TakenOver) -> None:

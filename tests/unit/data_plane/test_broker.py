@@ -254,3 +254,16 @@ def test_children_together_never_get_more_than_their_caller_had(costs: list[tupl
         given_fuel += used
         budget.spend(fuel=used, host_calls=min(host_calls, limits.host_calls))
     assert given_fuel <= 1_000
+
+
+def test_what_a_caller_burned_itself_is_not_there_for_children_and_theirs_is_charged_to_it() -> None:
+    budget = Budget(fuel=500, host_calls=80, deadline=200.0, depth=0)
+    budget.meter.used = 120
+    assert child_limits(OWN, budget, depth_max=2, now=100.0).fuel == min(OWN.fuel, 380)
+    budget.spend(fuel=300, host_calls=1)
+    assert budget.meter.charged == 300
+    assert child_limits(OWN, budget, depth_max=2, now=100.0).fuel == min(OWN.fuel, 80)
+    budget.meter.used = 200
+    with pytest.raises(HostRefusal) as refusal:
+        child_limits(OWN, budget, depth_max=2, now=100.0)
+    assert kind_of(refusal) is ErrorKind.BUDGET

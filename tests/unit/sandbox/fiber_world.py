@@ -108,10 +108,15 @@ class World:
         """Run ``count`` slices."""
         for _ in range(count):
             self.scheduler.run(self.clock.now_ns)
+            self.scheduler.discard_ended()
 
     def settle(self) -> None:
         """Run until nobody has a turn."""
-        self.scheduler.run(self.clock.now_ns + ROUND_NS)
+        while True:
+            self.scheduler.run(self.clock.now_ns + ROUND_NS)
+            self.scheduler.discard_ended()
+            if self.scheduler.is_idle:
+                return
 
     def run(self, program: str | Program, data: bytes = b"", **options: object) -> End:
         number = self.start(program, data, **options)  # type: ignore[arg-type]  # the keywords of start

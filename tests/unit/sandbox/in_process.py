@@ -113,4 +113,5 @@ class World:
             timer_ns = self._scheduler.next_timer_ns
             if self._scheduler.count and self._scheduler.is_idle and timer_ns is not None:
                 self.clock.now_ns = max(self.clock.now_ns, timer_ns)
+        self._scheduler.discard_ended()
         return self.ended.pop(self._number)

@@ -15,11 +15,13 @@ from sandbox.frames import (
     Op,
     Ready,
     frame,
+    pack_answer,
     pack_call,
     pack_done,
     pack_load,
     pack_ready,
     pack_start,
+    read_answer,
     read_call,
     read_done,
     read_load,
@@ -126,18 +128,27 @@ def test_a_start_that_was_cut_or_extended_is_refused(data: st.DataObject) -> Non
 
 @given(TEXT.filter(str.isascii).filter(bool), st.binary(max_size=100))
 def test_a_call_arrives_as_it_was_sent(name: str, argument: bytes) -> None:
-    ((op, number, payload),) = FrameReader(TO_SUPERVISOR).feed(pack_call(9, name, "get", argument))
+    ((op, number, payload),) = FrameReader(TO_SUPERVISOR).feed(pack_call(9, name, "get", argument, fuel_used=7))
     assert (op, number) == (Op.CALL, 9)
-    assert read_call(payload) == (name, "get", argument)
+    assert read_call(payload) == (7, name, "get", argument)
+
+
+@given(st.binary(max_size=100), st.integers(0, (1 << 64) - 1))
+def test_an_answer_arrives_as_it_was_sent(answer: bytes, fuel: int) -> None:
+    ((op, number, payload),) = FrameReader(TO_WORKER).feed(pack_answer(9, answer, fuel=fuel))
+    assert (op, number) == (Op.ANSWER, 9)
+    assert read_answer(payload) == (answer, fuel)
+    with pytest.raises(FrameError):
+        read_answer(payload[:7])
 
 
 @given(st.binary(max_size=200))
 def test_bytes_at_random_are_a_call_or_refused(data: bytes) -> None:
     try:
-        interface, function, argument = read_call(data)
+        fuel_used, interface, function, argument = read_call(data)
     except FrameError:
         return
-    assert payload_of(pack_call(1, interface, function, argument)) == data
+    assert payload_of(pack_call(1, interface, function, argument, fuel_used=fuel_used)) == data
 
 
 LINES = st.lists(st.builds(LogLine, st.sampled_from(["info", "error"]), TEXT, U64), max_size=5)

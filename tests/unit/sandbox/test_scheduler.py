@@ -11,7 +11,7 @@ from sandbox.outcome import FailureKind
 from sandbox.scheduler import AHEAD_MAX, LONG_NS
 from tests.isolation import guests
 from tests.isolation.guests import LIMITS
-from tests.unit.sandbox.fiber_world import FakeClock, World
+from tests.unit.sandbox.fiber_world import ROUND_NS, FakeClock, World
 
 ENDLESS = replace(LIMITS, fuel=10**15, wasi_calls=10**9, host_calls=10**9)
 
@@ -22,6 +22,7 @@ def world() -> Iterator[World]:
     yield made
     for number in list(made.scheduler._invocations):
         made.scheduler.cancel(number)
+    made.scheduler.discard_ended()
 
 
 def test_an_invocation_runs_to_its_output(world: World) -> None:
@@ -213,6 +214,19 @@ def test_beyond_the_slots_invocations_wait_their_turn() -> None:
     world.advance(1_000)
     assert sorted(world.order) == sorted(asleep + waiting)
     assert world.ends[waiting[0]].output == b"x"
+
+
+def test_an_end_is_reported_before_its_store_is_discarded_and_frees_its_slot_after() -> None:
+    world = World(slots=1)
+    first, second = (world.start(guests.ECHO, data) for data in (b"1", b"2"))
+    world.scheduler.run(world.clock.now_ns + ROUND_NS)
+    assert world.order == [first]
+    idle = [world.scheduler.is_idle]
+    world.scheduler.discard_ended()
+    idle.append(world.scheduler.is_idle)
+    assert idle == [True, False]
+    world.settle()
+    assert world.order == [first, second]
 
 
 def test_what_waits_for_a_slot_ends_at_its_deadline() -> None:

@@ -18,6 +18,7 @@ from sandbox.frames import (
     FrameReader,
     Op,
     frame,
+    pack_answer,
     pack_load,
     pack_start,
     read_call,
@@ -107,12 +108,13 @@ def test_a_host_call_goes_out_and_its_answer_comes_back(peer: Peer) -> None:
     peer.start(2, 1)
     peer.start(3, 1)
     peer.go_round_until(Op.CALL, 2)
-    peer.say(frame(Op.ANSWER, 2, b"answered"))
+    peer.say(pack_answer(2, b"answered", fuel=0))
     peer.go_round_until(Op.DONE)
     peer.say(frame(Op.CANCEL, 3))
     frames = peer.serve()
     calls = [read_call(payload) for op, _, payload in frames if op == Op.CALL]
-    assert calls == [("kv", "get", b'{"key":"a"}')] * 2
+    assert [call[1:] for call in calls] == [("kv", "get", b'{"key":"a"}')] * 2
+    assert all(0 < fuel_used < LIMITS.fuel for fuel_used, *_ in calls)
     assert end_of(frames, 2).output == b"answered"
     cancelled = end_of(frames, 3).failure
     assert cancelled is not None

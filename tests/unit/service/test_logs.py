@@ -8,7 +8,15 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.logs import LogFormat, LogLevel, configure_logs, get_logger, is_secret_name, scrub
+from service.logs import (
+    LogFormat,
+    LogLevel,
+    configure_logs,
+    gathered_lines,
+    get_logger,
+    is_secret_name,
+    scrub,
+)
 from service.telemetry import continued
 
 SECRET = "hunter2-do-not-tell"
@@ -54,6 +62,28 @@ def test_a_line_within_a_trace_carries_its_id() -> None:
     assert within["trace_id"] == "a" * 32
     assert other["trace_id"] == "c" * 32
     assert "trace_id" not in without
+
+
+def test_gathered_lines_are_written_in_one_piece_with_the_times_they_bring() -> None:
+    written: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    configure_logs(form=LogFormat.JSON, stream=Stream())
+    log = get_logger("test")
+    with gathered_lines():
+        log.info("first", at_ns=1_700_000_000_123_000_000)
+        log.info("second")
+        assert written == []
+    log.info("third")
+    gathered, third = written
+    first, second = map(json.loads, gathered.splitlines())
+    assert (first["event"], first["timestamp"]) == ("first", "2023-11-14T22:13:20.123Z")
+    assert "at_ns" not in first
+    assert (second["event"], json.loads(third)["event"]) == ("second", "third")
 
 
 def test_lines_below_the_level_are_not_written() -> None:

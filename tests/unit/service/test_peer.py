@@ -79,6 +79,21 @@ def test_no_certificate_or_another_one_is_refused(certificates: list[bytes] | No
         peer_of(Call(**properties))
 
 
+def test_a_peer_is_read_once_per_call_and_never_taken_for_that_of_another_call() -> None:
+    asked = []
+
+    class Counted(Call):
+        def auth_context(self) -> Any:
+            asked.append(self)
+            return super().auth_context()
+
+    first = Counted(ssl_tls_version=[b"TLSv1.3"], x509_pem_cert=[NODE])
+    assert peer_of(first) is peer_of(first)
+    assert asked == [first]
+    with pytest.raises(UnauthenticatedError):
+        peer_of(Counted(ssl_tls_version=[b"TLSv1.3"]))
+
+
 def synchronous(request: Any, context: Any) -> Any:
     return request
 
