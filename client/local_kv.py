@@ -1,7 +1,9 @@
-"""Key-value state of one `agentctl template run`: the broker's table for `kv`, in memory, gone afterwards."""
+"""Host calls of one `agentctl template run`: `kv` in memory, gone afterwards, and files of the author's own."""
 
 import json
 from typing import Any, Final
+
+from client.local_files import LocalFiles
 
 LIST_MAX: Final = 1_000
 
@@ -9,13 +11,16 @@ LIST_MAX: Final = 1_000
 class LocalHost:
     """Carries out the host calls that the command line granted; refuses every other, as a node would."""
 
-    def __init__(self, granted: frozenset[str], *, kv_bytes_max: int) -> None:
+    def __init__(self, granted: frozenset[str], *, kv_bytes_max: int, files: LocalFiles | None = None) -> None:
         self._granted = granted
+        self._files = files
         self._kv_bytes_max = kv_bytes_max
         self._entries: dict[str, tuple[str, int]] = {}
 
     async def call(self, interface: str, function: str, argument: bytes) -> bytes:
         """Answer one host call as the broker does."""
+        if interface == "files" and self._files is not None:
+            return await self._files.call(function, argument)
         if interface not in self._granted:
             return _error("denied", f"{interface} was not granted on the command line (--grant {interface})")
         if interface != "kv":

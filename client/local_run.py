@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from client.documents import read_file
 from client.inspection_cache import ModuleRefusedError
+from client.local_files import LocalFiles, LocalMount
 from client.local_kv import LocalHost
 from client.publishing import CodeFileError, code_file
 from templates.canonical import JsonObject
@@ -82,6 +83,7 @@ def run_template(
     parents: Sequence[Path],
     image: Path | None,
     tell: Callable[[str], None],
+    mounts: Sequence[LocalMount] = (),
 ) -> LocalRun:
     """Run the template document at ``path`` once on ``text``.
 
@@ -89,7 +91,8 @@ def run_template(
         path: the document; its code lies beside it.
         text: the input.
         config: over the template's ``default_config``.
-        granted: grants that are carried out (``kv``), of those that the template asks for.
+        granted: grants that are carried out (``kv``, ``files``), of those that the template asks for.
+        mounts: directories for the mounts of its ``files`` grants; the others are there and refused.
         parents: documents of its parents, nearest first; by default they are looked for beside it.
         image: module of the image of a source; by default the one that `make images` built.
         tell: called with a line where something takes its time.
@@ -113,7 +116,7 @@ def run_template(
     if problem := _text_misfit(resolved.input_schema, text, "input"):
         raise InputMismatchError(problem)
     return asyncio.run(
-        _run(resolved, source=source, wasm=wasm, text=text, config=effective, granted=granted, tell=tell)
+        _run(resolved, mounts, source=source, wasm=wasm, text=text, config=effective, granted=granted, tell=tell)
     )
 
 
@@ -208,6 +211,7 @@ def _cache_key(directory: Path) -> bytes:
 
 async def _run(
     resolved: ResolvedTemplate,
+    mounts: Sequence[LocalMount],
     *,
     source: bytes | None,
     wasm: bytes,
@@ -230,15 +234,17 @@ async def _run(
         raise ModuleRefusedError(f"{error.code}: {error.message}") from error
     allowed = granted & resolved.grants.interfaces()
     kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
+    files = LocalFiles(resolved.grants.files, mounts)
     worker = await Worker.start(WorkerSettings())
     try:
         await worker.load("local", compiled)
         outcome = await worker.invoke(
             _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=allowed),
-            LocalHost(allowed, kv_bytes_max=kv_bytes_max),
+            LocalHost(allowed, kv_bytes_max=kv_bytes_max, files=files),
         )
     finally:
         await worker.stop()
+        files.close()
     return _result(resolved, outcome)
 
 

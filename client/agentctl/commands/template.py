@@ -13,6 +13,7 @@ from client.agentctl.inputs import read_file_argument, read_input, read_object
 from client.agentctl.output import emit, emit_table, fail_line, is_json, note, printable, progress, warn
 
 if TYPE_CHECKING:
+    from client.local_files import LocalMount
     from templates.problems import Problem
 
 
@@ -175,7 +176,13 @@ def show(name: str) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--input", "text", required=True, help="Input: text, @file or -.")
 @click.option("--config", default="{}", help="Configuration over the template's default_config: JSON, @file or -.")
-@click.option("--grant", "grants", multiple=True, type=click.Choice(["kv"]), help="Allow this grant; nothing else is.")
+@click.option(
+    "--grant",
+    "grants",
+    multiple=True,
+    metavar="kv|files=MOUNT=DIR[:rw]",
+    help="Allow this grant of the template, and nothing else: kv, or a directory for a mount of files.",
+)
 @click.option(
     "--parent",
     "parents",
@@ -195,11 +202,13 @@ def run(
     """Run the unsigned template FILE once in a local sandbox, with only the grants named here."""
     from client.local_run import LocalRun, run_template
 
+    granted, mounts = _local_grants(grants)
     found: LocalRun = run_template(
         file,
         text=read_input(text),
         config=read_object(config, option="--config"),
-        granted=frozenset(grants),
+        granted=granted,
+        mounts=mounts,
         parents=parents,
         image=image,
         tell=note,
@@ -222,3 +231,22 @@ def run(
     if found.failure:
         fail_line(found.failure)
         raise click.exceptions.Exit(ExitCode.FINDINGS)
+
+
+def _local_grants(grants: tuple[str, ...]) -> "tuple[frozenset[str], list[LocalMount]]":
+    """Return the interfaces that ``--grant`` allows, and the directories that it names."""
+    from client.local_files import LocalMount
+
+    granted: set[str] = set()
+    mounts = []
+    for grant in grants:
+        kind, _, rest = grant.partition("=")
+        try:
+            if kind == "files":
+                mounts.append(LocalMount.parse(rest))
+            elif grant != "kv":
+                raise ValueError(f"expected kv or files=MOUNT=DIR[:rw], got {grant}")
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--grant") from error
+        granted.add(kind)
+    return frozenset(granted), mounts
