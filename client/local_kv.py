@@ -1,6 +1,7 @@
 """Host calls of one `agentctl template run`: `kv` in memory, gone afterwards, and files of the author's own."""
 
 import json
+import time
 from typing import Any, Final
 
 from client.local_files import LocalFiles
@@ -16,6 +17,7 @@ class LocalHost:
         self._files = files
         self._kv_bytes_max = kv_bytes_max
         self._entries: dict[str, tuple[str, int]] = {}
+        self._expires_s: dict[str, float] = {}
 
     async def call(self, interface: str, function: str, argument: bytes) -> bytes:
         """Answer one host call as the broker does."""
@@ -31,6 +33,9 @@ class LocalHost:
             return _error("invalid", f"expected the arguments of kv.{function}, got {error!r}")
 
     def _kv(self, function: str, given: dict[str, Any]) -> bytes:
+        for name in [name for name, at_s in self._expires_s.items() if at_s <= time.monotonic()]:
+            del self._expires_s[name]
+            self._entries.pop(name, None)
         match function:
             case "list":
                 return self._list(given)
@@ -38,7 +43,8 @@ class LocalHost:
                 value, version = self._entries.get(str(given["key"]), ("", 0))
                 return _ok({"value": value, "version": version} if version else None)
             case "put" | "delete":
-                return self._write(str(given["key"]), given.get("value"), given.get("expected"), function)
+                value = given["value"] if function == "put" else None
+                return self._write(str(given["key"]), value, given.get("expected"), given.get("ttl_s"))
         return _error("invalid", f"expected get, put, delete or list, got {function!r}")
 
     def _list(self, given: dict[str, Any]) -> bytes:
@@ -48,17 +54,20 @@ class LocalHost:
         more = bool(page) and page[-1] != names[-1]
         return _ok({"keys": page, "cursor": page[-1] if more else None})
 
-    def _write(self, name: str, value: Any, expected: Any, function: str) -> bytes:
+    def _write(self, name: str, value: Any, expected: Any, ttl_s: Any) -> bytes:
+        """Put ``value``; delete where there is none."""
         _, version = self._entries.get(name, ("", 0))
         if expected is not None and expected != version:
             return _error("conflict", f"expected version {expected} of {name!r}, got {version}")
-        if function == "delete":
+        if value is None:
             self._entries.pop(name, None)
+            self._expires_s.pop(name, None)
             return _ok({})
         kept = {**self._entries, name: (str(value), version + 1)}
         if sum(len(key.encode()) + len(entry[0].encode()) for key, entry in kept.items()) > self._kv_bytes_max:
             return _error("quota", f"expected at most {self._kv_bytes_max} bytes in the namespace")
         self._entries = kept
+        self._expires_s[name] = float("inf") if ttl_s is None else time.monotonic() + int(ttl_s)
         return _ok({"version": version + 1})
 
 

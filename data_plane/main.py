@@ -28,6 +28,7 @@ from data_plane.admission.quarantine import Quarantine, QuarantineSettings
 from data_plane.agent_registry import AgentRegistry
 from data_plane.agents.access import ServiceAccess
 from data_plane.agents.agent import AgentScope
+from data_plane.agents.ports import KvStore
 from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
 from data_plane.file_exports import FileExports
 from data_plane.generation_files import GenerationFiles
@@ -65,6 +66,7 @@ from templates.trusted_set_errors import DevelopmentModeError
 
 EXIT_REFUSED = 2
 HOUSEKEEPING_S = 1.0
+KV_COLLECT_S = 10.0
 
 log = get_logger("node")
 
@@ -336,6 +338,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         look = state.look()
         await server.set_serving(serving=look.is_ready)
         tasks.start(_keep_house(state, invoker, server), name="housekeeping")
+        tasks.start(_collect_expired(store), name="kv-collector")
         log.info(
             Event.STARTED,
             node=node_id,
@@ -438,6 +441,12 @@ async def _keep_house(state: NodeState, invoker: Invoker, server: ServiceServer)
             was_ready = look.is_ready
             await server.set_serving(serving=was_ready)
             log.info(Event.READINESS_CHANGED, ready=was_ready, state=str(look.state), reason=look.reason)
+
+
+async def _collect_expired(store: KvStore) -> None:
+    """Free what expired key-value entries take; nobody has seen them since they expired."""
+    while True:
+        await asyncio.sleep(0 if await store.kv_collect() else KV_COLLECT_S)
 
 
 async def _until_stopped(stop: asyncio.Event, tasks: TaskSupervisor) -> bool:

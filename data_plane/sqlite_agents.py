@@ -1,7 +1,8 @@
 """Agents and their key-value state in SQLite: what was acknowledged is on disk, many creations share a commit."""
 
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -15,10 +16,12 @@ from templates.names import TemplateName
 from templates.reasons import AgentFactoryError
 
 REQUESTS_KEPT: Final = timedelta(days=1)
+COLLECTED_PLACES: Final = 20
+COLLECTED_ENTRIES: Final = 500
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _GET: Final = (
-    "SELECT value, version FROM kv"
+    "SELECT value, version, expires_us FROM kv"
     " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ? AND key = ?"
 )
 _DELETE: Final = (
@@ -32,16 +35,32 @@ _SET_USE: Final = "INSERT OR REPLACE INTO kv_scopes VALUES (?, ?, ?, ?, ?, ?, ?)
 _LIST: Final = (
     "SELECT key FROM kv"
     " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ?"
-    " AND key > ? AND key >= ? AND substr(key, 1, ?) = ? ORDER BY key LIMIT ?"
+    " AND key > ? AND key >= ? AND substr(key, 1, ?) = ? AND (expires_us IS NULL OR expires_us > ?)"
+    " ORDER BY key LIMIT ?"
+)
+_EXPIRED: Final = (
+    "SELECT key, value FROM kv WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ?"
+    " AND expires_us <= ? LIMIT ?"
+)
+_EXPIRED_ANYWHERE: Final = (
+    "SELECT DISTINCT tenant, domain, name, agent_id, namespace FROM kv WHERE expires_us <= ? LIMIT ?"
 )
 
 
 class SqliteAgents:
     """`AgentStore` and `KvStore` over one database."""
 
-    def __init__(self, writer: SqliteWriter, *, agents_max: int) -> None:
+    def __init__(
+        self,
+        writer: SqliteWriter,
+        *,
+        agents_max: int,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        """``now_us`` gives microseconds since 1970, by which entries expire."""
         self._writer = writer
         self._agents_max = agents_max
+        self._now_us = now_us
 
     async def create(self, wishes: Sequence[NewAgent]) -> Sequence[Agent | AgentFactoryError]:
         def work(connection: sqlite3.Connection) -> list[Agent | AgentFactoryError]:
@@ -96,30 +115,39 @@ class SqliteAgents:
         return await self._writer.read(_total)
 
     async def kv_get(self, scope: AgentScope, namespace: str, key: str) -> KvEntry | None:
-        return await self._writer.read(lambda connection: _entry(connection, scope, namespace, key))
+        now_us = self._now_us()
+        return await self._writer.read(lambda connection: _entry(connection, scope, namespace, key, now_us))
 
     async def kv_put(self, scope: AgentScope, grant: KvGrant, request: KvPut) -> int:
+        now_us = self._now_us()
+
         def work(connection: sqlite3.Connection) -> int:
             _require_owner(connection, scope)
             place = _place(scope, grant.namespace)
-            found = _entry(connection, scope, grant.namespace, request.key)
+            more = _collect(connection, place, now_us)
+            while more and _use(connection, place)[0] + entry_bytes(request.key, request.value) > grant.bytes_max:
+                more = _collect(connection, place, now_us)
+            found = _entry(connection, scope, grant.namespace, request.key, now_us)
             require_expected(found, request.expected)
             used_bytes, version = _use(connection, place)
             used_bytes = used_after_put(request, found, used_bytes=used_bytes, grant=grant)
             version += 1
             connection.execute(_SET_USE, (*place, used_bytes, version))
+            expires_us = None if request.ttl_s is None else now_us + request.ttl_s * 1_000_000
             connection.execute(
-                "INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                (*place, request.key, request.value, version),
+                "INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*place, request.key, request.value, version, expires_us),
             )
             return version
 
         return await self._writer.write(work)
 
     async def kv_delete(self, scope: AgentScope, namespace: str, request: KvDelete) -> None:
+        now_us = self._now_us()
+
         def work(connection: sqlite3.Connection) -> None:
             place = _place(scope, namespace)
-            found = _entry(connection, scope, namespace, request.key)
+            found = _entry(connection, scope, namespace, request.key, now_us)
             require_expected(found, request.expected)
             if found is not None:
                 used_bytes, version = _use(connection, place)
@@ -130,6 +158,8 @@ class SqliteAgents:
         await self._writer.write(work)
 
     async def kv_list(self, scope: AgentScope, namespace: str, request: KvList) -> Sequence[str]:
+        now_us = self._now_us()
+
         def work(connection: sqlite3.Connection) -> list[str]:
             rows = connection.execute(
                 _LIST,
@@ -139,12 +169,27 @@ class SqliteAgents:
                     request.prefix,
                     len(request.prefix),
                     request.prefix,
+                    now_us,
                     request.count_max,
                 ),
             )
             return [row[0] for row in rows]
 
         return await self._writer.read(work)
+
+    async def kv_collect(self) -> bool:
+        """Delete some expired entries; True when there may be more."""
+        now_us = self._now_us()
+
+        def find(connection: sqlite3.Connection) -> list[tuple[str, str, str, str, str]]:
+            return connection.execute(_EXPIRED_ANYWHERE, (now_us, COLLECTED_PLACES)).fetchall()
+
+        def work(connection: sqlite3.Connection) -> bool:
+            return any([_collect(connection, place, now_us) for place in places])
+
+        places = await self._writer.read(find)
+        has_more = bool(places) and await self._writer.write(work)
+        return has_more or len(places) == COLLECTED_PLACES
 
 
 def _create(
@@ -210,9 +255,20 @@ def _place(scope: AgentScope, namespace: str) -> tuple[str, str, str, str, str]:
     return scope.tenant, scope.template.domain, scope.template.name, scope.agent_id, namespace
 
 
-def _entry(connection: sqlite3.Connection, scope: AgentScope, namespace: str, key: str) -> KvEntry | None:
+def _entry(connection: sqlite3.Connection, scope: AgentScope, namespace: str, key: str, now_us: int) -> KvEntry | None:
     row = connection.execute(_GET, (*_place(scope, namespace), key)).fetchone()
-    return None if row is None else KvEntry(row[0], row[1])
+    return None if row is None or (row[2] is not None and row[2] <= now_us) else KvEntry(row[0], row[1])
+
+
+def _collect(connection: sqlite3.Connection, place: tuple[str, str, str, str, str], now_us: int) -> bool:
+    """Delete what has expired in one namespace, and take it from the namespace's use; True when there may be more."""
+    expired = connection.execute(_EXPIRED, (*place, now_us, COLLECTED_ENTRIES)).fetchall()
+    if expired:
+        connection.executemany(_DELETE, [(*place, key) for key, _ in expired])
+        used_bytes, version = _use(connection, place)
+        used_bytes -= sum(entry_bytes(key, value) for key, value in expired)
+        connection.execute(_SET_USE, (*place, used_bytes, version))
+    return len(expired) == COLLECTED_ENTRIES
 
 
 def _use(connection: sqlite3.Connection, place: tuple[str, str, str, str, str]) -> tuple[int, int]:

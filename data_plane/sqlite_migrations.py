@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-NEWEST: Final = MappingProxyType({"agents": "0001", "invocations": "0001"})
+NEWEST: Final = MappingProxyType({"agents": "0003", "invocations": "0001"})
 """The last migration of each schema; a test compares this with the files."""
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"

@@ -17,7 +17,9 @@ def no_exports() -> FileExports:
     return exports_in(Path("/nowhere"), {})
 
 
-def exports_in(directory: Path, exports: dict[str, FileExportSettings], limits: FileLimits | None = None) -> FileExports:
+def exports_in(
+    directory: Path, exports: dict[str, FileExportSettings], limits: FileLimits | None = None
+) -> FileExports:
     """A node with these exports, whose scratch lies in ``directory``; call ``start`` before the first session."""
     return FileExports(
         exports,
