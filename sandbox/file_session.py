@@ -149,7 +149,7 @@ class FileSession:
         return self._last_handle
 
     def _require_room(self) -> None:
-        if len(self._files) >= self._limits.open_max + len(self._mounts) or self._last_handle >= _HANDLE_MAX:
+        if len(self._files) >= self._limits.open_max + len(self._trees) or self._last_handle >= _HANDLE_MAX:
             raise FileRefusal(Errno.MFILE)
 
     def _close_handle(self, handle: int) -> None:

@@ -168,7 +168,7 @@ async def test_each_write_says_anew_how_long_an_entry_stays(store: Store, clock:
 
 
 @pytest.mark.parametrize("collects", [False, True])
-async def test_what_has_expired_does_not_count_against_the_quota(store: Store, clock: Clock, collects: bool) -> None:
+async def test_what_has_expired_does_not_count_against_the_quota(store: Store, clock: Clock, *, collects: bool) -> None:
     await store.kv_put(SCOPE, GRANT, put("a", "x" * 79, ttl_s=5))
     assert await refused(store.kv_put(SCOPE, GRANT, put("b", "x" * 79))) is ErrorKind.QUOTA
     clock.now_s += 5

@@ -117,8 +117,8 @@ def ask(node: NodeProcess, text: str, *, agent: str = "", tenant: str = "acme") 
         answer: dict[str, Any] = json.loads(invoke(stub, "docs/reader", text).output)
         return answer
     request = pb.InvokeAgentRequest(name=agent, input=text)
-    answer = json.loads(stub.InvokeAgent(request, timeout=CALL_TIMEOUT_S).output)
-    return answer
+    reply: dict[str, Any] = json.loads(stub.InvokeAgent(request, timeout=CALL_TIMEOUT_S).output)
+    return reply
 
 
 def create(node: NodeProcess, name: str) -> str:
