@@ -216,9 +216,8 @@ class Tree:
             return self._stat(os.fstat(held.descriptor))
         with self._place(held, parsed) as place:
             found = os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
-        is_link = stat.S_ISLNK(found.st_mode)
-        if is_link and (follow or place.is_directory):
-            raise FileRefusal(Errno.LOOP)
+        if stat.S_ISLNK(found.st_mode) and (follow or place.is_directory):
+            raise FileRefusal(Errno.NOENT)  # as one that leads nowhere: programs that look around go on
         if place.is_directory and not stat.S_ISDIR(found.st_mode):
             raise FileRefusal(Errno.NOTDIR)
         return self._stat(found)

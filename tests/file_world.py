@@ -45,7 +45,8 @@ class Files:
     closes: list[int] = field(default_factory=list)
 
     def ask(self, function: str, record: bytes = b"") -> bytes:
-        closes, self.closes = self.closes, []
+        closes = list(self.closes)
+        self.closes.clear()
         return read_reply(self.session.perform(function, pack_request(closes, record)))
 
     def mounts(self) -> dict[str, int]:
