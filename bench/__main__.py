@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from bench import bench_node, bench_publish
+from bench import bench_guests, bench_node, bench_publish
 
 OUTPUT: Final = Path(__file__).resolve().parent.parent / "build" / "bench.json"
 SANDBOX_OUTPUT: Final = OUTPUT.with_name("bench-sandbox.json")
@@ -22,6 +22,10 @@ Row = dict[str, Any]
 
 def _node_rows() -> list[Row]:
     return asyncio.run(bench_node.rows())
+
+
+def _guest_rows() -> list[Row]:
+    return asyncio.run(bench_guests.rows())
 
 
 def _sandbox_rows() -> list[Row]:
@@ -41,7 +45,7 @@ def _show(row: Row) -> None:
 def main() -> None:
     started = time.monotonic()
     rows: list[Row] = []
-    for measure in (_node_rows, bench_publish.rows, _sandbox_rows):
+    for measure in (_node_rows, bench_publish.rows, _sandbox_rows, _guest_rows):
         found = measure()
         rows += found
         for row in found:

@@ -78,6 +78,7 @@ class GenerationFiles:
         secret = load_or_make_key(directory / "key")
         self._key = derived_key(secret, "store")
         self.compile_cache_key = derived_key(secret, "compile cache")
+        self.database_key = derived_key(secret, "database rows")
 
     @property
     def compile_cache_directory(self) -> Path:

@@ -137,10 +137,15 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             files.compile_cache_directory, key=files.compile_cache_key, bytes_max=settings.compile_cache_bytes_max
         )
         agents_writer = await stack.enter_async_context(
-            SqliteWriter(settings.store_directory / "agents.db", schema="agents", durable=True)
+            SqliteWriter(settings.store_directory / "agents.db", schema="agents", durable=True, key=files.database_key)
         )
         log_writer = await stack.enter_async_context(
-            SqliteWriter(settings.store_directory / "invocations.db", schema="invocations", durable=False)
+            SqliteWriter(
+                settings.store_directory / "invocations.db",
+                schema="invocations",
+                durable=False,
+                key=files.database_key,
+            )
         )
         store = SqliteAgents(agents_writer, agents_max=settings.agents_max)
         invocations = SqliteInvocations(

@@ -6,6 +6,7 @@ dropped and counted.
 """
 
 import asyncio
+import hashlib
 import json
 import sqlite3
 from collections import deque
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from data_plane.agents.invocations import InvocationFilter, InvocationRecord, LogRecord, UsageRecord
+from data_plane.sealed_rows import RowDamagedError
 from data_plane.sqlite_writer import DatabaseFailedError, SqliteWriter
 from service.logs import get_logger
 
@@ -28,9 +30,9 @@ _INSERT: Final = (
     "INSERT OR REPLACE INTO invocations SELECT"
     " json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
     " json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),"
-    " json_extract(value, '$[6]') FROM json_each(?)"
+    " json_extract(value, '$[6]'), json_extract(value, '$[7]') FROM json_each(?)"
 )
-_COLUMNS: Final = "tenant, invocation_id, agent_id, template, started_us, facts"
+_COLUMNS: Final = "tenant, invocation_id, agent_id, template, started_us, facts, seal"
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -42,6 +44,7 @@ class SqliteInvocations:
 
     def __init__(self, writer: SqliteWriter, *, kept_max: int, kept_s: float, period_s: float = 0.5) -> None:
         self._writer = writer
+        self._seals = writer.seals
         self._kept_max = kept_max
         self._kept = timedelta(seconds=kept_s)
         self._period_s = period_s
@@ -79,7 +82,7 @@ class SqliteInvocations:
 
             def work(
                 connection: sqlite3.Connection,
-                rows: str = _encode([_row(each) for each in batch]),
+                rows: str = _encode([self._row(each) for each in batch]),
                 now: datetime | None = batch[-1].started_at if trim else None,
             ) -> None:
                 connection.execute(_INSERT, (rows,))
@@ -103,12 +106,12 @@ class SqliteInvocations:
             conditions.append("invocation_id < ?")
             values.append(wanted.before)
         query = (
-            f"SELECT {_COLUMNS}, '[]' FROM invocations WHERE {' AND '.join(conditions)}"  # noqa: S608 — constants only
+            f"SELECT {_COLUMNS} FROM invocations WHERE {' AND '.join(conditions)}"  # noqa: S608 — constants only
             " ORDER BY invocation_id DESC LIMIT ?"
         )
 
         def work(connection: sqlite3.Connection) -> list[InvocationRecord]:
-            return [_record(row) for row in connection.execute(query, (*values, wanted.count_max))]
+            return [self._record(row) for row in connection.execute(query, (*values, wanted.count_max))]
 
         return await self._writer.read(work)
 
@@ -120,9 +123,28 @@ class SqliteInvocations:
                 f"SELECT {_COLUMNS}, logs FROM invocations WHERE tenant = ? AND invocation_id = ?",  # noqa: S608
                 (tenant, invocation_id),
             ).fetchone()
-            return None if row is None else _record(row)
+            return None if row is None else self._record(row[:7], logs=row[7])
 
         return await self._writer.read(work)
+
+    def _row(self, record: InvocationRecord) -> tuple[str | int, ...]:
+        columns = _columns(record)
+        return (*columns, self._seals.seal("invocations", columns[:6]).hex())
+
+    def _record(self, row: tuple[str, str, str, str, int, str, str], *, logs: str | None = None) -> InvocationRecord:
+        """Return a record, with its logs if they were read: the seal covers their digest, which stands in the facts."""
+        columns, seal = row[:6], row[6]
+        try:
+            raw = bytes.fromhex(seal)
+        except (TypeError, ValueError):
+            raw = b""
+        self._seals.require("invocations", columns, raw, name=row[1])
+        record, logs_digest = _read(columns)
+        if logs is not None:
+            if _digest(logs) != logs_digest:
+                raise RowDamagedError("invocations", row[1])
+            record.logs = tuple(LogRecord(*each) for each in json.loads(logs))
+        return record
 
     def _trim(self, connection: sqlite3.Connection, now: datetime) -> None:
         """Rows are in the order of their writing, so that age and number need no index of their own."""
@@ -134,8 +156,9 @@ class SqliteInvocations:
         )
 
 
-def _row(record: InvocationRecord) -> tuple[object, ...]:
+def _columns(record: InvocationRecord) -> tuple[str, str, str, str, int, str, str]:
     usage = record.usage
+    logs = _encode([(each.level, each.message, each.at_us) for each in record.logs]) if record.logs else "[]"
     facts = (
         record.caller,
         record.version,
@@ -157,24 +180,27 @@ def _row(record: InvocationRecord) -> tuple[object, ...]:
         usage.output_bytes,
         usage.log_bytes,
         usage.child_invocations,
+        _digest(logs),
     )
-    logs = [(each.level, each.message, each.at_us) for each in record.logs]
     return (
         record.tenant,
         record.invocation_id,
         record.agent_id,
         record.template,
         _to_us(record.started_at),
-        facts,
+        _encode(facts),
         logs,
     )
 
 
-def _record(row: tuple[str, str, str, str, int, str, str]) -> InvocationRecord:
-    tenant, invocation_id, agent_id, template, started_us, facts_text, logs_text = row
+def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, str]:
+    """Return the record without its logs, and their digest."""
+    tenant, invocation_id, agent_id, template, started_us, facts_text = row
     facts: list[Any] = json.loads(facts_text)
-    fuel, wall_us, guest_us, host_calls, wasi_calls, input_bytes, output_bytes, log_bytes, children = facts[11:]
-    return InvocationRecord(
+    fuel, wall_us, guest_us, host_calls, wasi_calls, input_bytes, output_bytes, log_bytes, children, logs_digest = (
+        facts[11:]
+    )
+    record = InvocationRecord(
         tenant=tenant,
         invocation_id=invocation_id,
         agent_id=agent_id,
@@ -202,8 +228,12 @@ def _record(row: tuple[str, str, str, str, int, str, str]) -> InvocationRecord:
             log_bytes=log_bytes,
             child_invocations=children,
         ),
-        logs=tuple(LogRecord(*each) for each in json.loads(logs_text)),
     )
+    return record, logs_digest
+
+
+def _digest(logs: str) -> str:
+    return hashlib.sha256(logs.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _to_us(moment: datetime) -> int:

@@ -6,14 +6,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-NEWEST: Final = MappingProxyType({"agents": "0003", "invocations": "0001"})
+from data_plane.sealed_rows import RowSeals
+
+NEWEST: Final = MappingProxyType({"agents": "0003", "invocations": "0002"})
 """The last migration of each schema; a test compares this with the files."""
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
-def migrate(path: Path, schema: str) -> None:
-    """Create or upgrade the database ``path``; safe to interrupt at any point and to repeat."""
+def migrate(path: Path, schema: str, *, seals: RowSeals) -> None:
+    """Create or upgrade the database ``path``; safe to interrupt at any point and to repeat.
+
+    ``seals`` seal the rows of a database that had none.
+    """
     if _revision(path) == NEWEST[schema]:
         return
     from alembic import command
@@ -26,6 +31,7 @@ def migrate(path: Path, schema: str) -> None:
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         config.attributes["connection"] = connection
+        config.attributes["seals"] = seals
         command.upgrade(config, "head")
     engine.dispose()
 

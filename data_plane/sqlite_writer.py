@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from data_plane.sealed_files import StoreDamagedError
+from data_plane.sealed_rows import RowSeals
 from data_plane.sqlite_migrations import migrate
 from templates.reasons import AgentFactoryError, Reason
 
@@ -42,8 +43,12 @@ class _Job:
 class SqliteWriter:
     """``async with SqliteWriter(...)``: entering brings the schema up to date, leaving writes what still waits."""
 
-    def __init__(self, path: Path, *, schema: str, durable: bool) -> None:
-        """``schema`` names the migrations. Without ``durable`` a power cut (not a crash) may lose the last commits."""
+    def __init__(self, path: Path, *, schema: str, durable: bool, key: bytes) -> None:
+        """``schema`` names the migrations. Without ``durable`` a power cut (not a crash) may lose the last commits.
+
+        ``key`` is the node's own, for the seals of rows.
+        """
+        self.seals = RowSeals(key)
         self._path = path
         self._schema = schema
         self._durable = durable
@@ -97,7 +102,7 @@ class SqliteWriter:
 
     def _require_sound(self) -> None:
         try:
-            migrate(self._path, self._schema)
+            migrate(self._path, self._schema, seals=self.seals)
             with closing(self._connect()) as connection:
                 (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 (mode,) = connection.execute("PRAGMA journal_mode").fetchone()

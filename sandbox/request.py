@@ -41,7 +41,8 @@ class InvocationRequest:
     ``source`` is the author's source for the abi ``image``; ``config`` is JSON; ``granted`` are full interface names
     such as ``agentfactory:runtime/kv@0.1.0``. With ``process=False`` the code is instantiated and, for an image,
     ``load`` is called, but nothing is processed: a dry run, whose output is empty. With ``stream_logs`` log lines are
-    also told while the guest runs. ``meter`` is kept up to date while it runs.
+    also told while the guest runs. ``meter``, if there is one, is kept up to date while it runs; a request with a meter
+    is for one invocation.
     """
 
     code_id: str
@@ -55,4 +56,4 @@ class InvocationRequest:
     trace_context: str = ""
     process: bool = True
     stream_logs: bool = False
-    meter: FuelMeter = field(default_factory=FuelMeter)
+    meter: FuelMeter | None = None

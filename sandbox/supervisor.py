@@ -278,7 +278,7 @@ class Worker:
         source = 0 if request.source is None else self._source_number(request.source)
         number = self._next_number()
         deadline_ns = time.monotonic_ns() + limits.wall_ms * 1_000_000
-        flight = self._flights[number] = _Flight(limits, deadline_ns, request.meter)
+        flight = self._flights[number] = _Flight(limits, deadline_ns, request.meter or FuelMeter())
         flight.on_log = on_log if request.stream_logs else None
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._sweep_s, self._sweep_overdue)

@@ -33,7 +33,7 @@ def wish(agent_id: str, *, tenant: str = "acme", template: TemplateName = NOTES,
 
 @asynccontextmanager
 async def sqlite_agents(directory: Path) -> AsyncIterator[AgentStore]:
-    async with SqliteWriter(directory / "agents.db", schema="agents", durable=True) as writer:
+    async with SqliteWriter(directory / "agents.db", schema="agents", durable=True, key=bytes(32)) as writer:
         yield SqliteAgents(writer, agents_max=10)
 
 
@@ -125,7 +125,7 @@ async def test_old_request_ids_are_forgotten(store: AgentStore) -> None:
 
 
 async def test_what_one_job_raises_undoes_only_its_own_changes(tmp_path: Path) -> None:
-    async with SqliteWriter(tmp_path / "agents.db", schema="agents", durable=True) as writer:
+    async with SqliteWriter(tmp_path / "agents.db", schema="agents", durable=True, key=bytes(32)) as writer:
 
         def fails(connection: object) -> None:
             connection.execute("UPDATE totals SET agents = 99")  # type: ignore[attr-defined]
@@ -137,7 +137,7 @@ async def test_what_one_job_raises_undoes_only_its_own_changes(tmp_path: Path) -
 
 
 async def test_a_database_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:
-    async with SqliteWriter(tmp_path / "agents.db", schema="agents", durable=True) as writer:
+    async with SqliteWriter(tmp_path / "agents.db", schema="agents", durable=True, key=bytes(32)) as writer:
         await writer.write(lambda connection: connection.execute("PRAGMA max_page_count = 1"))
         agents = SqliteAgents(writer, agents_max=1_000_000)
         big = Agent(tenant="acme", agent_id="big", template=NOTES, config=b"x" * 1_000_000, created_at=NOW)
@@ -184,7 +184,9 @@ async def invocations(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
     if request.param == "memory":
         yield MemoryInvocations()
     else:
-        async with SqliteWriter(tmp_path / "invocations.db", schema="invocations", durable=False) as writer:
+        async with SqliteWriter(
+            tmp_path / "invocations.db", schema="invocations", durable=False, key=bytes(32)
+        ) as writer:
             yield SqliteInvocations(writer, kept_max=100, kept_s=3600)
 
 
@@ -208,7 +210,7 @@ async def test_invocations_are_listed_newest_first_without_logs(invocations: Inv
 
 
 async def test_a_record_that_another_call_is_writing_is_found_too(tmp_path: Path) -> None:
-    async with SqliteWriter(tmp_path / "log.db", schema="invocations", durable=False) as writer:
+    async with SqliteWriter(tmp_path / "log.db", schema="invocations", durable=False, key=bytes(32)) as writer:
         log = SqliteInvocations(writer, kept_max=100, kept_s=3600)
         released = threading.Event()
         held = asyncio.ensure_future(writer.write(lambda _connection: released.wait(10)))
@@ -224,7 +226,7 @@ async def test_a_record_that_another_call_is_writing_is_found_too(tmp_path: Path
 
 
 async def test_records_are_bounded_in_number_and_age(tmp_path: Path) -> None:
-    async with SqliteWriter(tmp_path / "invocations.db", schema="invocations", durable=False) as writer:
+    async with SqliteWriter(tmp_path / "invocations.db", schema="invocations", durable=False, key=bytes(32)) as writer:
         log = SqliteInvocations(writer, kept_max=10, kept_s=3600)
         log._since_trim = 0
         for number in range(3):
@@ -238,7 +240,7 @@ async def test_records_are_bounded_in_number_and_age(tmp_path: Path) -> None:
 
 async def test_a_full_queue_drops_the_oldest_and_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_plane.sqlite_invocations.QUEUE_MAX", 2)
-    async with SqliteWriter(tmp_path / "invocations.db", schema="invocations", durable=False) as writer:
+    async with SqliteWriter(tmp_path / "invocations.db", schema="invocations", durable=False, key=bytes(32)) as writer:
         log = SqliteInvocations(writer, kept_max=10, kept_s=1e9)
         for number in range(3):
             log.record(record(number))

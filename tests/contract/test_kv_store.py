@@ -46,7 +46,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) ->
     if request.param == "memory":
         yield MemoryAgents(now_us=clock.now_us)
     else:
-        async with SqliteWriter(tmp_path / "agents.db", schema="agents", durable=True) as writer:
+        async with SqliteWriter(tmp_path / "agents.db", schema="agents", durable=True, key=bytes(32)) as writer:
             yield SqliteAgents(writer, agents_max=10, now_us=clock.now_us)
 
 
@@ -190,7 +190,7 @@ async def test_thousands_that_expire_at_once_make_room_for_one_that_needs_it_all
 async def test_the_collector_frees_the_disk_and_touches_nothing_else(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "agents.db"
     other = AgentScope(tenant="rival", template=NOTES)
-    async with SqliteWriter(path, schema="agents", durable=True) as writer:
+    async with SqliteWriter(path, schema="agents", durable=True, key=bytes(32)) as writer:
         store = SqliteAgents(writer, agents_max=10, now_us=clock.now_us)
         for index in range(30):
             scope = AgentScope(tenant=f"tenant-{index}", template=NOTES)
@@ -209,9 +209,9 @@ async def test_the_collector_frees_the_disk_and_touches_nothing_else(tmp_path: P
 
 async def test_an_expiry_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "agents.db"
-    async with SqliteWriter(path, schema="agents", durable=True) as writer:
+    async with SqliteWriter(path, schema="agents", durable=True, key=bytes(32)) as writer:
         await SqliteAgents(writer, agents_max=10, now_us=clock.now_us).kv_put(SCOPE, GRANT, put("k", "v", ttl_s=10))
-    async with SqliteWriter(path, schema="agents", durable=True) as writer:
+    async with SqliteWriter(path, schema="agents", durable=True, key=bytes(32)) as writer:
         store = SqliteAgents(writer, agents_max=10, now_us=clock.now_us)
         assert await store.kv_get(SCOPE, "n", "k") is not None
         clock.now_s += 10
@@ -235,7 +235,7 @@ async def test_sqlite_and_the_fake_answer_alike(tmp_path_factory: pytest.TempPat
     clock = Clock()
     fake = MemoryAgents(now_us=clock.now_us)
     path = tmp_path_factory.mktemp("kv") / "agents.db"
-    async with SqliteWriter(path, schema="agents", durable=False) as writer:
+    async with SqliteWriter(path, schema="agents", durable=False, key=bytes(32)) as writer:
         real = SqliteAgents(writer, agents_max=10, now_us=clock.now_us)
         for step in steps:
             answers = []

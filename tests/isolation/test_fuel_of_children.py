@@ -45,8 +45,10 @@ async def worker() -> AsyncIterator[Worker]:
 
 async def run(worker: Worker, text: str, *, fuel: int, charged: int) -> tuple[Outcome, Costly]:
     await worker.load(text, guests.compiled(text))
-    request = InvocationRequest(code_id=text, abi="command", limits=replace(LIMITS, fuel=fuel), granted=KV)
-    host = Costly(request.meter, charged)
+    meter = FuelMeter()
+    limits = replace(LIMITS, fuel=fuel)
+    request = InvocationRequest(code_id=text, abi="command", limits=limits, granted=KV, meter=meter)
+    host = Costly(meter, charged)
     return await worker.invoke(request, host), host
 
 
@@ -87,3 +89,10 @@ async def test_a_charged_guest_is_still_interrupted(worker: Worker) -> None:
     assert not looping.done()
     outcome, _ = await looping
     assert kind_of(outcome) is FailureKind.FUEL
+
+
+async def test_a_request_without_a_meter_may_be_sent_again(worker: Worker) -> None:
+    await worker.load(BURNER, guests.compiled(BURNER))
+    request = InvocationRequest(code_id=BURNER, abi="command", limits=LIMITS, granted=KV)
+    outcomes = await asyncio.gather(*(worker.invoke(request, guests.Echoing()) for _ in range(3)))
+    assert {outcome.output for outcome in outcomes} == {b'{"ok":{"key":"a"}}'}
