@@ -43,8 +43,8 @@ class LocalHost:
                 value, version = self._entries.get(str(given["key"]), ("", 0))
                 return _ok({"value": value, "version": version} if version else None)
             case "put" | "delete":
-                value = given["value"] if function == "put" else None
-                return self._write(str(given["key"]), value, given.get("expected"), given.get("ttl_s"))
+                written = given["value"] if function == "put" else None
+                return self._write(str(given["key"]), written, given.get("expected"), given.get("ttl_s"))
         return _error("invalid", f"expected get, put, delete or list, got {function!r}")
 
     def _list(self, given: dict[str, Any]) -> bytes:

@@ -67,6 +67,7 @@ from templates.trusted_set_errors import DevelopmentModeError
 EXIT_REFUSED = 2
 HOUSEKEEPING_S = 1.0
 KV_COLLECT_S = 10.0
+KV_MORE_S = 0.05
 
 log = get_logger("node")
 
@@ -81,6 +82,7 @@ class Event(StrEnum):
     REFUSED_TO_START = "node_refused_to_start"
     FAILED = "node_failed"
     READINESS_CHANGED = "readiness_changed"
+    NOT_COLLECTED = "kv_not_collected"
 
 
 def main() -> None:
@@ -451,7 +453,12 @@ async def _keep_house(state: NodeState, invoker: Invoker, server: ServiceServer)
 async def _collect_expired(store: KvStore) -> None:
     """Free what expired key-value entries take; nobody has seen them since they expired."""
     while True:
-        await asyncio.sleep(0 if await store.kv_collect() else KV_COLLECT_S)
+        has_more = False
+        try:
+            has_more = await store.kv_collect()
+        except AgentFactoryError as error:  # a full disk, say: whoever writes is told; this only tidies up
+            log.warning(Event.NOT_COLLECTED, reason=error.reason, error=error.message)
+        await asyncio.sleep(KV_MORE_S if has_more else KV_COLLECT_S)
 
 
 async def _until_stopped(stop: asyncio.Event, tasks: TaskSupervisor) -> bool:

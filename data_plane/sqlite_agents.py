@@ -132,9 +132,10 @@ class SqliteAgents:
         def work(connection: sqlite3.Connection) -> int:
             _require_owner(connection, scope)
             place = _place(scope, grant.namespace)
-            more = self._collect(connection, place, now_us)
-            while more and self._use(connection, place)[0] + entry_bytes(request.key, request.value) > grant.bytes_max:
-                more = self._collect(connection, place, now_us)
+            size = entry_bytes(request.key, request.value)
+            while self._collect(connection, place, now_us) == COLLECTED_ENTRIES:
+                if self._use(connection, place)[0] + size <= grant.bytes_max:
+                    break
             found = self._entry(connection, place, request.key, now_us, believed=request.expected is None)
             require_expected(found, request.expected)
             used_bytes, version = self._use(connection, place)
@@ -197,13 +198,15 @@ class SqliteAgents:
         def find(connection: sqlite3.Connection) -> list[Place]:
             return connection.execute(_EXPIRED_ANYWHERE, (now_us, COLLECTED_PLACES)).fetchall()
 
-        def work(connection: sqlite3.Connection) -> bool:
-            more = [self._collect(connection, place, now_us) for place in places]
-            return any(more)
+        def work(connection: sqlite3.Connection) -> int:
+            deleted = 0
+            for place in places:
+                with suppress(RowDamagedError):  # told to whoever uses the namespace
+                    deleted += self._collect(connection, place, now_us)
+            return deleted
 
         places = await self._writer.read(find)
-        has_more = bool(places) and await self._writer.write(work)
-        return has_more or len(places) == COLLECTED_PLACES
+        return bool(places) and await self._writer.write(work) > 0
 
     def _create(
         self, connection: sqlite3.Connection, wish: NewAgent, *, room: int
@@ -263,8 +266,8 @@ class SqliteAgents:
             return None
         return KvEntry(columns[0], columns[1])
 
-    def _collect(self, connection: sqlite3.Connection, place: Place, now_us: int) -> bool:
-        """Delete what has expired in one namespace, and take it from its use; True when there may be more.
+    def _collect(self, connection: sqlite3.Connection, place: Place, now_us: int) -> int:
+        """Delete entries that have expired in one namespace, take them from its use, and return how many.
 
         A damaged row stays, and is told to whoever reads it: its moment may be what was damaged.
         """
@@ -275,11 +278,11 @@ class SqliteAgents:
                 self._seals.require("kv", (*place, *columns), seal, name=columns[0])
                 expired.append((columns[0], columns[1]))
         if expired:
-            connection.executemany(_DELETE, [(*place, key) for key, _ in expired])
             used_bytes, version = self._use(connection, place)
+            connection.executemany(_DELETE, [(*place, key) for key, _ in expired])
             used_bytes -= sum(entry_bytes(key, value) for key, value in expired)
             self._set_use(connection, place, used_bytes, version)
-        return len(rows) == COLLECTED_ENTRIES and bool(expired)
+        return len(expired)
 
     def _use(self, connection: sqlite3.Connection, place: Place) -> tuple[int, int]:
         row = connection.execute(_USE, place).fetchone()

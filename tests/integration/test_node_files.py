@@ -178,7 +178,7 @@ def test_a_command_from_c_reads_and_writes_with_stdio(node: NodeProcess) -> None
 
 def test_files_cost_no_host_calls_and_hold_no_descriptors(node: NodeProcess) -> None:
     record = invoke(node.agents(), "docs/reader", "").receipt
-    assert record.host_calls == 0
+    assert record.usage.host_calls == 0
     deadline = time.monotonic() + 5
     while held_files(node) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -138,7 +138,7 @@ def test_what_is_mounted_inside_an_export_is_another_file_system(guest: Files) -
     root = os.open("/", os.O_PATH | os.O_DIRECTORY)
     try:
         with pytest.raises(Exception, match=r"XDEV|cross-device"):
-            file_tree.open_directory_beneath(root, (b"proc", b"self"), device=os.fstat(root).st_dev)
+            file_beneath.open_directory_beneath(root, (b"proc", b"self"), device=os.fstat(root).st_dev)
     finally:
         os.close(root)
 

@@ -244,9 +244,10 @@ def _local_grants(grants: tuple[str, ...]) -> "tuple[frozenset[str], list[LocalM
         try:
             if kind == "files":
                 mounts.append(LocalMount.parse(rest))
-            elif grant != "kv":
-                raise ValueError(f"expected kv or files=MOUNT=DIR[:rw], got {grant}")
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--grant") from error
+        if kind != "files" and grant != "kv":
+            message = f"expected kv or files=MOUNT=DIR[:rw], got {grant}"
+            raise click.BadParameter(message, param_hint="--grant")
         granted.add(kind)
     return frozenset(granted), mounts
