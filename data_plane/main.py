@@ -156,7 +156,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         stack.push_async_callback(invocations.flush)
 
         scratch = ScratchDirectories(
-            settings.store_directory / "scratch", free_bytes_min=settings.scratch_free_bytes_min
+            settings.store_directory / "agent-files", free_bytes_min=settings.scratch_free_bytes_min
         )
         exports = FileExports(
             settings.file_exports,

@@ -203,7 +203,7 @@ def test_a_killed_node_finds_scratch_again_and_clears_what_was_brief(world: Node
 
 
 def scratch_of(node: NodeProcess) -> Path:
-    return Path(node.environment["AGENTFACTORY_NODE_STORE_DIRECTORY"]) / "scratch"
+    return Path(node.environment["AGENTFACTORY_NODE_STORE_DIRECTORY"]) / "agent-files"
 
 
 def held_files(node: NodeProcess) -> list[str]:
