@@ -1,11 +1,14 @@
-"""The host calls of one `agentctl template run`: `kv` in memory, `http` and `llm` by the broker's own rules."""
+"""The host calls of one `agentctl template run`: `kv` in memory, `http` and `llm` by the broker's rules, own files."""
 
 import json
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from client.local_http import LocalHttp
     from client.local_llm import LocalLlm
+
+from client.local_files import LocalFiles
 
 LIST_MAX: Final = 1_000
 
@@ -18,23 +21,27 @@ class LocalHost:
         granted: frozenset[str],
         *,
         kv_bytes_max: int,
+        files: LocalFiles | None = None,
         http: "LocalHttp | None" = None,
         llm: "LocalLlm | None" = None,
     ) -> None:
         self._granted = granted
+        self._files = files
         self._http = http
         self._llm = llm
         self._kv_bytes_max = kv_bytes_max
         self._entries: dict[str, tuple[str, int]] = {}
+        self._expires_s: dict[str, float] = {}
 
     async def call(self, interface: str, function: str, argument: bytes) -> bytes:
         """Answer one host call as the broker does."""
+        if interface == "files" and self._files is not None:
+            return await self._files.call(function, argument)
         if interface not in self._granted:
             return _error("denied", f"{interface} was not granted on the command line (--grant {interface})")
-        if interface == "http" and self._http is not None:
-            return await self._http.call(function, argument)
-        if interface == "llm" and self._llm is not None:
-            return await self._llm.call(function, argument)
+        outside = {"http": self._http, "llm": self._llm}.get(interface)
+        if outside is not None:
+            return await outside.call(function, argument)
         if interface != "kv":
             return _error("denied", f"{interface} needs a node: it is not carried out by a local run")
         try:
@@ -43,6 +50,9 @@ class LocalHost:
             return _error("invalid", f"expected the arguments of kv.{function}, got {error!r}")
 
     def _kv(self, function: str, given: dict[str, Any]) -> bytes:
+        for name in [name for name, at_s in self._expires_s.items() if at_s <= time.monotonic()]:
+            del self._expires_s[name]
+            self._entries.pop(name, None)
         match function:
             case "list":
                 return self._list(given)
@@ -50,7 +60,8 @@ class LocalHost:
                 value, version = self._entries.get(str(given["key"]), ("", 0))
                 return _ok({"value": value, "version": version} if version else None)
             case "put" | "delete":
-                return self._write(str(given["key"]), given.get("value"), given.get("expected"), function)
+                written = given["value"] if function == "put" else None
+                return self._write(str(given["key"]), written, given.get("expected"), given.get("ttl_s"))
         return _error("invalid", f"expected get, put, delete or list, got {function!r}")
 
     def _list(self, given: dict[str, Any]) -> bytes:
@@ -60,17 +71,20 @@ class LocalHost:
         more = bool(page) and page[-1] != names[-1]
         return _ok({"keys": page, "cursor": page[-1] if more else None})
 
-    def _write(self, name: str, value: Any, expected: Any, function: str) -> bytes:
+    def _write(self, name: str, value: Any, expected: Any, ttl_s: Any) -> bytes:
+        """Put ``value``; delete where there is none."""
         _, version = self._entries.get(name, ("", 0))
         if expected is not None and expected != version:
             return _error("conflict", f"expected version {expected} of {name!r}, got {version}")
-        if function == "delete":
+        if value is None:
             self._entries.pop(name, None)
+            self._expires_s.pop(name, None)
             return _ok({})
         kept = {**self._entries, name: (str(value), version + 1)}
         if sum(len(key.encode()) + len(entry[0].encode()) for key, entry in kept.items()) > self._kv_bytes_max:
             return _error("quota", f"expected at most {self._kv_bytes_max} bytes in the namespace")
         self._entries = kept
+        self._expires_s[name] = float("inf") if ttl_s is None else time.monotonic() + int(ttl_s)
         return _ok({"version": version + 1})
 
 

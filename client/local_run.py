@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from client.documents import read_file
 from client.inspection_cache import ModuleRefusedError
+from client.local_files import LocalFiles, LocalMount
 from client.local_kv import LocalHost
 from client.publishing import CodeFileError, code_file
 from templates.canonical import JsonObject
@@ -86,6 +87,7 @@ def run_template(
     parents: Sequence[Path],
     image: Path | None,
     tell: Callable[[str], None],
+    mounts: Sequence[LocalMount] = (),
     outside: "Outside | None" = None,
     models: "Models | None" = None,
 ) -> LocalRun:
@@ -95,7 +97,8 @@ def run_template(
         path: the document; its code lies beside it.
         text: the input.
         config: over the template's ``default_config``.
-        granted: grants that are carried out (``kv``, ``http``, ``llm``), of those that the template asks for.
+        granted: grants that are carried out (``kv``, ``files``, ``http``, ``llm``), of those that it asks for.
+        mounts: directories for the mounts of its ``files`` grants; the others are there and refused.
         parents: documents of its parents, nearest first; by default they are looked for beside it.
         image: module of the image of a source; by default the one that `make images` built.
         tell: called with a line where something takes its time.
@@ -123,6 +126,7 @@ def run_template(
     return asyncio.run(
         _run(
             resolved,
+            mounts,
             source=source,
             wasm=wasm,
             text=text,
@@ -235,6 +239,7 @@ def local_cache() -> "CompileCache":
 
 async def _run(
     resolved: ResolvedTemplate,
+    mounts: Sequence[LocalMount],
     *,
     source: bytes | None,
     wasm: bytes,
@@ -259,6 +264,7 @@ async def _run(
         raise ModuleRefusedError(f"{error.code}: {error.message}") from error
     allowed = granted & resolved.grants.interfaces()
     kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
+    files = LocalFiles(resolved.grants.files, mounts)
     http = LocalHttp(resolved, outside or Outside()) if "http" in allowed else None
     llm = LocalLlm(resolved, models or Models()) if "llm" in allowed else None
     worker = await Worker.start(WorkerSettings())
@@ -266,10 +272,11 @@ async def _run(
         await worker.load("local", compiled)
         outcome = await worker.invoke(
             _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=allowed),
-            LocalHost(allowed, kv_bytes_max=kv_bytes_max, http=http, llm=llm),
+            LocalHost(allowed, kv_bytes_max=kv_bytes_max, files=files, http=http, llm=llm),
         )
     finally:
         await worker.stop()
+        files.close()
         if http is not None:
             http.close()
         if llm is not None:

@@ -6,7 +6,7 @@ the invoke path reads neither SQLite nor JSON. This process alone writes the sto
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -76,8 +76,17 @@ class Wish:
 class AgentRegistry:
     """The agents of all tenants on this node."""
 
-    def __init__(self, store: AgentStore, *, node_id: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: AgentStore,
+        *,
+        node_id: str,
+        clock: Callable[[], datetime],
+        on_deleted: Callable[[Agent], Awaitable[None]],
+    ) -> None:
+        """``on_deleted`` removes what is kept of an agent outside of the store."""
         self._store = store
+        self._on_deleted = on_deleted
         self._node_id = node_id
         self._clock = clock
         self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
@@ -138,8 +147,11 @@ class AgentRegistry:
     async def delete(self, tenant: str, agent_id: str) -> None:
         """Delete an agent and its state; raise `UnknownAgentError`."""
         self._remembered.pop((tenant, agent_id), None)
+        agent = await self._store.get(tenant, agent_id)
         deleted = await self._store.delete(tenant, agent_id)
         self._remembered.pop((tenant, agent_id), None)
+        if agent is not None:
+            await self._on_deleted(agent)
         if not deleted:
             raise UnknownAgentError(str(AgentName(self._node_id, agent_id)))
 

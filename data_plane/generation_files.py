@@ -9,7 +9,7 @@
     blobs/<sha256>                        source and modules; the name is the check
     facts/<sha256>                        what inspection found in a module (sealed)
     compiled/                             `sandbox.compile_cache`, under a key of its own
-    scratch/                              emptied at start
+    scratch/                              emptied at start (agents keep their files elsewhere: `scratch_directories`)
 
 A generation appears by one rename of a directory that was fsynced before; the digest in its name lets the same
 generation be kept twice for a moment, when it comes again with a newer lease. A crash between any two steps leaves the

@@ -15,9 +15,12 @@ from data_plane.broker.amounts import Amount
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
 from data_plane.broker.llm_budget import LlmAllowances
+from data_plane.file_exports import FileExports, InvocationFiles
 from data_plane.http_calls import HttpCalls
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
 from data_plane.llm_calls import LlmCaller, LlmCalls, LlmInvocation
+from sandbox.file_protocol import INTERFACE as FILES
+from sandbox.file_protocol import Errno, pack_reply
 from service.logs import get_logger
 from service.telemetry import HOST_CALLS, Field, SpanName, Telemetry
 from templates.canonical import JsonValue
@@ -34,6 +37,8 @@ class Broker:
 
     __slots__ = (
         "_depth_max",
+        "_files",
+        "_held_files",
         "_http",
         "_invoker",
         "_kv",
@@ -53,6 +58,7 @@ class Broker:
         kv: KvStore,
         llm: LlmCalls,
         http: HttpCalls,
+        files: FileExports,
         invoker: Invoker,
         depth_max: int,
         telemetry: Telemetry,
@@ -64,18 +70,22 @@ class Broker:
         self._llm_calls = llm
         self._llm: LlmInvocation | None = None
         self._http = http
+        self._files = files
+        self._held_files: InvocationFiles | None = None
         self._invoker = invoker
         self._depth_max = depth_max
         self._telemetry = telemetry
         self._monotonic = monotonic
 
     async def call(self, interface: str, function: str, argument: bytes) -> bytes:
-        """Return the answer as JSON; never raises but for cancellation."""
+        """Return the answer as JSON, for files in their own form; never raises but for cancellation."""
         started = self._monotonic()
         result = "ok"
         try:
             with self._telemetry.span(SpanName.HOST_CALL) as span:
                 span.set(Field.HOST_CALL, f"{interface[:40]}.{function[:40]}")
+                if interface == FILES:
+                    return await self._files_call(function, argument)
                 return _bounded(answer_ok(await self._carry_out(interface, function, argument)))
         except HostRefusal as refusal:
             result = str(refusal.kind)
@@ -86,7 +96,7 @@ class Broker:
             return answer_error(HostRefusal(ErrorKind.FAILED, str(error.reason)))
         finally:
             self._running.host_call_s += self._monotonic() - started
-            known = interface if interface in {"kv", "llm", "agents", "http"} else "unknown"
+            known = interface if interface in {"kv", "llm", "agents", "http", FILES} else "unknown"
             self._telemetry.count(HOST_CALLS, known, result)
 
     async def _carry_out(self, interface: str, function: str, argument: bytes) -> JsonValue:
@@ -134,7 +144,7 @@ class Broker:
                 deadline=running.budget.deadline,
             )
             self._llm = LlmInvocation(self._llm_calls, caller)
-            running.close = self._llm.close
+            running.endings.append(self._llm.close)
         return await self._llm.call(function, members)
 
     def _allowances(self) -> LlmAllowances:
@@ -157,6 +167,16 @@ class Broker:
             spent=running.egress,
             deadline=running.budget.deadline,
         )
+
+    async def _files_call(self, function: str, argument: bytes) -> bytes:
+        """Carry out what virtual WASI asks; a session is made at the first request and ends with the invocation."""
+        if self._held_files is None:
+            grants = self._running.call.template.resolved.grants.files
+            if not grants:
+                return pack_reply(Errno.ACCES)
+            self._held_files = await self._files.session(self._scope, grants)
+            self._running.endings.append(self._held_files.close)
+        return await self._held_files.call(function, argument)
 
     async def _agents_call(self, function: str, members: Members) -> JsonValue:
         call, budget = self._running.call, self._running.budget

@@ -8,8 +8,8 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -130,7 +130,7 @@ class Cost:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An invocation in flight; ``stopped`` is why it was. ``close`` ends what it left open, before the receipt."""
+    """An invocation in flight; ``stopped`` is why it was. ``endings`` end what it left open, before the receipt."""
 
     call: Call
     invocation_id: str
@@ -142,8 +142,8 @@ class Running:
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
-    close: Callable[[], None] = lambda: None
     recorder: Recorder | None = None
+    endings: list[Callable[[], None]] = field(default_factory=list)
 
 
 class HostCallsFactory(Protocol):
@@ -398,6 +398,8 @@ class Invoker:
                     raise
             finally:
                 self._running.discard(running)
+                for end in running.endings:
+                    end()
                 if not self._running:
                     self._idle.set()
             of_sandbox, outcome = outcome, checked_output(outcome, template.output_schema)
@@ -441,8 +443,7 @@ class Invoker:
             host = self._host_calls(running, scope)
             if running.recorder is not None:
                 host = running.recorder.listening(host)
-            with closing(running):
-                outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
+            outcome = await self._pool.invoke(pooled, template.sha256, request, host, call.on_log)
             if self._telemetry.tracing:
                 describe_sandbox(
                     span, outcome, elapsed_s=self._monotonic() - handed_over, host_call_s=running.host_call_s

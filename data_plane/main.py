@@ -23,7 +23,6 @@ from cryptography import x509
 
 from data_plane.activation.generation import ActiveGeneration
 from data_plane.admission.callers import CallerRoom
-from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.admission.concurrency import ConcurrencyLimit, ConcurrencySettings
 from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quarantine import Quarantine, QuarantineSettings
@@ -31,22 +30,16 @@ from data_plane.admission_gate import AdmissionGate
 from data_plane.agent_registry import AgentRegistry
 from data_plane.agents.access import RecordingAccess, ServiceAccess
 from data_plane.agents.agent import AgentScope
+from data_plane.agents.ports import KvStore
 from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
-from data_plane.broker.address_policy import Destinations
-from data_plane.broker.http_grant import EgressAmounts
-from data_plane.broker.llm_cache import AnswerCache, CacheBounds
-from data_plane.egress_connect import Connector, SystemResolver, client_tls
+from data_plane.carriers import make_carriers
 from data_plane.generation_files import GenerationFiles
 from data_plane.grpc_agent_service import GrpcAgentService
 from data_plane.grpc_node_service import GrpcNodeService, NodeFacts
 from data_plane.grpc_subscriber import Backoff, Figures, GrpcSubscriber, Holding
 from data_plane.host_calls import Broker
-from data_plane.http_calls import HttpCalls
-from data_plane.http_egress import EgressLimits, HttpEgress
 from data_plane.invoker import Invoker, Running
 from data_plane.isolation import Isolation, demanded_level
-from data_plane.llm_bindings import offered_bindings
-from data_plane.llm_calls import LlmCalls
 from data_plane.node_state import NodeState
 from data_plane.proc_times import processor_time
 from data_plane.receipts import ReceiptDesk
@@ -54,12 +47,10 @@ from data_plane.recorder import Recorders
 from data_plane.recording_files import RecordingBounds, RecordingFiles
 from data_plane.recording_keys import LocalRecordingKeys
 from data_plane.sealed_files import StoreDamagedError, StoreFailedError
-from data_plane.secret_directory import SecretDirectory
 from data_plane.seeding import seed_store
 from data_plane.settings import Mode, NodeSettings
 from data_plane.sqlite_agents import SqliteAgents
 from data_plane.sqlite_invocations import SqliteInvocations
-from data_plane.sqlite_llm_use import SqliteLlmUse
 from data_plane.sqlite_writer import SqliteWriter
 from data_plane.staging import CodeStore, Staging
 from data_plane.updater import Updater
@@ -86,6 +77,8 @@ from templates.trusted_set_errors import DevelopmentModeError
 
 EXIT_REFUSED = 2
 HOUSEKEEPING_S = 1.0
+KV_COLLECT_S = 10.0
+KV_MORE_S = 0.05
 
 log = get_logger("node")
 
@@ -102,6 +95,7 @@ class Event(StrEnum):
     READINESS_CHANGED = "readiness_changed"
     ISOLATION_FOUND = "isolation_found"
     NOT_PROBED = "isolation_not_probed"
+    NOT_COLLECTED = "kv_not_collected"
 
 
 def main() -> None:
@@ -176,11 +170,6 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             log_writer, kept_max=settings.invocations_kept, kept_s=settings.invocations_kept_s
         )
         stack.push_async_callback(invocations.flush)
-        llm_writer = await stack.enter_async_context(
-            SqliteWriter(
-                settings.store_directory / "llm_use.db", schema="llm_use", durable=False, key=files.database_key
-            )
-        )
         recordings = RecordingFiles(
             settings.store_directory / "recordings",
             keys=LocalRecordingKeys(settings.store_directory / "recording-keys"),
@@ -195,6 +184,15 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
 
         # Workers, and the way of an invocation through them
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
+        carriers = await make_carriers(
+            settings,
+            stack,
+            agents=store,
+            database_key=files.database_key,
+            tasks=tasks,
+            telemetry=telemetry,
+            clock=time.time,
+        )
         isolation = Isolation(demanded_level(settings))
         code = CodeStore(files, cache, telemetry, CompilerSettings(jail=isolation.demanded))
         telemetry.measure(ISOLATION_LEVEL, lambda: isolation.rank)
@@ -227,58 +225,14 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         )
         stack.push_async_callback(pool.close)
 
-        # The broker's way outside
-        resolver = SystemResolver()
-        stack.callback(resolver.close)
-        secrets = SecretDirectory(settings.secrets_directory, monotonic=time.monotonic)
-        llm = LlmCalls(
-            bindings=offered_bindings(
-                settings.llm_bindings, resolver=resolver, secrets=secrets, monotonic=time.monotonic
-            ),
-            use=SqliteLlmUse(llm_writer),
-            cache=AnswerCache(
-                CacheBounds(
-                    ttl_s=settings.llm_cache_s,
-                    entries_max=settings.llm_cache_entries_max,
-                    bytes_max=settings.llm_cache_bytes_max,
-                ),
-                time.monotonic,
-            ),
-            breakers=CircuitBreakers(BreakerSettings()),
-            tasks=tasks,
-            telemetry=telemetry,
-            clock=time.time,
-            monotonic=time.monotonic,
-            streams_max=settings.llm_streams_max,
-        )
-        egress = HttpEgress(
-            Connector(
-                destinations=Destinations.parse(settings.private_origins),
-                resolver=resolver,
-                tls=client_tls(settings.egress_authorities_file),
-            )
-        )
-        http = HttpCalls(
-            egress,
-            secrets=secrets,
-            amounts=EgressAmounts(
-                requests_max=settings.http_requests_max,
-                sent_bytes_max=settings.http_sent_bytes_max,
-                received_bytes_max=settings.http_received_bytes_max,
-                response_bytes_max=settings.http_response_bytes_max,
-            ),
-            limits=EgressLimits(first_byte_s=settings.http_timeout_s, total_s=settings.http_timeout_s),
-            per_tenant_max=settings.http_per_tenant_max,
-            telemetry=telemetry,
-        )
-
         def host_calls(running: Running, scope: AgentScope) -> Broker:
             return Broker(
                 running,
                 scope,
                 kv=store,
-                llm=llm,
-                http=http,
+                files=carriers.files,
+                http=carriers.http,
+                llm=carriers.llm,
                 invoker=invoker,
                 depth_max=settings.child_depth_max,
                 telemetry=telemetry,
@@ -311,7 +265,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             clock=time.time,
             monotonic=time.monotonic,
         )
-        registry = AgentRegistry(store, node_id=node_id, clock=_now)
+        registry = AgentRegistry(store, node_id=node_id, clock=_now, on_deleted=carriers.files.forget_agent)
 
         # What is active, and how it changes
         staging = Staging(files=files, code=code, pool=pool, telemetry=telemetry)
@@ -442,6 +396,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         look = state.look()
         await server.set_serving(serving=look.is_ready)
         tasks.start(_keep_house(state, invoker, server), name="housekeeping")
+        tasks.start(_collect_expired(store), name="kv-collector")
         log.info(
             Event.STARTED,
             node=node_id,
@@ -558,6 +513,17 @@ def _observe(isolation: Isolation, reached: Confinement) -> None:
         level = {Field.ISOLATION: reached.level}
         log.info(Event.ISOLATION_FOUND, **level, demanded=isolation.demanded, missing=list(reached.missing))
     isolation.observe(reached)
+
+
+async def _collect_expired(store: KvStore) -> None:
+    """Free what expired key-value entries take; nobody has seen them since they expired."""
+    while True:
+        has_more = False
+        try:
+            has_more = await store.kv_collect()
+        except AgentFactoryError as error:  # a full disk, say: whoever writes is told; this only tidies up
+            log.warning(Event.NOT_COLLECTED, reason=error.reason, error=error.message)
+        await asyncio.sleep(KV_MORE_S if has_more else KV_COLLECT_S)
 
 
 async def _until_stopped(stop: asyncio.Event, tasks: TaskSupervisor) -> bool:

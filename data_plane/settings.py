@@ -3,13 +3,14 @@
 from dataclasses import replace
 from enum import StrEnum, unique
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from data_plane.admission.effective import EffectiveLimits
 from data_plane.admission.quotas import Quota, TenantQuotas
 from data_plane.broker.address_policy import Destinations
+from data_plane.file_exports import FileExportSettings
 from data_plane.llm_settings import LlmBindingSettings
 from service.settings import ServerSettings
 
@@ -181,6 +182,23 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
         default=8 * 1024 * 1024, ge=0, description="Memory for the answers that are kept for each tenant."
     )
 
+    file_exports: dict[str, FileExportSettings] = Field(
+        default_factory=dict,
+        description="Directories that templates may be granted, by name, JSON: "
+        '`{"corpus": {"path": "/srv/corpus", "tenants": ["acme"]}, "scratch": {"scratch_bytes_max": 1048576}}` '
+        "([grants](grants.md#files)).",
+    )
+    file_threads: int = Field(default=8, ge=1, le=64, description="Threads in which files are touched for guests.")
+    file_bytes_read_max: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="Bytes of files that one invocation may read."
+    )
+    file_bytes_written_max: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="Bytes that one invocation may write to files."
+    )
+    scratch_free_bytes_min: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="Free bytes of the store's disk that scratch files leave alone."
+    )
+
     @field_validator("private_origins")
     @classmethod
     def _canonical(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -208,3 +226,14 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
         )
         own = {tenant: each.model_dump(exclude_none=True) for tenant, each in self.tenant_quotas.items()}
         return TenantQuotas(default, {tenant: replace(default, **each) for tenant, each in own.items()})
+
+    @model_validator(mode="after")
+    def _exports_leave_the_store_alone(self) -> Self:
+        store = self.store_directory.resolve()
+        for name, export in self.file_exports.items():
+            if export.path is None:
+                continue
+            path = export.path.resolve()
+            if path == store or path in store.parents or store in path.parents:
+                raise ValueError(f"expected exports that neither hold nor lie in the store directory, got {name}")
+        return self

@@ -6,7 +6,9 @@ no sound row, so that a damaged one can be got rid of.
 
 import json
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -23,6 +25,8 @@ from templates.reasons import AgentFactoryError
 Place = tuple[str, str, str, str, str]
 
 REQUESTS_KEPT: Final = timedelta(days=1)
+COLLECTED_PLACES: Final = 20
+COLLECTED_ENTRIES: Final = 500
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_LIMITS: Final = "{}"
@@ -42,17 +46,33 @@ _SET_USE: Final = "INSERT OR REPLACE INTO kv_scopes VALUES (?, ?, ?, ?, ?, ?, ?,
 _LIST: Final = (
     "SELECT key, value, version, expires_us, seal FROM kv"
     " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ?"
-    " AND key > ? AND key >= ? AND substr(key, 1, ?) = ? ORDER BY key LIMIT ?"
+    " AND key > ? AND key >= ? AND substr(key, 1, ?) = ? AND (expires_us IS NULL OR expires_us > ?)"
+    " ORDER BY key LIMIT ?"
+)
+_EXPIRED: Final = (
+    "SELECT key, value, version, expires_us, seal FROM kv"
+    " WHERE tenant = ? AND domain = ? AND name = ? AND agent_id = ? AND namespace = ? AND expires_us <= ? LIMIT ?"
+)
+_EXPIRED_ANYWHERE: Final = (
+    "SELECT DISTINCT tenant, domain, name, agent_id, namespace FROM kv WHERE expires_us <= ? LIMIT ?"
 )
 
 
 class SqliteAgents:
     """`AgentStore` and `KvStore` over one database."""
 
-    def __init__(self, writer: SqliteWriter, *, agents_max: int) -> None:
+    def __init__(
+        self,
+        writer: SqliteWriter,
+        *,
+        agents_max: int,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        """``now_us`` gives microseconds since 1970, by which entries expire."""
         self._writer = writer
         self._seals = writer.seals
         self._agents_max = agents_max
+        self._now_us = now_us
 
     async def create(self, wishes: Sequence[NewAgent]) -> Sequence[Agent | AgentFactoryError]:
         def work(connection: sqlite3.Connection) -> list[Agent | AgentFactoryError]:
@@ -105,19 +125,27 @@ class SqliteAgents:
         return await self._writer.read(lambda connection: _total(connection, self._seals))
 
     async def kv_get(self, scope: AgentScope, namespace: str, key: str) -> KvEntry | None:
-        return await self._writer.read(lambda connection: self._entry(connection, _place(scope, namespace), key))
+        place, now_us = _place(scope, namespace), self._now_us()
+        return await self._writer.read(lambda connection: self._entry(connection, place, key, now_us))
 
     async def kv_put(self, scope: AgentScope, grant: KvGrant, request: KvPut) -> int:
+        now_us = self._now_us()
+
         def work(connection: sqlite3.Connection) -> int:
             _require_owner(connection, scope)
             place = _place(scope, grant.namespace)
-            found = self._entry(connection, place, request.key, believed=request.expected is None)
+            size = entry_bytes(request.key, request.value)
+            while self._collect(connection, place, now_us) == COLLECTED_ENTRIES:
+                if self._use(connection, place)[0] + size <= grant.bytes_max:
+                    break
+            found = self._entry(connection, place, request.key, now_us, believed=request.expected is None)
             require_expected(found, request.expected)
             used_bytes, version = self._use(connection, place)
             used_bytes = used_after_put(request, found, used_bytes=used_bytes, grant=grant)
             version += 1
             self._set_use(connection, place, used_bytes, version)
-            row = (*place, request.key, request.value, version, None)
+            expires_us = None if request.ttl_s is None else now_us + request.ttl_s * 1_000_000
+            row = (*place, request.key, request.value, version, expires_us)
             connection.execute(
                 "INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, self._seals.seal("kv", row))
             )
@@ -126,9 +154,11 @@ class SqliteAgents:
         return await self._writer.write(work)
 
     async def kv_delete(self, scope: AgentScope, namespace: str, request: KvDelete) -> None:
+        now_us = self._now_us()
+
         def work(connection: sqlite3.Connection) -> None:
             place = _place(scope, namespace)
-            found = self._entry(connection, place, request.key, believed=request.expected is None)
+            found = self._entry(connection, place, request.key, now_us, believed=request.expected is None)
             require_expected(found, request.expected)
             if found is not None:
                 used_bytes, version = self._use(connection, place)
@@ -139,6 +169,8 @@ class SqliteAgents:
         await self._writer.write(work)
 
     async def kv_list(self, scope: AgentScope, namespace: str, request: KvList) -> Sequence[str]:
+        now_us = self._now_us()
+
         def work(connection: sqlite3.Connection) -> list[str]:
             place = _place(scope, namespace)
             rows = connection.execute(
@@ -149,6 +181,7 @@ class SqliteAgents:
                     request.prefix,
                     len(request.prefix),
                     request.prefix,
+                    now_us,
                     request.count_max,
                 ),
             )
@@ -159,6 +192,23 @@ class SqliteAgents:
             return keys
 
         return await self._writer.read(work)
+
+    async def kv_collect(self) -> bool:
+        """Delete some expired entries; True when there may be more."""
+        now_us = self._now_us()
+
+        def find(connection: sqlite3.Connection) -> list[Place]:
+            return connection.execute(_EXPIRED_ANYWHERE, (now_us, COLLECTED_PLACES)).fetchall()
+
+        def work(connection: sqlite3.Connection) -> int:
+            deleted = 0
+            for place in places:
+                with suppress(RowDamagedError):  # told to whoever uses the namespace
+                    deleted += self._collect(connection, place, now_us)
+            return deleted
+
+        places = await self._writer.read(find)
+        return bool(places) and await self._writer.write(work) > 0
 
     def _create(
         self, connection: sqlite3.Connection, wish: NewAgent, *, room: int
@@ -208,9 +258,9 @@ class SqliteAgents:
         return agent, True
 
     def _entry(
-        self, connection: sqlite3.Connection, place: Place, key: str, *, believed: bool = False
+        self, connection: sqlite3.Connection, place: Place, key: str, now_us: int, *, believed: bool = False
     ) -> KvEntry | None:
-        """Return an entry; ``believed`` ones are only replaced or deleted, whatever they hold."""
+        """Return an entry that has not expired; ``believed`` ones are only replaced or deleted, whatever they hold."""
         row = connection.execute(_GET, (*place, key)).fetchone()
         if row is None:
             return None
@@ -219,7 +269,29 @@ class SqliteAgents:
             self._seals.require("kv", (*place, key, *columns), seal, name=key)
         elif not isinstance(columns[0], str):
             return KvEntry("", columns[1])
+        elif not isinstance(columns[2], int | None):
+            return KvEntry(columns[0], columns[1])
+        if columns[2] is not None and columns[2] <= now_us:
+            return None
         return KvEntry(columns[0], columns[1])
+
+    def _collect(self, connection: sqlite3.Connection, place: Place, now_us: int) -> int:
+        """Delete entries that have expired in one namespace, take them from its use, and return how many.
+
+        A damaged row stays, and is told to whoever reads it: its moment may be what was damaged.
+        """
+        expired = []
+        rows = connection.execute(_EXPIRED, (*place, now_us, COLLECTED_ENTRIES)).fetchall()
+        for *columns, seal in rows:
+            with suppress(RowDamagedError):
+                self._seals.require("kv", (*place, *columns), seal, name=columns[0])
+                expired.append((columns[0], columns[1]))
+        if expired:
+            used_bytes, version = self._use(connection, place)
+            connection.executemany(_DELETE, [(*place, key) for key, _ in expired])
+            used_bytes -= sum(entry_bytes(key, value) for key, value in expired)
+            self._set_use(connection, place, used_bytes, version)
+        return len(expired)
 
     def _use(self, connection: sqlite3.Connection, place: Place) -> tuple[int, int]:
         row = connection.execute(_USE, place).fetchone()

@@ -8,7 +8,7 @@ from typing import Final
 
 from data_plane.sealed_rows import RowSeals
 
-NEWEST: Final = MappingProxyType({"agents": "0003", "invocations": "0002", "llm_use": "0001"})
+NEWEST: Final = MappingProxyType({"agents": "0004", "invocations": "0002", "llm_use": "0001"})
 """The last migration of each schema; a test compares this with the files."""
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"

@@ -30,8 +30,11 @@ from sandbox.core_module import (
 )
 from sandbox.engine import Call, Engine, EngineError, Trapped, answer_at_once, raise_trap
 from sandbox.fibers import LOG_LINE_BYTES_MAX, Invocation, Steps, Stopped, Turn
+from sandbox.file_protocol import INTERFACE as FILES
+from sandbox.file_protocol import FileRefusal
 from sandbox.outcome import Failure, FailureKind
 from sandbox.preview1 import FUNCTIONS, MODULE, SPECIAL, SUCCESS, Method, Preview1
+from sandbox.preview1_files import FileAsk
 
 HOST_MODULE: Final = "agentfactory"
 HOST_FUNCTION: Final = "call"
@@ -184,10 +187,24 @@ def _at_once(method: Method) -> Body:
         invocation: Invocation, guest: Preview1, arguments: tuple[int, ...], results: int, continuation: int
     ) -> None:
         invocation.enter_wasi()
-        memmove(results, _ERRNO[method(guest, *arguments)], _I32_BYTES)
-        invocation.answer_now(continuation)
+        try:
+            answer = method(guest, *arguments)
+        except FileRefusal as refusal:
+            answer = int(refusal.errno)
+        if isinstance(answer, FileAsk):
+            _ask_for_file(invocation, answer, results, continuation)
+        else:
+            memmove(results, _ERRNO[answer], _I32_BYTES)
+            invocation.answer_now(continuation)
 
     return body
+
+
+def _ask_for_file(invocation: Invocation, ask: FileAsk, results: int, continuation: int) -> None:
+    def finish(answer: bytes) -> None:
+        memmove(results, _ERRNO[ask.done(answer)], _I32_BYTES)
+
+    invocation.call_host(FILES, ask.function, ask.argument, continuation, finish=finish, fail=_fault(invocation))
 
 
 def _sched_yield(
@@ -264,7 +281,7 @@ def _host_call(
     if not is_small or len(op) > _OP_BYTES_MAX or not (interface.isidentifier() and function.isidentifier()):
         respond(_INVALID)
         invocation.answer_now(continuation)
-    elif not invocation.is_granted(interface):
+    elif interface == FILES or not invocation.is_granted(interface):  # files are reached through WASI alone
         respond(_DENIED)
         invocation.answer_now(continuation)
     else:

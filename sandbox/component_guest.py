@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sandbox import values
+from sandbox.component_files import ComponentFiles
 from sandbox.fibers import LOG_LINE_BYTES_MAX, Invocation, Stopped
 from sandbox.nature import Clock
 from sandbox.outcome import FailureKind
@@ -67,7 +68,8 @@ class Guest:
     """The virtual machine's few belongings: pollables, unfinished lines of output, what it may still take."""
 
     __slots__ = (
-        "_clock", "_lines", "_random_left", "_waste_left", "handles", "invocation", "last_pollable", "pollables",
+        "_clock", "_lines", "_random_left", "_waste_left", "files", "handles", "invocation", "last_pollable",
+        "pollables",
     )  # fmt: skip
 
     def __init__(self, invocation: Invocation) -> None:
@@ -76,6 +78,7 @@ class Guest:
         self._lines = {STDOUT: b"", STDERR: b""}
         self._random_left = RANDOM_BYTES_MAX
         self._waste_left = WASTE_BYTES_MAX
+        self.files = ComponentFiles() if invocation.is_granted("files") else None
         self.handles = 0
         self.pollables = {_ALWAYS_READY: 0}
         self.last_pollable = _ALWAYS_READY
@@ -96,6 +99,8 @@ class Guest:
     def dropped(self, representation: int, *, is_pollable: bool) -> None:
         """Take note that the component dropped a handle that it owned."""
         self.handles -= 1
+        if not is_pollable and self.files is not None:
+            self.files.dropped(representation)
         if is_pollable and representation != _ALWAYS_READY:
             self.pollables.pop(representation, None)
 

@@ -177,6 +177,17 @@ def kv_put(guest: Guest, _context: int, args: int) -> Answer:
     )  # fmt: skip
 
 
+def kv_put_for(guest: Guest, _context: int, args: int) -> Answer:
+    value, expected = args + VALUE_BYTES, args + 2 * VALUE_BYTES
+    ttl_s = values.read_number(args + 3 * VALUE_BYTES, values.U64)
+    return _ask(
+        guest, "kv", "put",
+        bytes_in=values.string_length(args) + values.string_length(value),
+        argument=lambda: _with_expected({"key": _text(args), "value": _text(value), "ttl_s": ttl_s}, expected),
+        result=lambda answer: _version(answer["version"]),
+    )  # fmt: skip
+
+
 def kv_delete(guest: Guest, _context: int, args: int) -> Answer:
     return _ask(
         guest, "kv", "delete",
@@ -274,6 +285,7 @@ INTERFACES: Final[dict[str, Interface]] = {
     name_of("kv"): {
         "get": Import(1, True, kv_get, is_host_call=True),
         "put": Import(3, True, kv_put, is_host_call=True),
+        "put-for": Import(4, True, kv_put_for, is_host_call=True),
         "delete": Import(2, True, kv_delete, is_host_call=True),
         "list": Import(3, True, kv_list, is_host_call=True),
     },

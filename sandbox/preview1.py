@@ -1,8 +1,9 @@
-"""Virtual WASI preview 1: bytes in, bytes out, a clock, randomness; files and sockets do not exist.
+"""Virtual WASI preview 1: bytes in, bytes out, a clock, randomness, and files where they were granted; no sockets.
 
-Nothing native is linked. Each function is a host function over the fiber scheduler: ``poll_oneoff`` and ``sched_yield``
-suspend the guest, everything else answers at once. Sizes are checked on the numbers the guest passed, before a byte is
-copied; a pointer outside the guest's memory is a trap. Numbers of errors, layouts and flags: WASI snapshot-01, witx.
+Nothing native is linked. Each function is a host function over the fiber scheduler: ``poll_oneoff``, ``sched_yield``
+and what asks the node about files (``preview1_files``) suspend the guest, everything else answers at once. Sizes are
+checked on the numbers the guest passed, before a byte is copied; a pointer outside the guest's memory is a trap.
+Numbers of errors, layouts and flags: WASI snapshot-01, witx.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Final
 from sandbox.core_module import GuestMemory
 from sandbox.fibers import LOG_LINE_BYTES_MAX, Invocation, Stopped
 from sandbox.outcome import FailureKind
+from sandbox.preview1_files import IOVECS_MAX, Preview1Files, Served
 
 MODULE: Final = "wasi_snapshot_preview1"
 SUCCESS: Final = 0
@@ -21,10 +23,10 @@ NOTCAPABLE: Final = 76
 NOTDIR: Final = 54
 NOTSOCK: Final = 57
 NOTSUP: Final = 58
+PERM: Final = 63
 SPIPE: Final = 70
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-IOVECS_MAX: Final = 1_024
 SUBSCRIPTIONS_MAX: Final = 64
 RANDOM_BYTES_MAX: Final = 65_536  # per call: what fits in a slice; toolchains ask for far less, and loop
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
@@ -59,6 +61,7 @@ class Preview1:
         "_position",
         "_stdout",
         "exit_code",
+        "files",
         "memory",
         "response",
     )
@@ -73,6 +76,7 @@ class Preview1:
         self.exit_code: int | None = None
         self.memory: GuestMemory  # set by the first import, when the instance exists
         self.response = b""
+        self.files = Preview1Files(self) if invocation.is_granted("files") else None
 
     def output(self) -> bytes:
         """Return what the guest wrote to stdout."""
@@ -142,9 +146,9 @@ class Preview1:
 
     # --- the three streams
 
-    def fd_read(self, fd: int, vectors_at: int, count: int, total_at: int) -> int:
+    def fd_read(self, fd: int, vectors_at: int, count: int, total_at: int) -> Served:
         if fd != STDIN:
-            return BADF
+            return BADF if self.files is None else self.files.read(fd, vectors_at, count, total_at)
         if count > IOVECS_MAX:
             return INVAL
         memory = self.memory
@@ -158,9 +162,9 @@ class Preview1:
         _U32.pack_into(memory.reach(total_at, 4), total_at, total)
         return SUCCESS
 
-    def fd_write(self, fd: int, vectors_at: int, count: int, total_at: int) -> int:
+    def fd_write(self, fd: int, vectors_at: int, count: int, total_at: int) -> Served:
         if fd not in (STDOUT, STDERR):
-            return BADF
+            return BADF if self.files is None else self.files.write(fd, vectors_at, count, total_at)
         if count > IOVECS_MAX:
             return INVAL
         memory = self.memory
@@ -198,17 +202,17 @@ class Preview1:
             rest = b""
         self._line = rest
 
-    def fd_fdstat_get(self, fd: int, stat_at: int) -> int:
+    def fd_fdstat_get(self, fd: int, stat_at: int) -> Served:
         if fd > STDERR:
-            return BADF
+            return BADF if self.files is None else self.files.fdstat_get(fd, stat_at)
         rights = _RIGHT_POLL | (_RIGHT_READ if fd == STDIN else _RIGHT_WRITE)
         # File type 0, unknown: a character device would be a terminal to C's stdio, which then flushes every line.
         _FDSTAT.pack_into(self.memory.reach(stat_at, _FDSTAT.size), stat_at, 0, 0, rights, 0)
         return SUCCESS
 
-    def fd_filestat_get(self, fd: int, stat_at: int) -> int:
+    def fd_filestat_get(self, fd: int, stat_at: int) -> Served:
         if fd > STDERR:
-            return BADF
+            return BADF if self.files is None else self.files.filestat_get(fd, stat_at)
         self.memory.reach(stat_at, _FILESTAT_BYTES)[stat_at : stat_at + _FILESTAT_BYTES] = bytes(_FILESTAT_BYTES)
         return SUCCESS
 
@@ -230,6 +234,7 @@ class Preview1:
                 clocks.append((max(delay, 0), _EVENT.pack(userdata, SUCCESS, tag, 0, 0)))
             elif tag in (_TAG_READ, _TAG_WRITE):
                 fits = subject == STDIN if tag == _TAG_READ else subject in (STDOUT, STDERR)
+                fits = fits or (self.files is not None and self.files.holds(subject))
                 left = len(self._input) - self._position if tag == _TAG_READ else self._output_left
                 ready.append(_EVENT.pack(userdata, SUCCESS if fits else BADF, tag, left if fits else 0, 0))
             else:
@@ -257,6 +262,17 @@ class Sleep:
         self.delay_ns, self.events = delay_ns, events
 
 
+def _on_file(serve: Callable[..., Served], *, stream: int) -> Callable[..., Served]:
+    """Make a function of files, which is meaningless on the three streams (errno ``stream`` there)."""
+
+    def either(guest: Preview1, fd: int, *rest: int) -> Served:
+        if fd <= STDERR:
+            return stream
+        return BADF if guest.files is None else serve(guest.files, fd, *rest)
+
+    return either
+
+
 def _on_stream(errno: int) -> Callable[..., int]:
     """Make a function that is meaningless on the three streams (``errno`` there) and on nothing else."""
 
@@ -266,7 +282,12 @@ def _on_stream(errno: int) -> Callable[..., int]:
     return refuse
 
 
-Method = Callable[..., int]
+def _no_links(guest: Preview1, *_arguments: int) -> int:
+    """Links are neither made nor read: they are what reaches out of a directory."""
+    return NOTDIR if guest.files is None else PERM
+
+
+Method = Callable[..., Served]
 # Each function's parameters (i: i32, I: i64) and what serves it. All but the three special ones return errno.
 FUNCTIONS: Final[dict[str, tuple[str, Method]]] = {
     "args_get": ("ii", Preview1.args_get),
@@ -280,33 +301,33 @@ FUNCTIONS: Final[dict[str, tuple[str, Method]]] = {
     "fd_write": ("iiii", Preview1.fd_write),
     "fd_fdstat_get": ("ii", Preview1.fd_fdstat_get),
     "fd_filestat_get": ("ii", Preview1.fd_filestat_get),
-    "fd_close": ("i", _on_stream(SUCCESS)),
-    "fd_sync": ("i", _on_stream(SUCCESS)),
-    "fd_datasync": ("i", _on_stream(SUCCESS)),
-    "fd_fdstat_set_flags": ("ii", _on_stream(SUCCESS)),
-    "fd_fdstat_set_rights": ("iII", _on_stream(NOTCAPABLE)),
-    "fd_advise": ("iIIi", _on_stream(SPIPE)),
-    "fd_allocate": ("iII", _on_stream(SPIPE)),
-    "fd_filestat_set_size": ("iI", _on_stream(INVAL)),
-    "fd_filestat_set_times": ("iIIi", _on_stream(NOTCAPABLE)),
-    "fd_pread": ("iiiIi", _on_stream(SPIPE)),
-    "fd_pwrite": ("iiiIi", _on_stream(SPIPE)),
-    "fd_prestat_get": ("ii", _on_stream(BADF)),
-    "fd_prestat_dir_name": ("iii", _on_stream(BADF)),
-    "fd_readdir": ("iiiIi", _on_stream(NOTDIR)),
-    "fd_renumber": ("ii", _on_stream(NOTSUP)),
-    "fd_seek": ("iIii", _on_stream(SPIPE)),
-    "fd_tell": ("ii", _on_stream(SPIPE)),
-    "path_create_directory": ("iii", _on_stream(NOTDIR)),
-    "path_filestat_get": ("iiiii", _on_stream(NOTDIR)),
-    "path_filestat_set_times": ("iiiiIIi", _on_stream(NOTDIR)),
-    "path_link": ("iiiiiii", _on_stream(NOTDIR)),
-    "path_open": ("iiiiiIIii", _on_stream(NOTDIR)),
-    "path_readlink": ("iiiiii", _on_stream(NOTDIR)),
-    "path_remove_directory": ("iii", _on_stream(NOTDIR)),
-    "path_rename": ("iiiiii", _on_stream(NOTDIR)),
-    "path_symlink": ("iiiii", _on_stream(NOTDIR)),
-    "path_unlink_file": ("iii", _on_stream(NOTDIR)),
+    "fd_close": ("i", _on_file(Preview1Files.close, stream=SUCCESS)),
+    "fd_sync": ("i", _on_file(Preview1Files.sync, stream=SUCCESS)),
+    "fd_datasync": ("i", _on_file(Preview1Files.sync, stream=SUCCESS)),
+    "fd_fdstat_set_flags": ("ii", _on_file(Preview1Files.fdstat_set_flags, stream=SUCCESS)),
+    "fd_fdstat_set_rights": ("iII", _on_file(Preview1Files.no_change_of_rights, stream=NOTCAPABLE)),
+    "fd_advise": ("iIIi", _on_file(Preview1Files.advise, stream=SPIPE)),
+    "fd_allocate": ("iII", _on_file(Preview1Files.allocate, stream=SPIPE)),
+    "fd_filestat_set_size": ("iI", _on_file(Preview1Files.set_size, stream=INVAL)),
+    "fd_filestat_set_times": ("iIIi", _on_file(Preview1Files.set_times, stream=NOTCAPABLE)),
+    "fd_pread": ("iiiIi", _on_file(Preview1Files.pread, stream=SPIPE)),
+    "fd_pwrite": ("iiiIi", _on_file(Preview1Files.pwrite, stream=SPIPE)),
+    "fd_prestat_get": ("ii", _on_file(Preview1Files.prestat_get, stream=BADF)),
+    "fd_prestat_dir_name": ("iii", _on_file(Preview1Files.prestat_dir_name, stream=BADF)),
+    "fd_readdir": ("iiiIi", _on_file(Preview1Files.readdir, stream=NOTDIR)),
+    "fd_renumber": ("ii", _on_file(Preview1Files.renumber, stream=NOTSUP)),
+    "fd_seek": ("iIii", _on_file(Preview1Files.seek, stream=SPIPE)),
+    "fd_tell": ("ii", _on_file(Preview1Files.tell, stream=SPIPE)),
+    "path_create_directory": ("iii", _on_file(Preview1Files.mkdir, stream=NOTDIR)),
+    "path_filestat_get": ("iiiii", _on_file(Preview1Files.path_filestat_get, stream=NOTDIR)),
+    "path_filestat_set_times": ("iiiiIIi", _on_file(Preview1Files.path_set_times, stream=NOTDIR)),
+    "path_link": ("iiiiiii", _no_links),
+    "path_open": ("iiiiiIIii", _on_file(Preview1Files.open, stream=NOTDIR)),
+    "path_readlink": ("iiiiii", _no_links),
+    "path_remove_directory": ("iii", _on_file(Preview1Files.rmdir, stream=NOTDIR)),
+    "path_rename": ("iiiiii", _on_file(Preview1Files.rename, stream=NOTDIR)),
+    "path_symlink": ("iiiii", _no_links),
+    "path_unlink_file": ("iii", _on_file(Preview1Files.unlink, stream=NOTDIR)),
     "sock_accept": ("iii", _on_stream(NOTSOCK)),
     "sock_recv": ("iiiiii", _on_stream(NOTSOCK)),
     "sock_send": ("iiiii", _on_stream(NOTSOCK)),

@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 
 from sandbox import process
 from sandbox.claims import Claimed, believed, believed_line, line_cost, require_room
+from sandbox.file_protocol import INTERFACE as FILES
 from sandbox.frames import (
     FrameError,
     Op,
@@ -88,6 +89,7 @@ class _Flight:
         "call_scope",
         "deadline_ns",
         "extra_ms",
+        "file_calls_left",
         "host_calls",
         "host_calls_max",
         "is_abandoned",
@@ -103,6 +105,7 @@ class _Flight:
     def __init__(self, limits: SandboxLimits, deadline_ns: int, meter: FuelMeter) -> None:
         self.limits, self.deadline_ns, self.meter = limits, deadline_ns, meter
         self.host_calls, self.host_calls_max, self.log_left = 0, limits.host_calls, limits.log_bytes
+        self.file_calls_left = limits.wasi_calls
         self.on_log: Callable[[LogLine], None] | None = None
         self.is_abandoned = False
         self.answered_at = 0  # where in the stream to the worker its latest answer ends
@@ -394,8 +397,12 @@ class Worker:
         if flight is None:
             raise FrameError(f"expected a call of an invocation in flight, got number {number}")
         fuel_used, interface, function, argument = read_call(payload)
-        flight.host_calls += 1
-        if flight.host_calls > flight.host_calls_max or flight.is_calling or flight.answered_at > self._channel.sent:
+        if interface == FILES:  # behind functions of WASI, which have their own limit
+            flight.file_calls_left -= 1
+        else:
+            flight.host_calls += 1
+        is_within = flight.file_calls_left >= 0 and flight.host_calls <= flight.host_calls_max
+        if not is_within or flight.is_calling or flight.answered_at > self._channel.sent:
             raise FrameError("expected one host call at a time, after the answer to the last, within the limit")
         if not flight.meter.used <= fuel_used <= flight.limits.fuel:
             raise FrameError(f"expected fuel from {flight.meter.used} to {flight.limits.fuel}, got {fuel_used}")

@@ -10,21 +10,22 @@ gets them.
 """
 
 import ctypes
-from ctypes import byref, c_bool, c_char_p, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_bool, c_char_p, c_size_t, c_ubyte, c_uint32, c_uint64, c_void_p
 from struct import Struct
 from typing import Final
 
 from sandbox.engine import bind, c_api
 
 VALUE_BYTES: Final = ctypes.sizeof(c_api.wasmtime_component_val_t)
-BOOL, U8, U32, U64, STRING, LIST, RECORD, TUPLE, VARIANT, ENUM, OPTION, RESULT, RESOURCE = (
-    0, 2, 6, 8, 12, 13, 14, 15, 16, 17, 18, 19, 21,
+BOOL, U8, U32, U64, STRING, LIST, RECORD, TUPLE, VARIANT, ENUM, OPTION, RESULT, FLAGS, RESOURCE = (
+    0, 2, 6, 8, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
 )  # fmt: skip
 
 _P = c_void_p
 _bytes_new = bind("wasm_byte_vec_new", None, _P, c_size_t, c_char_p)
 _list_uninit = bind("wasmtime_component_vallist_new_uninit", None, _P, c_size_t)
 _tuple_uninit = bind("wasmtime_component_valtuple_new_uninit", None, _P, c_size_t)
+_flags_uninit = bind("wasmtime_component_valflags_new_uninit", None, _P, c_size_t)
 _record_uninit = bind("wasmtime_component_valrecord_new_uninit", None, _P, c_size_t)
 _value_new = bind("wasmtime_component_val_new", _P, c_char_p)
 _value_delete = bind("wasmtime_component_val_delete", None, _P)
@@ -39,6 +40,7 @@ _error_delete = bind("wasmtime_error_delete", None, _P)
 _SCALAR = Struct("=B7xQ16x")
 _TWO_WORDS = Struct("=B7xQQ8x")
 _THREE_WORDS = Struct("=B7xQQQ")
+_NAME = Struct("=QQ")
 _string_at = ctypes.string_at
 _memmove = ctypes.memmove
 
@@ -140,6 +142,37 @@ def read_enum(address: int) -> bytes:
     return _string_at(data, min(length, 64))
 
 
+def read_flags(address: int, count_max: int) -> frozenset[bytes]:
+    """The names of the flags that are set.
+
+    Raises:
+        TooLargeError: more than ``count_max``.
+    """
+    count, data, _ = _words(address, FLAGS)
+    if count > count_max:
+        raise TooLargeError("flags", count_max, count)
+    names = [_NAME.unpack(_string_at(data + at, _NAME.size)) for at in range(0, count * _NAME.size, _NAME.size)]
+    return frozenset(_string_at(start, min(length, 64)) for length, start in names)
+
+
+def read_variant(address: int) -> tuple[bytes, int]:
+    """The name of the case, and the address of its payload, 0 for none."""
+    length, data, payload = _words(address, VARIANT)
+    return _string_at(data, min(length, 64)), payload
+
+
+def read_field(address: int, index: int, name: bytes) -> int:
+    """The address of the value of a record's field, which must have this place and name."""
+    count, data, _ = _words(address, RECORD)
+    if index >= count:
+        raise WrongKindError(f"expected a record with more than {index} fields, got {count}")
+    field = data + index * (_NAME.size + VALUE_BYTES)
+    length, start = _NAME.unpack(_string_at(field, _NAME.size))
+    if _string_at(start, min(length, 64)) != name:
+        raise WrongKindError(f"expected a record with the field {name.decode()}, got another")
+    return field + _NAME.size
+
+
 def read_option(address: int) -> int:
     """The address of the value inside, 0 for none."""
     return _words(address, OPTION)[0]
@@ -191,6 +224,11 @@ def boolean(value: bool) -> bytes:  # noqa: FBT001 - it is the value
 
 
 _vector = (c_uint64 * 2)()
+_BYTES_AT_ONCE: Final = 16_384
+_form_bytes = (c_ubyte * (_BYTES_AT_ONCE * VALUE_BYTES))()
+_form_address = ctypes.addressof(_form_bytes)
+_form = memoryview(_form_bytes).cast("B")
+_form[0::VALUE_BYTES] = bytes((U8,)) * _BYTES_AT_ONCE
 
 
 def _name(kind: int, text: bytes) -> bytes:
@@ -244,13 +282,14 @@ def pair(first: bytes, second: bytes) -> bytes:
 
 def byte_list(data: bytes) -> bytes:
     """A ``list<u8>``."""
-    raw = bytearray(len(data) * VALUE_BYTES)
-    raw[0::VALUE_BYTES] = bytes((U8,)) * len(data)
-    raw[8::VALUE_BYTES] = data
-    _list_uninit(_vector, len(data))
+    size = len(data)
+    _list_uninit(_vector, size)
     length, start = _vector[0], _vector[1]
-    if data:
-        _memmove(start, bytes(raw), len(raw))
+    for at in range(0, size, _BYTES_AT_ONCE):  # through a form that is filled in: three times as fast as a new one
+        piece = data[at : at + _BYTES_AT_ONCE]
+        end = len(piece) * VALUE_BYTES
+        _form[8:end:VALUE_BYTES] = piece
+        _memmove(start + at * VALUE_BYTES, _form_address, end)
     return _TWO_WORDS.pack(LIST, length, start)
 
 
@@ -264,6 +303,19 @@ def record(*fields: tuple[bytes, bytes]) -> bytes:
     count, data = _vector[0], _vector[1]
     _memmove(data, b"".join(entries), count * (16 + VALUE_BYTES))
     return _TWO_WORDS.pack(RECORD, count, data)
+
+
+def flags(*names: bytes) -> bytes:
+    """The flags that are set."""
+    entries = []
+    for name in names:
+        _bytes_new(_vector, len(name), name)
+        entries.append(bytes(_vector))
+    _flags_uninit(_vector, len(names))
+    count, data = _vector[0], _vector[1]
+    if names:
+        _memmove(data, b"".join(entries), count * _NAME.size)
+    return _TWO_WORDS.pack(FLAGS, count, data)
 
 
 def own(context: int, representation: int, resource: int) -> bytes:

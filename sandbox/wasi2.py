@@ -1,13 +1,13 @@
 """Virtual WASI 0.2: every interface that exists for a component besides our own. Nothing native is linked.
 
 Clocks and randomness are values that the host chooses; standard output and error are the invocation's log; arguments,
-environment, files and sockets are empty. Every call is counted (``SandboxLimits.wasi_calls``).
+environment, sockets and, without a grant, files are empty. Every call is counted (``SandboxLimits.wasi_calls``).
 """
 
 import re
 from typing import Final
 
-from sandbox import values, wasi2_io, wasi2_refusals
+from sandbox import values, wasi2_files, wasi2_io, wasi2_refusals
 from sandbox.component_guest import CLOCK_RESOLUTION_NS, STDERR, STDOUT, Answer, Guest, Import, Interface
 from sandbox.fibers import Stopped
 from sandbox.outcome import FailureKind
@@ -95,6 +95,7 @@ def stderr(guest: Guest, context: int, _args: int) -> Answer:
 
 RESOURCES: Final[dict[str, int]] = {
     **wasi2_io.RESOURCES,
+    **wasi2_files.RESOURCES,
     **wasi2_refusals.RESOURCES,
     "terminal-input": TERMINAL_INPUT,
     "terminal-output": TERMINAL_OUTPUT,
@@ -103,6 +104,7 @@ RESOURCES: Final[dict[str, int]] = {
 
 INTERFACES: Final[dict[str, Interface]] = {
     **wasi2_io.INTERFACES,
+    **wasi2_files.INTERFACES,
     **wasi2_refusals.INTERFACES,
     "wasi:clocks/monotonic-clock": {
         "now": Import(0, True, monotonic_now),

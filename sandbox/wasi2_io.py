@@ -1,12 +1,17 @@
-"""``wasi:io`` 0.2: waiting is a suspended fiber, output is the invocation's log, and there is no input."""
+"""``wasi:io`` 0.2: waiting is a suspended fiber, output is the invocation's log, standard input is empty.
+
+Other streams lead into and out of files (``wasi2_file_streams``).
+"""
 
 from typing import Final
 
-from sandbox import values
+from sandbox import values, wasi2_file_streams
 from sandbox.component_guest import HANDLES_MAX, STDERR, STDOUT, Answer, Guest, Import, Interface, Sleep
 from sandbox.values import WrongKindError
+from sandbox.wasi2_file_streams import BLOCK_BYTES, ERROR
 
-POLLABLE, INPUT_STREAM, OUTPUT_STREAM, ERROR = 1, 2, 3, 4
+POLLABLE, INPUT_STREAM, OUTPUT_STREAM = 1, 2, 3
+STDIN: Final = 0
 WRITE_BYTES_MAX: Final = 16_384
 ALWAYS_READY: Final = 0
 
@@ -47,37 +52,46 @@ def is_ready(guest: Guest, context: int, args: int) -> Answer:
     return values.boolean(_pollable(guest, context, args) <= guest.host_now_ns())
 
 
-def read(_guest: Guest, context: int, args: int) -> Answer:
-    values.read_handle(args, context, INPUT_STREAM)
-    values.read_number(args + values.VALUE_BYTES, values.U64)
-    return _closed()
+def read(guest: Guest, context: int, args: int) -> Answer:
+    stream = values.read_handle(args, context, INPUT_STREAM)
+    length = values.read_number(args + values.VALUE_BYTES, values.U64)
+    return _closed() if stream == STDIN else wasi2_file_streams.read(guest, context, stream, length)
+
+
+def skip(guest: Guest, context: int, args: int) -> Answer:
+    stream = values.read_handle(args, context, INPUT_STREAM)
+    length = values.read_number(args + values.VALUE_BYTES, values.U64)
+    return _closed() if stream == STDIN else wasi2_file_streams.skip(guest, stream, length)
 
 
 def subscribe_input(guest: Guest, context: int, args: int) -> Answer:
-    values.read_handle(args, context, INPUT_STREAM)
+    stream = values.read_handle(args, context, INPUT_STREAM)
+    if stream != STDIN:
+        wasi2_file_streams.require_reading(guest, stream)
     return guest.own(context, ALWAYS_READY, POLLABLE)
 
 
-def _output(context: int, args: int) -> int:
+def _output(guest: Guest, context: int, args: int) -> int:
     stream = values.read_handle(args, context, OUTPUT_STREAM)
     if stream not in _STREAMS:
-        raise WrongKindError(f"expected a stream that exists, got {stream}")
+        wasi2_file_streams.require_writing(guest, stream)
     return stream
 
 
 def subscribe_output(guest: Guest, context: int, args: int) -> Answer:
-    _output(context, args)
+    _output(guest, context, args)
     return guest.own(context, ALWAYS_READY, POLLABLE)
 
 
-def check_write(_guest: Guest, context: int, args: int) -> Answer:
-    _output(context, args)
-    return values.ok(values.u64(WRITE_BYTES_MAX))
+def check_write(guest: Guest, context: int, args: int) -> Answer:
+    return values.ok(values.u64(WRITE_BYTES_MAX if _output(guest, context, args) in _STREAMS else BLOCK_BYTES))
 
 
 def write(guest: Guest, context: int, args: int) -> Answer:
-    stream = _output(context, args)
+    stream = _output(guest, context, args)
     contents = args + values.VALUE_BYTES
+    if stream not in _STREAMS:
+        return wasi2_file_streams.write(guest, context, stream, values.read_bytes(contents, BLOCK_BYTES))
     if guest.log_is_full:  # a flood costs nothing more once nothing is kept
         values.require_list(contents, WRITE_BYTES_MAX)
     else:
@@ -86,17 +100,19 @@ def write(guest: Guest, context: int, args: int) -> Answer:
 
 
 def write_zeroes(guest: Guest, context: int, args: int) -> Answer:
-    stream = _output(context, args)
+    stream = _output(guest, context, args)
     length = values.read_number(args + values.VALUE_BYTES, values.U64)
     if length > WRITE_BYTES_MAX:
         raise values.TooLargeError("zeroes", WRITE_BYTES_MAX, length)
+    if stream not in _STREAMS:
+        return wasi2_file_streams.write(guest, context, stream, bytes(length))
     if not guest.log_is_full:
         guest.write(stream, bytes(length))
     return _DONE
 
 
-def flush(_guest: Guest, context: int, args: int) -> Answer:
-    _output(context, args)
+def flush(guest: Guest, context: int, args: int) -> Answer:
+    _output(guest, context, args)
     return _DONE
 
 
@@ -112,8 +128,8 @@ INTERFACES: Final[dict[str, Interface]] = {
     "wasi:io/streams": {
         "[method]input-stream.read": Import(2, True, read),
         "[method]input-stream.blocking-read": Import(2, True, read),
-        "[method]input-stream.skip": Import(2, True, read),
-        "[method]input-stream.blocking-skip": Import(2, True, read),
+        "[method]input-stream.skip": Import(2, True, skip),
+        "[method]input-stream.blocking-skip": Import(2, True, skip),
         "[method]input-stream.subscribe": Import(1, True, subscribe_input),
         "[method]output-stream.subscribe": Import(1, True, subscribe_output),
         "[method]output-stream.check-write": Import(1, True, check_write),

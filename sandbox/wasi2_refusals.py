@@ -1,7 +1,7 @@
-"""``wasi:filesystem`` and ``wasi:sockets`` 0.2: their types exist because libraries import them, their objects do not.
+"""``wasi:sockets`` 0.2: its types exist because libraries import them, its objects do not.
 
-No directory is preopened and no socket can be made, so that a guest never holds a handle whose methods it could call;
-the linker refuses each of those methods all the same.
+No socket can be made, so that a guest never holds a handle whose methods it could call; the linker refuses each of
+those methods all the same.
 """
 
 from typing import Final
@@ -11,11 +11,7 @@ from sandbox.component_guest import Answer, Guest, Import, Interface
 
 NAME_BYTES_MAX: Final = 4_096
 
-NETWORK, UDP_SOCKET, INCOMING, OUTGOING, TCP_SOCKET, RESOLVE_STREAM, DESCRIPTOR, DIRECTORY_STREAM = range(20, 28)
-
-
-def no_directories(_guest: Guest, _context: int, _args: int) -> Answer:
-    return values.elements([])
+NETWORK, UDP_SOCKET, INCOMING, OUTGOING, TCP_SOCKET, RESOLVE_STREAM = range(20, 26)
 
 
 def network(guest: Guest, context: int, _args: int) -> Answer:
@@ -43,13 +39,9 @@ RESOURCES: Final = {
     "outgoing-datagram-stream": OUTGOING,
     "tcp-socket": TCP_SOCKET,
     "resolve-address-stream": RESOLVE_STREAM,
-    "descriptor": DESCRIPTOR,
-    "directory-entry-stream": DIRECTORY_STREAM,
 }
 
 INTERFACES: Final[dict[str, Interface]] = {
-    "wasi:filesystem/types": {},
-    "wasi:filesystem/preopens": {"get-directories": Import(0, True, no_directories)},
     "wasi:sockets/network": {},
     "wasi:sockets/instance-network": {"instance-network": Import(0, True, network)},
     "wasi:sockets/udp": {},

@@ -37,7 +37,10 @@ class AgentStore(Protocol):
 
 
 class KvStore(Protocol):
-    """Key-value state by scope and namespace. The decisions are those of `data_plane.broker.kv_grant`."""
+    """Key-value state by scope and namespace. The decisions are those of `data_plane.broker.kv_grant`.
+
+    An entry with a time to live is gone when it is over, by the store's own clock.
+    """
 
     async def kv_get(self, scope: AgentScope, namespace: str, key: str) -> KvEntry | None: ...
 
@@ -59,6 +62,10 @@ class KvStore(Protocol):
 
     async def kv_list(self, scope: AgentScope, namespace: str, request: KvList) -> Sequence[str]:
         """Return at most ``request.count_max`` keys."""
+        ...
+
+    async def kv_collect(self) -> bool:
+        """Free what expired entries take; True when there may be more."""
         ...
 
 

@@ -1,7 +1,8 @@
 """The kv grant: what a guest may ask of its key-value state, and what a write comes to.
 
 Values are text with a version that grows with every write of the scope, so that a key which was deleted and made again
-never shows an old version. The quota counts keys and values in UTF-8 bytes, over the whole scope.
+never shows an old version. The quota counts keys and values in UTF-8 bytes, over the whole scope. An entry that has
+expired is not there any more, for anybody and for the quota, whenever its bytes are collected.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from templates.grants import KvGrant
 
 KEY_BYTES_MAX = 512
 LIST_KEYS_MAX = 1_000
+TTL_S_MAX = 10 * 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +23,15 @@ class KvGet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvPut:
-    """``expected``: the version to replace, 0 for a key that must not exist yet, None for whatever is there."""
+    """``expected``: the version to replace, 0 for a key that must not exist yet, None for whatever is there.
+
+    ``ttl_s``: how long it is there, in seconds; None for as long as nobody deletes it.
+    """
 
     key: str
     value: str
     expected: int | None
+    ttl_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +69,13 @@ def read_kv_request(function: str, members: Members) -> KvRequest:
             members.require_only("key")
             return KvGet(key=_key(members))
         case "put":
-            members.require_only("key", "value", "expected")
-            return KvPut(key=_key(members), value=members.text("value"), expected=members.count_or_none("expected"))
+            members.require_only("key", "value", "expected", "ttl_s")
+            return KvPut(
+                key=_key(members),
+                value=members.text("value"),
+                expected=members.count_or_none("expected"),
+                ttl_s=_ttl_s(members),
+            )
         case "delete":
             members.require_only("key", "expected")
             return KvDelete(key=_key(members), expected=members.count_or_none("expected"))
@@ -119,3 +130,10 @@ def _key(members: Members) -> str:
     if not key or "\0" in key or len(key.encode()) > KEY_BYTES_MAX:
         raise HostRefusal(ErrorKind.INVALID, f"expected a key of 1 to {KEY_BYTES_MAX} bytes without NUL")
     return key
+
+
+def _ttl_s(members: Members) -> int | None:
+    ttl_s = members.count_or_none("ttl_s")
+    if ttl_s is not None and not 0 < ttl_s <= TTL_S_MAX:
+        raise HostRefusal(ErrorKind.INVALID, f"expected ttl_s from 1 to {TTL_S_MAX} seconds, got {ttl_s}")
+    return ttl_s

@@ -1,7 +1,9 @@
 """What every key-value store promises: the same body against the fake and SQLite."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,17 +26,32 @@ SCOPE = AgentScope(tenant="acme", template=NOTES)
 Store = MemoryAgents | SqliteAgents
 
 
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_700_000_000
+
+    def now_us(self) -> int:
+        return self.now_s * 1_000_000
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
     if request.param == "memory":
-        yield MemoryAgents()
+        yield MemoryAgents(now_us=clock.now_us)
     else:
         async with SqliteWriter(tmp_path / "agents.db", schema="agents", durable=True, key=bytes(32)) as writer:
-            yield SqliteAgents(writer, agents_max=10)
+            yield SqliteAgents(writer, agents_max=10, now_us=clock.now_us)
 
 
-def put(key: str, value: str, expected: int | None = None) -> KvPut:
-    return KvPut(key=key, value=value, expected=expected)
+def put(key: str, value: str, expected: int | None = None, ttl_s: int | None = None) -> KvPut:
+    return KvPut(key=key, value=value, expected=expected, ttl_s=ttl_s)
 
 
 async def refused(awaitable: object) -> ErrorKind:
@@ -125,10 +142,87 @@ async def test_an_agents_state_goes_with_it_and_does_not_come_back(store: Store)
     assert await store.kv_get(SCOPE, "n", "k") is not None
 
 
+async def test_an_entry_is_gone_when_its_time_is_over_and_not_before(store: Store, clock: Clock) -> None:
+    first = await store.kv_put(SCOPE, GRANT, put("k", "v", ttl_s=10))
+    await store.kv_put(SCOPE, GRANT, put("stays", "v"))
+    clock.now_s += 9
+    assert await store.kv_get(SCOPE, "n", "k") == KvEntry("v", first)
+    assert await refused(store.kv_put(SCOPE, GRANT, put("k", "w", 0))) is ErrorKind.CONFLICT
+    clock.now_s += 1
+    assert await store.kv_get(SCOPE, "n", "k") is None
+    assert await store.kv_list(SCOPE, "n", KvList(prefix="", after="", count_max=9)) == ["stays"]
+    assert await refused(store.kv_put(SCOPE, GRANT, put("k", "w", first))) is ErrorKind.NOT_FOUND
+    assert await refused(store.kv_delete(SCOPE, "n", KvDelete(key="k", expected=first))) is ErrorKind.NOT_FOUND
+    assert await store.kv_put(SCOPE, GRANT, put("k", "w", 0)) > first
+
+
+async def test_each_write_says_anew_how_long_an_entry_stays(store: Store, clock: Clock) -> None:
+    await store.kv_put(SCOPE, GRANT, put("k", "v", ttl_s=10))
+    await store.kv_put(SCOPE, GRANT, put("k", "v"))
+    await store.kv_put(SCOPE, GRANT, put("l", "v", ttl_s=10))
+    clock.now_s += 9
+    await store.kv_put(SCOPE, GRANT, put("l", "v", ttl_s=10))
+    clock.now_s += 9
+    assert await store.kv_get(SCOPE, "n", "k") is not None
+    assert await store.kv_get(SCOPE, "n", "l") is not None
+
+
+@pytest.mark.parametrize("collects", [False, True])
+async def test_what_has_expired_does_not_count_against_the_quota(store: Store, clock: Clock, *, collects: bool) -> None:
+    await store.kv_put(SCOPE, GRANT, put("a", "x" * 79, ttl_s=5))
+    assert await refused(store.kv_put(SCOPE, GRANT, put("b", "x" * 79))) is ErrorKind.QUOTA
+    clock.now_s += 5
+    if collects:
+        while await store.kv_collect():
+            pass
+    await store.kv_put(SCOPE, GRANT, put("b", "x" * 99))
+    assert await refused(store.kv_put(SCOPE, GRANT, put("c", ""))) is ErrorKind.QUOTA
+
+
+async def test_thousands_that_expire_at_once_make_room_for_one_that_needs_it_all(store: Store, clock: Clock) -> None:
+    grant = KvGrant(namespace="n", bytes_max=4 * 1_200)
+    await asyncio.gather(*(store.kv_put(SCOPE, grant, put(f"{index:04}", "", ttl_s=5)) for index in range(1_200)))
+    assert await refused(store.kv_put(SCOPE, grant, put("k", ""))) is ErrorKind.QUOTA
+    clock.now_s += 5
+    await store.kv_put(SCOPE, grant, put("k", "x" * (4 * 1_200 - 1)))
+
+
+async def test_the_collector_frees_the_disk_and_touches_nothing_else(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "agents.db"
+    other = AgentScope(tenant="rival", template=NOTES)
+    async with SqliteWriter(path, schema="agents", durable=True, key=bytes(32)) as writer:
+        store = SqliteAgents(writer, agents_max=10, now_us=clock.now_us)
+        for index in range(30):
+            scope = AgentScope(tenant=f"tenant-{index}", template=NOTES)
+            await store.kv_put(scope, GRANT, put("k", "v", ttl_s=1))
+        await store.kv_put(other, GRANT, put("k", "v", ttl_s=100))
+        await store.kv_put(SCOPE, GRANT, put("k", "v"))
+        clock.now_s += 1
+        rounds = 1
+        while await store.kv_collect():
+            rounds += 1
+        assert rounds > 1
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM kv").fetchone() == (2,)
+        assert connection.execute("SELECT sum(used_bytes) FROM kv_scopes").fetchone() == (4,)
+
+
+async def test_an_expiry_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "agents.db"
+    async with SqliteWriter(path, schema="agents", durable=True, key=bytes(32)) as writer:
+        await SqliteAgents(writer, agents_max=10, now_us=clock.now_us).kv_put(SCOPE, GRANT, put("k", "v", ttl_s=10))
+    async with SqliteWriter(path, schema="agents", durable=True, key=bytes(32)) as writer:
+        store = SqliteAgents(writer, agents_max=10, now_us=clock.now_us)
+        assert await store.kv_get(SCOPE, "n", "k") is not None
+        clock.now_s += 10
+        assert await store.kv_get(SCOPE, "n", "k") is None
+
+
 KEYS = st.sampled_from(["a", "ab", "é"])
 STEPS = st.lists(
     st.one_of(
-        st.builds(put, KEYS, st.text(max_size=40), st.none() | st.integers(0, 8)),
+        st.builds(put, KEYS, st.text(max_size=40), st.none() | st.integers(0, 8), st.none() | st.integers(1, 3)),
+        st.integers(1, 3),
         st.builds(KvDelete, key=KEYS, expected=st.none() | st.integers(0, 8)),
     ),
     max_size=12,
@@ -138,12 +232,16 @@ STEPS = st.lists(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 async def test_sqlite_and_the_fake_answer_alike(tmp_path_factory: pytest.TempPathFactory, steps: list[object]) -> None:
-    fake = MemoryAgents()
+    clock = Clock()
+    fake = MemoryAgents(now_us=clock.now_us)
     path = tmp_path_factory.mktemp("kv") / "agents.db"
     async with SqliteWriter(path, schema="agents", durable=False, key=bytes(32)) as writer:
-        real = SqliteAgents(writer, agents_max=10)
+        real = SqliteAgents(writer, agents_max=10, now_us=clock.now_us)
         for step in steps:
             answers = []
+            if isinstance(step, int):
+                clock.now_s += step
+                continue
             for store in (fake, real):
                 try:
                     if isinstance(step, KvPut):

@@ -19,6 +19,7 @@ from client.agentctl.output import emit, emit_table, fail_line, is_json, note, p
 from templates.reasons import AgentFactoryError
 
 if TYPE_CHECKING:
+    from client.local_files import LocalMount
     from client.local_run import LocalRun
     from templates.problems import Problem
 
@@ -196,8 +197,9 @@ def show(name: str) -> None:
 
 def _grants(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        if not re.fullmatch(r"kv|http|http:[^=]+|llm:[^=]+=.+", value):
-            raise click.BadParameter(f"expected kv, http, http:BINDING or llm:BINDING=URL, got {value}")
+        if not re.fullmatch(r"kv|files=.+|http|http:[^=]+|llm:[^=]+=.+", value):
+            expected = "expected kv, files=MOUNT=DIR[:rw], http, http:BINDING or llm:BINDING=URL"
+            raise click.BadParameter(f"{expected}, got {value}")
     return values
 
 
@@ -290,9 +292,10 @@ def document_at(place: Path) -> Path:
     "--grant",
     "grants",
     multiple=True,
-    metavar="kv|http|http:BINDING|llm:BINDING=URL",
+    metavar="kv|files=MOUNT=DIR[:rw]|http|http:BINDING|llm:BINDING=URL",
     callback=_grants,
-    help="Allow this grant; nothing else is. URL: of an endpoint that speaks OpenAI's protocol, https://host/v1.",
+    help="Allow this grant; nothing else is. DIR: for a mount of files. URL: of an endpoint that speaks OpenAI's "
+    "protocol.",
 )
 @click.option(
     "--llm-key",
@@ -345,7 +348,7 @@ def run(
     from client.local_run import LocalRun, run_template
 
     content, chosen = read_input(text), read_object(config, option="--config")
-
+    granted, mounts = _local_grants(grants)
     bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
     networks = {origin: tuple(net for other, net in private if other == origin) for origin, _ in private}
     outside = Outside(
@@ -366,7 +369,8 @@ def run(
             file,
             text=content,
             config=chosen,
-            granted=frozenset(grant.partition(":")[0] for grant in grants),
+            granted=granted,
+            mounts=mounts,
             parents=parents,
             image=image,
             tell=note,
@@ -423,3 +427,21 @@ def show_run(found: "LocalRun", grants: tuple[str, ...]) -> None:
     if found.failure:
         fail_line(found.failure)
         raise click.exceptions.Exit(ExitCode.FINDINGS)
+
+
+def _local_grants(grants: tuple[str, ...]) -> "tuple[frozenset[str], list[LocalMount]]":
+    """Return the interfaces that ``--grant`` allows, and the directories that it names."""
+    from client.local_files import LocalMount
+
+    granted: set[str] = set()
+    mounts = []
+    for grant in grants:
+        if not grant.startswith("files="):
+            granted.add(grant.partition(":")[0])
+            continue
+        granted.add("files")
+        try:
+            mounts.append(LocalMount.parse(grant.removeprefix("files=")))
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--grant") from error
+    return frozenset(granted), mounts

@@ -88,8 +88,10 @@ class WitHost:
         entry = answered(kv.get, text(key))
         return None if entry is None else (entry.value, entry.version)
 
-    def kv_put(self, key: str, value: str, expected: int | None) -> int:
-        return int(answered(kv.put, text(key), text(value), number(expected)))
+    def kv_put(self, key: str, value: str, expected: int | None, ttl_s: int | None) -> int:
+        if ttl_s is None:
+            return int(answered(kv.put, text(key), text(value), number(expected)))
+        return int(answered(kv.put_for, text(key), text(value), number(expected), number(ttl_s)))
 
     def kv_delete(self, key: str, expected: int | None) -> None:
         answered(kv.delete, text(key), number(expected))

@@ -1,6 +1,6 @@
 """Fakes of the node's stores; tests/contract runs the same promises against them and against the real adapters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from data_plane.agents.agent import Agent, AgentScope, NewAgent
@@ -16,6 +16,7 @@ from templates.reasons import AgentFactoryError
 @dataclass
 class _Space:
     entries: dict[str, KvEntry]
+    expires_us: dict[str, int]
     version: int = 0
 
     @property
@@ -24,7 +25,8 @@ class _Space:
 
 
 class MemoryAgents:
-    def __init__(self, *, agents_max: int = 1_000) -> None:
+    def __init__(self, *, agents_max: int = 1_000, now_us: Callable[[], int] = lambda: 0) -> None:
+        self._now_us = now_us
         self._agents_max = agents_max
         self._agents: dict[tuple[str, str], Agent] = {}
         self._requests: dict[tuple[str, str], tuple[str, Agent]] = {}
@@ -68,7 +70,10 @@ class MemoryAgents:
         return len(self._agents)
 
     def _space(self, scope: AgentScope, namespace: str) -> _Space:
-        return self._spaces.setdefault((scope, namespace), _Space({}))
+        space = self._spaces.setdefault((scope, namespace), _Space({}, {}))
+        for key in [key for key, expires_us in space.expires_us.items() if expires_us <= self._now_us()]:
+            del space.entries[key], space.expires_us[key]
+        return space
 
     async def kv_get(self, scope: AgentScope, namespace: str, key: str) -> KvEntry | None:
         return self._space(scope, namespace).entries.get(key)
@@ -82,18 +87,27 @@ class MemoryAgents:
         used_after_put(request, found, used_bytes=space.used_bytes, grant=grant)
         space.version += 1
         space.entries[request.key] = KvEntry(request.value, space.version)
+        space.expires_us.pop(request.key, None)
+        if request.ttl_s is not None:
+            space.expires_us[request.key] = self._now_us() + request.ttl_s * 1_000_000
         return space.version
 
     async def kv_delete(self, scope: AgentScope, namespace: str, request: KvDelete) -> None:
         space = self._space(scope, namespace)
         require_expected(space.entries.get(request.key), request.expected)
         if space.entries.pop(request.key, None) is not None:
+            space.expires_us.pop(request.key, None)
             space.version += 1
 
     async def kv_list(self, scope: AgentScope, namespace: str, request: KvList) -> Sequence[str]:
         keys = sorted(self._space(scope, namespace).entries, key=str.encode)
         found = [key for key in keys if key.startswith(request.prefix) and key.encode() > request.after.encode()]
         return found[: request.count_max]
+
+    async def kv_collect(self) -> bool:
+        for scope, namespace in list(self._spaces):
+            self._space(scope, namespace)
+        return False
 
 
 class MemoryInvocations:

@@ -46,6 +46,7 @@ from tests.egress_world import AMOUNTS, http_calls
 from tests.llm_world import no_models
 from tests.trust_world import HARDWARE_REF, NOW, believe, pinned, ready_world
 from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker, compiled, echo, until
+from tests.unit.data_plane.file_world import no_exports
 from tests.unit.data_plane.memory_store import MemoryAgents, MemoryInvocations
 
 NAME = "docs/hardware"
@@ -71,6 +72,7 @@ class World:
         self.recordings: dict[tuple[str, str], bytes] = {}
         self.recording_fails = False
         self.kv = MemoryAgents()
+        self.files = no_exports()
         self.accepted = accepted_generation()
         self.limit = ConcurrencyLimit(
             ConcurrencySettings(limit_min=2, limit_first=2, limit_max=2), process_time=lambda: 0.0
@@ -108,6 +110,7 @@ class World:
                 kv=self.kv,
                 http=http_calls(),
                 llm=no_models(),
+                files=self.files,
                 invoker=self.invoker,
                 depth_max=2,
                 telemetry=Telemetry(),

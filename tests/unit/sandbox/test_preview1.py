@@ -11,7 +11,6 @@ from sandbox.preview1 import (
     BADF,
     FUNCTIONS,
     INVAL,
-    IOVECS_MAX,
     MODULE,
     MONOTONIC_ORIGIN_NS,
     NOTDIR,
@@ -21,6 +20,7 @@ from sandbox.preview1 import (
     SPIPE,
     SUBSCRIPTIONS_MAX,
 )
+from sandbox.preview1_files import IOVECS_MAX
 from tests.isolation import guests
 from tests.isolation.guests import LIMITS, command
 from tests.unit.sandbox.fiber_world import WALL_NS, World

@@ -107,11 +107,11 @@ class Contended(FakeHost):
         super().__init__()
         self.times = times
 
-    def kv_put(self, key: str, value: str, expected: int | None) -> int:
+    def kv_put(self, key: str, value: str, expected: int | None, ttl_s: int | None) -> int:
         if self.times:
             self.times -= 1
-            super().kv_put(key, "theirs", None)
-        return super().kv_put(key, value, expected)
+            super().kv_put(key, "theirs", None, None)
+        return super().kv_put(key, value, expected, ttl_s)
 
 
 def test_update_tries_again_and_gives_up_at_last() -> None:

@@ -54,19 +54,20 @@ def get(key: str) -> Entry | None:
     return None if found is None else Entry(*found)
 
 
-def put(key: str, value: str, *, expected: int | None = None) -> int:
+def put(key: str, value: str, *, expected: int | None = None, ttl_s: int | None = None) -> int:
     """Store ``value`` and return its new version.
 
     Args:
         key: text, in the namespace of the grant.
         value: text; JSON for anything with structure.
         expected: the version that must be there; ``MUST_NOT_EXIST`` for none; by default whatever is there is replaced.
+        ttl_s: seconds after which the entry is gone, at least 1; by default it stays.
 
     Raises:
         ConflictError: another version is there.
         QuotaError: the grant's ``bytes_max`` would be exceeded.
     """
-    return _host.current().kv_put(key, value, expected)
+    return _host.current().kv_put(key, value, expected, ttl_s)
 
 
 def delete(key: str, *, expected: int | None = None) -> None:
@@ -91,8 +92,10 @@ def keys(prefix: str = "") -> Iterator[str]:
         cursor = page.cursor
 
 
-def update(key: str, change: Callable[[str | None], str]) -> Entry:
+def update(key: str, change: Callable[[str | None], str], *, ttl_s: int | None = None) -> Entry:
     """Replace the value by ``change(value)``, again if somebody else wrote meanwhile, and return what was stored.
+
+    ``ttl_s`` as in ``put``: each write says anew how long the entry stays.
 
     Raises:
         ConflictError: after ``UPDATE_ATTEMPTS_MAX`` attempts.
@@ -101,7 +104,8 @@ def update(key: str, change: Callable[[str | None], str]) -> Entry:
         entry = get(key)
         value = change(entry.value if entry else None)
         try:
-            return Entry(value, put(key, value, expected=entry.version if entry else MUST_NOT_EXIST))
+            expected = entry.version if entry else MUST_NOT_EXIST
+            return Entry(value, put(key, value, expected=expected, ttl_s=ttl_s))
         except ConflictError:
             if attempt == UPDATE_ATTEMPTS_MAX - 1:
                 raise

@@ -43,7 +43,10 @@ HttpAnswer = Callable[[dict[str, object]], tuple[int, object]]
 
 
 class FakeHost:
-    """A node of dictionaries with the real one's answers; ``granted`` names the interfaces of the template's grants."""
+    """A node of dictionaries with the real one's answers; ``granted`` names the interfaces of the template's grants.
+
+    ``now_s`` is its clock, which a test moves to let entries with a time to live expire.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,8 @@ class FakeHost:
     ) -> None:
         self.logs: list[tuple[str, str]] = []
         self.stored: dict[str, tuple[str, int]] = {}
+        self.now_s = 0.0
+        self._expires_s: dict[str, float] = {}
         self._config = json.dumps(config or {})
         self._granted = granted
         self._agents = agents or {}
@@ -83,9 +88,10 @@ class FakeHost:
         self._must_be_granted("kv")
         return self.stored.get(key)
 
-    def kv_put(self, key: str, value: str, expected: int | None) -> int:
+    def kv_put(self, key: str, value: str, expected: int | None, ttl_s: int | None) -> int:
         version = self._expect(key, expected)
         self.stored[key] = (value, version + 1)
+        self._expires_s[key] = float("inf") if ttl_s is None else self.now_s + ttl_s
         return version + 1
 
     def kv_delete(self, key: str, expected: int | None) -> None:
@@ -160,6 +166,9 @@ class FakeHost:
             raise FailedError(f"{template}: {failure}") from failure
 
     def _must_be_granted(self, interface: str) -> None:
+        for key in [key for key, at_s in self._expires_s.items() if at_s <= self.now_s]:
+            del self._expires_s[key]
+            self.stored.pop(key, None)
         if interface not in self._granted:
             raise DeniedError(f"expected a grant for {interface}, got none")
 
