@@ -112,8 +112,13 @@ class OpenAiEndpoint:
         """
         async with self.exchange(body, deadline=deadline, progress=progress, bytes_max=ANSWER_BYTES_MAX) as exchange:
             answer = read_answer(await exchange.response.read(), model=model)
-            scrub = exchange.scrubbing.scrub_long
-            return replace(answer, text=await scrub(answer.text), model=await scrub(answer.model))
+            scrubbing = exchange.scrubbing
+            return replace(
+                answer,
+                text=await scrubbing.scrub_long(answer.text),
+                model=scrubbing.scrub(answer.model),
+                finish_reason=scrubbing.scrub(answer.finish_reason),
+            )
 
     @asynccontextmanager
     async def exchange(

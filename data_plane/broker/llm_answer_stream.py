@@ -87,8 +87,14 @@ class AnswerStream:
         return rest
 
     def answer(self, text: str) -> LlmAnswer:
-        """Return the whole answer, whose text was kept elsewhere."""
-        return LlmAnswer(text=text, model=self._model, finish_reason=self._finish_reason or "stop", usage=self.usage)
+        """Return the whole answer, whose text was kept elsewhere. Names can hold a secret as well as text can."""
+        scrub = self._scrubbing.scrub
+        return LlmAnswer(
+            text=text,
+            model=scrub(self._model),
+            finish_reason=scrub(self._finish_reason) or "stop",
+            usage=self.usage,
+        )
 
     def _take(self, data: str) -> str:
         try:
