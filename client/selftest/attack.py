@@ -23,6 +23,8 @@ class AttackClass(StrEnum):
     COMPILATION_AND_ADMISSION = "compilation_and_admission"
     OUTPUT = "output"
     NETWORK = "network"
+    LLM = "llm"
+    FILES = "files"
     SECRETS_AND_TENANTS = "secrets_and_tenants"
     HOST = "host"
     TRUST_AND_DISTRIBUTION = "trust_and_distribution"

@@ -10,6 +10,8 @@ import grpc.aio
 
 from client.aio import AsyncAgentFactory
 from client.selftest.attack import BreachError, Case, Expectation, Seen
+from client.selftest.exports import Exports
+from client.selftest.hostile_model import HostileModel
 from client.selftest.hostile_service import HostileService
 from client.selftest.node import Node
 from client.selftest.world import World
@@ -73,6 +75,8 @@ class Stage:
     connections: Connections
     canaries: Canaries
     service: HostileService = field(default_factory=HostileService)
+    model: HostileModel = field(default_factory=HostileModel)
+    exports: Exports = field(default_factory=Exports)
     seen: list[bytes] = field(default_factory=list)
 
     # What a guest does

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ from agentfactory.node.v1 import node_pb2
 from agentfactory.node.v1.node_pb2_grpc import NodeServiceStub
 
 from client.selftest.attack import BreachError, Case, Guest, template_names
+from client.selftest.exports import Exports
 from client.selftest.guests import ORDINARY
+from client.selftest.hostile_model import KEY, HostileModel
 from client.selftest.hostile_service import HOST, PLACEHOLDER, SECRET, HostileService
 from client.selftest.neighbours import TEMPLATE, Measured, Neighbours
 from client.selftest.node import Node
@@ -50,10 +52,18 @@ class Suite:
     connections: Connections
     canaries: Canaries
     service: HostileService
+    model: HostileModel
+    exports: Exports
 
     def stage(self, case: Case) -> Stage:
         return Stage(
-            case=case, node=self.node, connections=self.connections, canaries=self.canaries, service=self.service
+            case=case,
+            node=self.node,
+            connections=self.connections,
+            canaries=self.canaries,
+            service=self.service,
+            model=self.model,
+            exports=self.exports,
         )
 
     async def start_neighbours(self) -> None:
@@ -122,17 +132,27 @@ async def started(
     """
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(HostileService())
+        model = await stack.enter_async_context(HostileModel())
         tell("keys, identities, charter, approvals")
         world = World.make(directory, secret_origin=service.origin)
-        secret = f"canary-secret-{secrets.token_hex(16)}"
-        node = Node(world, settings=_egress(directory, service, secret))
+        exports = Exports.make(directory / "exports")
+        secret, key = f"canary-secret-{secrets.token_hex(16)}", f"canary-key-{secrets.token_hex(16)}"
+        settings = {
+            **_egress(directory, service, {SECRET: f"Bearer {secret}", KEY: key}),
+            **exports.settings(attacker=ATTACKER, other=OTHER),
+            **model.settings,
+        }
+        node = Node(world, settings=settings)
         await asyncio.to_thread(_furnish, world, node, cases, service)
         tell(f"starting a node that compiles {len({each.sha256 for each in world.library.values()})} guests")
         stack.callback(node.stop)
         await asyncio.to_thread(node.start)
         connections = Connections(node)
         stack.push_async_callback(connections.close)
-        canaries = await _plant(connections, node, secret)
+        planted = await _plant(connections, node)
+        canaries = Canaries(
+            {**planted, **exports.canaries, "a secret of the broker": secret, "the key of a language model": key}
+        )
         tenants = {tenant: world.service(tenant, "neighbour") for tenant in (ATTACKER, OTHER)}
         neighbours = await stack.enter_async_context(Neighbours(node.address, tenants))
         await asyncio.to_thread(node.new_log)
@@ -143,15 +163,18 @@ async def started(
             connections=connections,
             canaries=canaries,
             service=service,
+            model=model,
+            exports=exports,
         )
 
 
-def _egress(directory: Path, service: HostileService, secret: str) -> dict[str, str]:
-    """Return the settings of a node whose operator allowed the hostile service, and keeps a secret for it."""
+def _egress(directory: Path, service: HostileService, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a node whose operator allowed the hostile service, and keeps these secrets."""
     kept = directory / "secrets"
     kept.mkdir(mode=0o700)
-    (kept / SECRET).touch(mode=0o600)
-    (kept / SECRET).write_text(f"Bearer {secret}\n", encoding="ascii")
+    for name, value in values.items():
+        (kept / name).touch(mode=0o600)
+        (kept / name).write_text(f"{value}\n", encoding="ascii")
     return {
         "private_origins": json.dumps({service.origin: [f"{HOST}/32"]}),
         "secrets_directory": str(kept),
@@ -167,19 +190,16 @@ def _furnish(world: World, node: Node, cases: Sequence[Case], service: HostileSe
         raise BreachError(f"expected the node to take its first generation, got {imported.text[-1000:]}")
 
 
-async def _plant(connections: Connections, node: Node, secret: str) -> Canaries:
+async def _plant(connections: Connections, node: Node) -> dict[str, str]:
     """Put canaries where no attack may look: the node's environment, its disk, another tenant's state and memory."""
     file, kept, earlier = (f"canary-{place}-{secrets.token_hex(16)}" for place in ("file", "state", "earlier"))
     node.store.joinpath("canary").write_text(file, encoding="utf-8")
     node.world.directory.joinpath("canary.txt").write_text(file, encoding="utf-8")
     await connections.factory(OTHER).invoke_template(KEEPER, kept)
     await connections.factory(ATTACKER).invoke_template(KEEPER, earlier)
-    return Canaries(
-        {
-            "the node's environment": node.canary,
-            "a file of the host": file,
-            "another tenant's state": kept,
-            "an earlier invocation": earlier,
-            "a secret of the broker": secret,
-        }
-    )
+    return {
+        "the node's environment": node.canary,
+        "a file of the host": file,
+        "another tenant's state": kept,
+        "an earlier invocation": earlier,
+    }

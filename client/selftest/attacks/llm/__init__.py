@@ -1,0 +1,1 @@
+"""Language models that are hostile, and guests that ask them for more than they were granted."""
