@@ -331,6 +331,7 @@ async def test_a_body_of_just_the_limit_is_delivered() -> None:
         ("deflate", zlib.compress(b"text" * 100)),
         ("identity", b"text" * 100),
     ],
+    ids=["gzip", "members of gzip", "deflate", "identity"],  # a gzip header holds the time
 )
 async def test_an_encoded_body_is_decoded(encoding: str, encoded: bytes) -> None:
     async with http_server(answers(ok(encoded, f"Content-Encoding: {encoding}"))) as server:
