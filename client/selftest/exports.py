@@ -11,10 +11,10 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 MINE: Final[Mapping[str, str]] = {"mount": "/mine", "export": "mine", "mode": "ro"}
 THEIRS: Final[Mapping[str, str]] = {"mount": "/theirs", "export": "theirs", "mode": "ro"}
@@ -32,6 +32,8 @@ _LINKS: Final = {
     "self": "/proc/self/root",
     "loop": "loop",
 }
+_DEVICE: Final = "device"
+_MADE: Final = {"hello", "sub", "sub/deep", "pipe", "socket", *_LINKS}
 _NULL_DEVICE: Final = (1, 3)
 
 
@@ -58,7 +60,7 @@ class Exports:
         os.mknod(mine / "pipe", stat.S_IFIFO | 0o600)
         os.mknod(mine / "socket", stat.S_IFSOCK | 0o600)
         if os.geteuid() == 0:  # nobody else may make one
-            os.mknod(mine / "device", stat.S_IFCHR | 0o600, os.makedev(*_NULL_DEVICE))
+            os.mknod(mine / _DEVICE, stat.S_IFCHR | 0o600, os.makedev(*_NULL_DEVICE))
         found = {"a file beside an export": canaries["outside"], "another tenant's export": canaries["theirs"]}
         return cls(directory, found)
 
@@ -78,12 +80,13 @@ class Exports:
 
     def differences(self) -> list[str]:
         """Return what is not as it was made: in the attacker's export, and outside of it."""
-        made: Collection[Any] = {"hello", "sub", "link", "up", "inside", "self", "loop", "pipe", "socket", "device"}
         mine = self.directory / "mine"
-        found = [f"unexpected {each.name}" for each in mine.iterdir() if each.name not in made]
+        there = {str(each.relative_to(mine)) for each in mine.rglob("*")}
+        found = [f"unexpected {name}" for name in sorted(there - _MADE - {_DEVICE})]
         hello = mine / "hello"
-        if not hello.exists() or hello.read_text(encoding="ascii") != HELLO:
+        if "hello" not in there or hello.read_text(encoding="ascii") != HELLO:
             found.append("hello has changed")
+        found += [f"{name} is missing" for name in sorted(_MADE - there - {"hello"})]
         canary = self.directory / "outside" / "canary"
         if [each.name for each in canary.parent.iterdir()] != [canary.name]:
             found.append("the names outside have changed")

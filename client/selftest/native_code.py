@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from client.selftest import native_program
@@ -36,31 +37,47 @@ def attempted(*names: str) -> Attack:
     """
 
     async def run(stage: Stage) -> None:
-        await _refused(stage, names)
+        await prevented(stage.scratch, names)
 
     return Attack(run=run, timed=Timed.NOBODY)
 
 
-async def _refused(stage: Stage, names: Sequence[str]) -> None:
-    path = stage.scratch / "file"
+async def prevented(directory: Path, names: Sequence[str]) -> None:
+    """Make each attempt, with a victim of their own and with a file in ``directory``, which is empty.
+
+    Raises:
+        BreachError: an attempt was not prevented, or this host cannot prevent it and it was not made.
+    """
+    path = directory / "file"
     path.write_text(_KEPT, encoding="ascii")
     victim = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "import time; time.sleep(120)", stdin=asyncio.subprocess.DEVNULL
     )
     try:
-        calm = await _attempt("nothing", victim.pid, str(path))
-        stage.require(calm == ("done", 0), f"expected a process that does nothing to live, got {calm}")
-        for name in names:
+        for name, holds in [("nothing", _does_nothing), *((name, _holds) for name in names)]:
             said, status = await _attempt(name, victim.pid, str(path))
-            stage.require(_holds(name, said, status), f"expected {name!r} to be prevented, got {said!r} and {status}")
-        stage.require(victim.returncode is None, "expected the victim to live, got its end")
-        kept = path.read_text(encoding="ascii") if path.exists() else "nothing"
-        stage.require(kept == _KEPT, f"expected a file that is as it was, got {kept!r}")
-        stage.require([each.name for each in stage.scratch.iterdir()] == [path.name], "expected no other file")
+            _require(holds(name, said, status), f"expected {name!r} to be prevented, got {said!r} and status {status}")
+        _require(victim.returncode is None, "expected the victim to live, got its end")
+        found = _contents(directory)
+        _require(found == {path.name: _KEPT}, f"expected one file that is as it was, got {found}")
     finally:
         with contextlib.suppress(ProcessLookupError):
             victim.kill()
         await victim.wait()
+
+
+def _require(holds: bool, text: str) -> None:  # noqa: FBT001
+    if not holds:
+        raise BreachError(text)
+
+
+def _contents(directory: Path) -> dict[str, str]:
+    return {each.name: each.read_text(encoding="ascii", errors="replace") for each in directory.iterdir()}
+
+
+def _does_nothing(_name: str, said: str, status: int) -> bool:
+    """A process that does nothing lives: else the deaths of the others would show nothing."""
+    return (said, status) == ("done", 0)
 
 
 def _holds(name: str, said: str, status: int) -> bool:

@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox import jail_seccomp
@@ -95,7 +96,8 @@ async def examine() -> dict[str, object]:
     }
 
 
-def main(restrictions: list[str]) -> None:
+def restrict(restrictions: Sequence[str]) -> None:
+    """Restrict this process and what it starts, for good."""
     if "ordinary-user" in restrictions:
         become_ordinary(
             namespaces_max=0 if "no-user-namespaces" in restrictions else None,
@@ -109,8 +111,8 @@ def main(restrictions: list[str]) -> None:
         refuse({"landlock_create_ruleset": Refused(errno.ENOSYS)})
     if "no-seccomp" in restrictions:
         refuse({"seccomp": Refused(errno.EINVAL)})
-    sys.stdout.write(json.dumps(asyncio.run(examine())))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    restrict(sys.argv[1:])
+    sys.stdout.write(json.dumps(asyncio.run(examine())))
