@@ -23,6 +23,7 @@ SCRATCH: Final[Mapping[str, str]] = {"mount": "/scratch", "export": "scratch", "
 BRIEF: Final[Mapping[str, str]] = {"mount": "/brief", "export": "brief", "mode": "rw"}
 SCRATCH_BYTES_MAX: Final = 65_536
 SCRATCH_FILES_MAX: Final = 24
+SCRATCH_DEPTH_MAX: Final = 4
 HELLO: Final = "hello\n"
 _LINKS: Final = {
     "link": "../outside/canary",
@@ -72,7 +73,7 @@ class Exports:
             "scratch": {
                 "scratch_bytes_max": SCRATCH_BYTES_MAX,
                 "scratch_files_max": SCRATCH_FILES_MAX,
-                "scratch_depth_max": 4,
+                "scratch_depth_max": SCRATCH_DEPTH_MAX,
             },
             "brief": {"lifetime": "invocation"},
         }

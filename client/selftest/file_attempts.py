@@ -13,6 +13,7 @@ _PROBE: Final = """
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 def attempt(expression):
@@ -66,13 +67,19 @@ async def refused(stage: Stage, errors: Collection[str], expressions: Sequence[s
     stage.require(not stage.exports.differences(), f"expected exports as they were, got {stage.exports.differences()}")
 
 
-async def scratch_of(stage: Stage, guest: str = "guest") -> Path:
+async def emptied_scratch(stage: Stage) -> None:
+    """Have the guest remove everything: what an earlier round left would be taken for somebody else's."""
+    emptied = await tried(stage, ["shutil.rmtree('/scratch', ignore_errors=True)", "os.listdir('/scratch')"])
+    stage.require(emptied[-1] == "= []", f"expected scratch to be emptied, got {emptied}")
+
+
+async def scratch_of(stage: Stage) -> Path:
     """Return the directory of the host that the guest has as scratch: it writes a file that is looked for."""
     name = f"here-{stage.case.name}"
-    (came,) = await tried(stage, [f"Path('/scratch/{name}').write_text('')"], guest=guest)
+    (came,) = await tried(stage, [f"Path('/scratch/{name}').write_text('')"])
     places = list(stage.node.store.rglob(name))
     stage.require(came == "= 0" and len(places) == 1, f"expected one scratch directory, got {came} and {places}")
-    places[0].unlink()
+    await tried(stage, [f"os.unlink('/scratch/{name}')"])
     return places[0].parent
 
 
@@ -104,11 +111,11 @@ def opened(number: int) -> str:
     return f"(i32.load (i32.const {OPENED + 4 * number}))"
 
 
-def open_path(directory: int | str, *, at: int = _NAME, length: int, flags: int = 0, rights: int, into: int = 0) -> str:
+def open_path(directory: int | str, *, length: int, flags: int = 0, rights: int, into: int = 0) -> str:
     """A call of ``path_open``; ``rights`` are asked for as they are."""
     first = directory if isinstance(directory, str) else f"(i32.const {directory})"
     return (
-        f"(call $path_open {first} (i32.const 0) (i32.const {at}) (i32.const {length}) (i32.const {flags})"
+        f"(call $path_open {first} (i32.const 0) (i32.const {_NAME}) (i32.const {length}) (i32.const {flags})"
         f" (i64.const {rights}) (i64.const {rights}) (i32.const 0) (i32.const {OPENED + 4 * into}))"
     )
 

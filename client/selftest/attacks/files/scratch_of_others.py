@@ -7,7 +7,7 @@ import json
 
 from client.selftest.attack import Attack
 from client.selftest.exports import BRIEF, SCRATCH
-from client.selftest.file_attempts import prober, said, tried
+from client.selftest.file_attempts import emptied_scratch, prober, said, tried
 from client.selftest.stage import OTHER, Stage
 
 _KEEP = "Path('/scratch/kept').write_text('theirs')"
@@ -16,6 +16,7 @@ _NOTHING = "= []"
 
 
 async def _run(stage: Stage) -> None:
+    await emptied_scratch(stage)
     (kept,) = await tried(stage, [_KEEP], tenant=OTHER)
     stage.require(kept == "= 6", f"expected the other tenant to write, got {kept}")
     (mine,) = await tried(stage, [_LOOK])
