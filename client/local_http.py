@@ -6,11 +6,13 @@ where the template's own grant injects it, if it was named.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.broker.address_policy import Destinations
 from data_plane.broker.answers import HostRefusal, Members, answer_error, answer_ok
 from data_plane.broker.http_grant import EgressAmounts, EgressSpent
@@ -85,7 +87,9 @@ class LocalHttp:
             amounts=AMOUNTS,
             limits=EgressLimits(),
             per_tenant_max=1,
+            breakers=CircuitBreakers(BreakerSettings()),
             telemetry=Telemetry(),
+            monotonic=time.monotonic,
         )
 
     async def call(self, function: str, argument: bytes) -> bytes:

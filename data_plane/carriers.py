@@ -106,6 +106,8 @@ async def make_carriers(
         ),
         limits=EgressLimits(first_byte_s=settings.http_timeout_s, total_s=settings.http_timeout_s),
         per_tenant_max=settings.http_per_tenant_max,
+        breakers=CircuitBreakers(BreakerSettings()),
         telemetry=telemetry,
+        monotonic=time.monotonic,
     )
     return Carriers(files=files, http=http, llm=llm)

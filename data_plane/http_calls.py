@@ -6,9 +6,12 @@ the charter was asked, and nothing that came back reaches the guest before it wa
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
 
+from data_plane.admission.circuit_breaker import CircuitBreakers, Refused
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
 from data_plane.broker.http_grant import (
     EgressAmounts,
@@ -31,7 +34,17 @@ from templates.charter import SecretBinding
 from templates.grants import Grants
 from templates.names import TemplateName
 
+SERVER_ERRORS_FROM: Final = 500
+
 log = get_logger("http")
+
+
+@dataclass(slots=True)
+class _Judge:
+    """How a request went: ``status`` is 0 where there was no whole response."""
+
+    status: int = 0
+    has_failed: bool = False
 
 
 class HttpCalls:
@@ -45,15 +58,22 @@ class HttpCalls:
         amounts: EgressAmounts,
         limits: EgressLimits,
         per_tenant_max: int,
+        breakers: CircuitBreakers[tuple[str, str]],
         telemetry: Telemetry,
+        monotonic: Callable[[], float],
     ) -> None:
-        """``per_tenant_max``: requests of one tenant at a time; more are refused, not queued."""
+        """``per_tenant_max``: requests of one tenant at a time; more are refused, not queued.
+
+        ``breakers`` are kept by tenant and origin: an origin that keeps failing is left alone for a while.
+        """
         self._egress = egress
         self._secrets = secrets
         self._amounts = amounts
         self._limits = limits
         self._per_tenant_max = per_tenant_max
+        self._breakers = breakers
         self._telemetry = telemetry
+        self._monotonic = monotonic
         self._in_flight: Counter[str] = Counter()
 
     async def call(
@@ -90,8 +110,9 @@ class HttpCalls:
             body_bytes_max = self._amounts.require(spent, request)
             spent.add(requests=1)
             secret = await self._secret(request, bindings, template)
-            with self._room(tenant):
+            with self._room(tenant), self._judged(tenant, request.grant.origin) as judge:
                 answer, status = await self._fetch(request, secret, spent, body_bytes_max, deadline)
+                judge.status = status
             result = f"{status // 100}xx"
         except HostRefusal as refusal:
             result = str(refusal.kind)
@@ -114,6 +135,30 @@ class HttpCalls:
             self._in_flight[tenant] -= 1
             if not self._in_flight[tenant]:
                 del self._in_flight[tenant]
+
+    @contextmanager
+    def _judged(self, tenant: str, origin: str) -> Iterator["_Judge"]:
+        """Refuse while the origin keeps failing, and let its breaker learn how this request went.
+
+        A guest's own fault (a limit, its deadline, a refused destination) says nothing about the origin.
+        """
+        breaker = self._breakers.of((tenant, origin))
+        permit = breaker.admit(now=self._monotonic())
+        if isinstance(permit, Refused):
+            raise HostRefusal(ErrorKind.FAILED, f"{origin} keeps failing; try again in {permit.retry_s:.1f} s")
+        judge = _Judge()
+        try:
+            yield judge
+        except HostRefusal as refusal:
+            judge.has_failed = refusal.kind is ErrorKind.FAILED
+            raise
+        finally:
+            if judge.has_failed or judge.status >= SERVER_ERRORS_FROM:
+                breaker.fail(permit, now=self._monotonic())
+            elif judge.status:
+                breaker.succeed(permit, now=self._monotonic())
+            else:
+                breaker.drop(permit)
 
     async def _secret(
         self, request: OutgoingRequest, bindings: Mapping[str, SecretBinding], template: TemplateName

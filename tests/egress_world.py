@@ -1,10 +1,12 @@
 """The broker's way outside, put together as a node does, with names and secrets that a test chooses."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
+from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.broker.address_policy import Destinations
 from data_plane.broker.http_grant import EgressAmounts
 from data_plane.broker.origin import IpAddress
@@ -67,6 +69,7 @@ def http_calls(
     amounts: EgressAmounts = AMOUNTS,
     per_tenant_max: int = 10,
     telemetry: Telemetry | None = None,
+    breakers: CircuitBreakers[tuple[str, str]] | None = None,
 ) -> HttpCalls:
     """By default nothing can be reached."""
     return HttpCalls(
@@ -75,5 +78,7 @@ def http_calls(
         amounts=amounts,
         limits=EgressLimits(),
         per_tenant_max=per_tenant_max,
+        breakers=breakers or CircuitBreakers(BreakerSettings(calls_min=1_000_000)),
         telemetry=telemetry or Telemetry(),
+        monotonic=time.monotonic,
     )

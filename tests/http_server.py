@@ -69,11 +69,12 @@ def server_tls(directory: Path, *names: str) -> ServerTls:
     return ServerTls(ca_file=directory / "authority" / "ca.pem", context=context)
 
 
-def answers(response: bytes) -> Handler:
-    """Answer every request with the same bytes."""
+def answers(*responses: bytes) -> Handler:
+    """Answer requests with these bytes, one after the other; the last ones stay."""
+    left = list(responses)
 
     async def handle(_seen: Seen, writer: asyncio.StreamWriter) -> None:
-        writer.write(response)
+        writer.write(left.pop(0) if len(left) > 1 else left[0])
         await writer.drain()
 
     return handle

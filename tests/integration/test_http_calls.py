@@ -6,10 +6,12 @@ import logging
 import time
 import urllib.parse
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
 from data_plane.broker.http_grant import EgressAmounts, EgressSpent
 from data_plane.http_calls import HttpCalls
@@ -20,6 +22,7 @@ from templates.names import TemplateName, TemplatePattern
 from tests.egress_world import AMOUNTS, FixedResolver, MemorySecrets, egress_of, http_calls
 from tests.http_server import Handler, HttpServer, Seen, answers, http_server, ok
 
+FAILING = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 TEMPLATE = TemplateName.parse("docs/reader")
 TOKEN = "canary-5f3c9e71aa/04+42"
 SECRETS = {"api-token": f"Bearer {TOKEN}".encode(), "other": b"Bearer another-secret-0"}
@@ -243,3 +246,30 @@ async def test_requests_are_counted_by_their_result() -> None:
     assert f'{HTTP_REQUESTS.name}{{result="4xx"}} 1.0' in text
     assert f'{HTTP_REQUESTS.name}{{result="denied"}} 1.0' in text
     assert f'{HTTP_BYTES.name}{{direction="sent"}} {float(len(server.seen[0].raw))}' in text
+
+
+async def test_an_origin_that_keeps_failing_is_left_alone_for_a_while_by_that_tenant_only() -> None:
+    breakers: CircuitBreakers[tuple[str, str]] = CircuitBreakers(BreakerSettings(calls_min=3, pause_s_first=0.2))
+    async with http_server(answers(FAILING, FAILING, FAILING, ok(b"well again"), ok(b"well again"))) as server:
+        calls, grants, bindings = calls_for(server, breakers=breakers), grants_for(server), bindings_for(server)
+        for _ in range(3):
+            assert (await ask(calls, grants, bindings))["status"] == 503
+        with pytest.raises(HostRefusal, match=r"keeps failing; try again in 0\.[012] s") as refused:
+            await ask(calls, grants, bindings)
+        assert refused.value.kind is ErrorKind.FAILED
+        assert len(server.seen) == 3
+        assert (await ask(calls, grants, bindings, tenant="other"))["body"] == "well again"
+        await asyncio.sleep(0.25)
+        assert (await ask(calls, grants, bindings))["body"] == "well again"
+
+
+async def test_a_guests_own_faults_say_nothing_about_an_origin() -> None:
+    breakers: CircuitBreakers[tuple[str, str]] = CircuitBreakers(BreakerSettings(calls_min=1))
+    amounts = replace(AMOUNTS, response_bytes_max=10)
+    async with http_server(answers(*[ok(b"x" * 1_000)] * 4, ok(b"short"))) as server:
+        calls = calls_for(server, breakers=breakers, amounts=amounts)
+        for _ in range(4):
+            with pytest.raises(HostRefusal) as refused:
+                await ask(calls, grants_for(server), bindings_for(server))
+            assert refused.value.kind is ErrorKind.QUOTA
+        assert (await ask(calls, grants_for(server), bindings_for(server)))["body"] == "short"
