@@ -12,7 +12,7 @@ nothing below is: there is no edge that was not there.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from templates.comparison import Direction, Entry, grant_entries
 from templates.grants import NO_GRANTS, Grants
@@ -101,7 +101,7 @@ def reach(
 ) -> tuple[Reached, ...]:
     """Return what ``start`` can invoke among ``fleet``, the nearest first; never itself, whose rights are its own."""
     graph = _Graph(start, fleet)
-    chains = _chains(start.ref.template_name, graph.callees, depth_max=depth_max)
+    chains = _chains(graph, start.ref.template_name, graph.callees, depth_max=depth_max)
     found = (
         Reached(
             template=graph.templates[name].ref,
@@ -132,7 +132,7 @@ def _callers(
     target: ResolvedTemplate, fleet: Iterable[ResolvedTemplate]
 ) -> Mapping[TemplateRef, tuple[TemplateRef, ...]]:
     graph = _Graph(target, fleet)
-    chains = _chains(target.ref.template_name, graph.callers, depth_max=CHILD_DEPTH_CEILING)
+    chains = _chains(graph, target.ref.template_name, graph.callers, depth_max=CHILD_DEPTH_CEILING)
     return {
         graph.templates[name].ref: tuple(graph.templates[each].ref for each in reversed(chain))
         for name, chain in chains.items()
@@ -169,6 +169,9 @@ def _order(reached: Reached | Caller) -> tuple[int, TemplateRef]:
     return len(reached.via), reached.template
 
 
+_ByDomain: TypeAlias = Mapping[str, set[TemplateName]]
+
+
 class _Graph:
     """Who may invoke whom, with ``placed`` in the place of whatever ``fleet`` holds under its name.
 
@@ -179,48 +182,55 @@ class _Graph:
         others = {each.ref.template_name: each for each in fleet}
         everyone = {**others, placed.ref.template_name: placed}
         self.templates = {name: each for name, each in everyone.items() if not (each.is_abstract or each.is_image)}
-        self._in_domain: dict[str, list[TemplateName]] = {}
+
+    def by_domain(self) -> dict[str, set[TemplateName]]:
+        found: dict[str, set[TemplateName]] = {}
         for name in self.templates:
-            self._in_domain.setdefault(name.domain, []).append(name)
-
-    def callees(self, name: TemplateName) -> Iterator[TemplateName]:
-        if name in self.templates:
-            for each in self._matching(self.templates[name].grants.agents):
-                if self.templates[each].permits_caller(name):
-                    yield each
-
-    def callers(self, name: TemplateName) -> Iterator[TemplateName]:
-        if name in self.templates:
-            for each in self._matching(self.templates[name].callers):
-                if self.templates[each].grants.permits_agent(name):
-                    yield each
-
-    def _matching(self, patterns: Iterable[TemplatePattern]) -> Iterable[TemplateName]:
-        found: set[TemplateName] = set()
-        for pattern in patterns:
-            if pattern.domain == "*":
-                return self.templates
-            if pattern.name == "*":
-                found.update(self._in_domain.get(pattern.domain, ()))
-            elif (name := TemplateName(pattern.domain, pattern.name)) in self.templates:
-                found.add(name)
+            found.setdefault(name.domain, set()).add(name)
         return found
+
+    def callees(self, name: TemplateName, among: _ByDomain) -> Iterator[TemplateName]:
+        for each in _matching(self.templates[name].grants.agents, among):
+            if self.templates[each].permits_caller(name):
+                yield each
+
+    def callers(self, name: TemplateName, among: _ByDomain) -> Iterator[TemplateName]:
+        for each in _matching(self.templates[name].callers, among):
+            if self.templates[each].grants.permits_agent(name):
+                yield each
+
+
+def _matching(patterns: Iterable[TemplatePattern], among: _ByDomain) -> set[TemplateName]:
+    found: set[TemplateName] = set()
+    for pattern in patterns:
+        for domain in among if pattern.domain == "*" else (pattern.domain,):
+            names = among.get(domain, set())
+            found |= names if pattern.name == "*" else {TemplateName(domain, pattern.name)} & names
+    return found
 
 
 def _chains(
-    start: TemplateName, following: Callable[[TemplateName], Iterable[TemplateName]], *, depth_max: int
+    graph: _Graph,
+    start: TemplateName,
+    following: Callable[[TemplateName, _ByDomain], Iterable[TemplateName]],
+    *,
+    depth_max: int,
 ) -> dict[TemplateName, tuple[TemplateName, ...]]:
-    """Return everything within ``depth_max`` steps of ``start`` with what lies between, breadth first: cycles end."""
-    found: dict[TemplateName, tuple[TemplateName, ...]] = {start: ()}
-    rank: list[TemplateName] = [start]
+    """Return everything within ``depth_max`` steps of ``start`` with what lies between, breadth first.
+
+    What was found is not looked at again: cycles end, and a fleet where everything reaches everything takes one look.
+    """
+    found: dict[TemplateName, tuple[TemplateName, ...]] = {}
+    left = graph.by_domain()
+    rank = [start] if start in graph.templates else []
+    left.get(start.domain, set()).discard(start)
     for _ in range(depth_max):
         further: list[TemplateName] = []
         for name in rank:
             chain = () if name == start else (*found[name], name)
-            for each in sorted(following(name)):
-                if each not in found:
-                    found[each] = chain
-                    further.append(each)
+            for each in sorted(following(name, left)):
+                found[each] = chain
+                left[each.domain].discard(each)
+                further.append(each)
         rank = further
-    del found[start]
     return found

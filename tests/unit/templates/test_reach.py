@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -106,6 +107,15 @@ def test_a_chain_is_followed_as_deep_as_a_node_can_be_told_to_permit() -> None:
     assert reach(chain[0], chain, depth_max=0) == ()
     above = through_agents(chain[-1], chain[-1], [chain]).callers
     assert len(above) == CHILD_DEPTH_CEILING
+
+
+def test_a_fleet_where_everything_reaches_everything_takes_no_time() -> None:
+    """Looking at every pair takes half a minute; a reviewer waits for this."""
+    fleet = [_agent(f"docs/n{i}", agents="*/*") for i in range(2_000)]
+    started = perf_counter()
+    found = through_agents(fleet[0], None, [fleet])
+    assert (len(found.reached), len(found.callers)) == (1_999, 1_999)
+    assert perf_counter() - started < 10
 
 
 def _changes(
