@@ -2,8 +2,8 @@
 
 The control plane's words count for nothing here but one, the approval's expiry date, which is shown and bounded by the
 charter and this machine's clock: everything else that is signed is derived again from bytes whose digests were computed
-on this machine. What a change is compared with is a version that the charter's reviewers approved; which of those it
-is, the control plane says.
+on this machine. What a change is compared with is a version that the charter's reviewers approved and that the signed
+plan names; what it can do through other agents is derived from the generation that this machine verified.
 """
 
 import difflib
@@ -15,18 +15,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from client.active_templates import fetch_active, fleets
 from client.inspection_cache import InspectionCache
 from templates.acceptance import effective_revocations, tally
 from templates.approval import Envelope, Statement, read_envelope
 from templates.approval import sign as sign_payload
 from templates.capabilities import Capabilities, ModuleReport, derive
 from templates.charter import Charter, read_charter
-from templates.comparison import Direction, Entry, difference
+from templates.comparison import Direction, Entry, difference, grant_entries
 from templates.document import read_template
+from templates.grants import NO_GRANTS
 from templates.inheritance import resolve
+from templates.reach import Caller, Reached, ThroughAgents, through_agents
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import PinnedModule, PinnedSource, ResolvedTemplate, read_resolved
 from templates.source_archive import source_text
+from templates.trusted_set import Accepted
 
 if TYPE_CHECKING:
     import grpc
@@ -56,14 +60,15 @@ class Review:
     capabilities: Capabilities
     active: ResolvedTemplate | None
     entries: Sequence[Entry]
+    through: ThroughAgents
     source_diff: str
     document_diff: str
     warnings: Sequence[str] = ()
 
     @property
     def widens(self) -> bool:
-        """Whether the change may do anything that the active version may not."""
-        return any(entry.direction is Direction.WIDENED for entry in self.entries)
+        """Whether the change may do anything that the active version may not, itself or through agents."""
+        return self.through.widens or any(entry.direction is Direction.WIDENED for entry in self.entries)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -75,11 +80,10 @@ class Review:
             "approval_expires": self.statement.expires.isoformat(),
             "active": str(self.active.ref) if self.active else None,
             "capabilities": self.capabilities.to_json(),
-            "differences": [
-                {"direction": str(one.direction), "subject": one.subject, "old": one.old, "new": one.new}
-                for one in self.entries
-                if one.direction is not Direction.SAME
-            ],
+            "differences": [_entry_json(one) for one in self.entries if one.direction is not Direction.SAME],
+            "through_agents": [_reached_json(one) for one in self.through.reached],
+            "differences_through_agents": [_entry_json(one) for one in self.through.entries],
+            "reached_by": [_caller_json(one) for one in self.through.callers],
             "widens": self.widens,
             "warnings": list(self.warnings),
             "source_diff": self.source_diff,
@@ -97,15 +101,19 @@ class Review:
             "",
             "What it can do, derived on this machine:",
             *_rights(self.entries),
+            *_reach_lines(self.through.reached),
             "",
             "What changes:",
         ]
         changed = [one for one in self.entries if one.direction is not Direction.SAME] if self.active else []
-        lines += [f"  {one.direction:9} {_subject(one)}: {one.old or '-'} → {one.new or '-'}" for one in changed]
+        lines += map(_change_line, changed)
         if not self.active:
             lines.append("  everything above is new")
         elif not changed:
             lines.append("  nothing that it may do")
+        if self.active and self.through.entries:
+            lines += ["", "What changes through agents:", *map(_change_line, self.through.entries)]
+        lines += _caller_lines(self.through.callers, widens=self.widens)
         if self.warnings:
             lines += [
                 "",
@@ -117,6 +125,53 @@ class Review:
         if self.source_diff:
             lines += ["", "Source:", self.source_diff.rstrip("\n")]
         return "\n".join(lines)
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {"direction": str(entry.direction), "subject": entry.subject, "old": entry.old, "new": entry.new}
+
+
+def _reached_json(reached: Reached) -> dict[str, Any]:
+    via = [str(each) for each in reached.via]
+    return {
+        "template": str(reached.template),
+        "via": via,
+        "depth": reached.depth,
+        "grants": reached.grants.to_json(),
+    }
+
+
+def _caller_json(caller: Caller) -> dict[str, Any]:
+    return {"template": str(caller.template), "via": [str(each) for each in caller.via], "new": caller.is_new}
+
+
+def _reach_lines(reached: Sequence[Reached]) -> Iterator[str]:
+    """What others may do for it: each template with its own grants, which stay its own."""
+    if reached:
+        yield ""
+        yield "What it can do through agents, by the verified generation:"
+    for one in reached:
+        yield f"  {one.template}, {_via(one)}"
+        rights = [entry for entry in grant_entries(NO_GRANTS, one.grants) if entry.new]
+        yield from (f"    {_subject(entry):32} {entry.new}" for entry in rights)
+        if not rights:
+            yield "    nothing but compute"
+
+
+def _caller_lines(callers: Sequence[Caller], *, widens: bool) -> Iterator[str]:
+    if callers:
+        yield ""
+        yield f"{'Who gains by it' if widens else 'Who can invoke it'}, active templates that reach it:"
+    for one in callers:
+        yield f"  {one.template}, {_via(one)}{', not before' if one.is_new else ''}"
+
+
+def _via(one: Reached | Caller) -> str:
+    return f"via {', '.join(str(each) for each in one.via)}" if one.via else "directly"
+
+
+def _change_line(entry: Entry) -> str:
+    return f"  {entry.direction:9} {_subject(entry)}: {entry.old or '-'} → {entry.new or '-'}"
 
 
 def _subject(entry: Entry) -> str:
@@ -143,18 +198,20 @@ def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: 
     Args:
         channel: to the control plane.
         name: ``changes/<number>``.
-        trust_directory: this reviewer's own copy of the charter.
+        trust_directory: this reviewer's own copies of the charter and of the root of trust.
         cache: private directory of this machine for what it inspected.
 
     Raises:
         ReviewMismatchError: bytes, parents, image or statement are not what they are said to be.
+        AgentFactoryError: the present generation is not one to believe (`templates.trusted_set.accept`).
         RemoteError: the control plane refused or could not be reached.
     """
     charter = read_charter((trust_directory / "charter.json").read_bytes())
     reports = InspectionCache(cache)
     header, blobs = _fetch(channel, name, held=reports.digests())
     now = datetime.now(UTC)  # noqa: TID251 - the reviewer's own clock, which nobody else can set
-    return derive_review(name, header, blobs, charter=charter, reports=reports, now=now)
+    present = fetch_active(channel, charter=charter, trust_directory=trust_directory, now=now)
+    return derive_review(name, header, blobs, present=present, charter=charter, reports=reports, now=now)
 
 
 def derive_review(
@@ -162,11 +219,14 @@ def derive_review(
     header: "admin_pb2.ChangeHeader",
     blobs: Mapping[str, bytes],
     *,
+    present: Accepted,
     charter: Charter,
     reports: InspectionCache,
     now: datetime,
 ) -> Review:
     """Derive everything about a change from what the control plane sent; ``blobs`` are by their own digests.
+
+    ``present`` is the generation that is active, verified on this machine.
 
     Raises:
         ReviewMismatchError: as `review`.
@@ -184,6 +244,7 @@ def derive_review(
     active = read_resolved(header.active) if header.active else None
     if active is not None:
         _require_approved(active, resolved, header.active_approval, charter)
+    _require_planned(active, resolved, present)
     active_image = read_resolved(header.active_image) if header.active_image else None
     old = _derive(active, active_image, blobs, reports) if active else None
     return Review(
@@ -194,6 +255,7 @@ def derive_review(
         capabilities=capabilities,
         active=active,
         entries=difference(old, capabilities),
+        through=through_agents(resolved, active, fleets(present)),
         source_diff=_source_diff(active, resolved, blobs),
         document_diff=_document_diff(active, resolved),
         warnings=charter.unbound_secrets(resolved.ref.template_name, resolved.grants),
@@ -278,6 +340,21 @@ def _require_approved(active: ResolvedTemplate, change: ResolvedTemplate, approv
         raise ReviewMismatchError(
             f"expected {active.ref} ({active.digest}), which is said to be active, to be approved by {count.needed} "
             f"reviewers of this machine's charter, got {', '.join(sorted(count.counted)) or 'none'}"
+        )
+
+
+def _require_planned(active: ResolvedTemplate | None, change: ResolvedTemplate, present: Accepted) -> None:
+    """Refuse to compare with anything but what the plan names: beside an older, wider version a change looks small."""
+    planned = {
+        (entry.template, entry.sha256)
+        for entry in present.plan.entries
+        if entry.template.template_name == change.ref.template_name
+    }
+    if (active.ref, active.digest) not in planned if active else planned:
+        names = ", ".join(sorted(str(ref) for ref, _ in planned)) or "none"
+        raise ReviewMismatchError(
+            f"expected the active version, in generation {present.generation} {names}, to compare with, "
+            f"got {active.ref if active else 'none'}; if another was published meanwhile, try again"
         )
 
 

@@ -13,6 +13,7 @@ from data_plane.broker.address_policy import Destinations
 from data_plane.file_exports import FileExportSettings
 from data_plane.llm_settings import LlmBindingSettings
 from service.settings import ServerSettings
+from templates.reach import CHILD_DEPTH_CEILING
 
 WORD: Final = r"^[a-z][a-z0-9_-]{1,40}$"
 
@@ -110,7 +111,9 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
         description="The node refuses to serve with workers below this level (docs/isolation.md). Unset: "
         "`landlock+seccomp` in production, `rlimits-only` in development.",
     )
-    child_depth_max: int = Field(default=4, ge=0, le=16, description="How deep agents may invoke agents.")
+    child_depth_max: int = Field(
+        default=4, ge=0, le=CHILD_DEPTH_CEILING, description="How deep agents may invoke agents."
+    )
     tenant_templates: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description='Which templates the services of a tenant may use, JSON: `{"acme": ["documentation/*"]}`. '

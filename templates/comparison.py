@@ -52,7 +52,7 @@ def _entries(old: Capabilities | None, new: Capabilities) -> Iterator[Entry]:
     yield from _code_entries(old, new)
     yield from _set_entries("/imports", old.imports if old else (), new.imports, str.__eq__)
     yield from _set_entries("/interfaces", old.interfaces if old else (), new.interfaces, str.__eq__)
-    yield from _grant_entries(old.grants if old else Grants(), new.grants)
+    yield from grant_entries(old.grants if old else Grants(), new.grants)
     for name in LIMIT_NAMES:
         before = None if old is None else int(getattr(old.limits, name))
         yield _entry(f"/limits/{name}", before, int(getattr(new.limits, name)), int.__ge__)
@@ -83,7 +83,8 @@ def _code_texts(capabilities: Capabilities | None) -> dict[str, str]:
     return texts
 
 
-def _grant_entries(old: Grants, new: Grants) -> Iterator[Entry]:
+def grant_entries(old: Grants, new: Grants) -> Iterator[Entry]:
+    """Compare grants one by one; subjects are pointers that begin with ``/grants/``."""
     before, after = _single_grants(old), _single_grants(new)
     for subject in sorted(before.keys() | after.keys()):
         yield _entry(subject, before.get(subject), after.get(subject), Grants.covers, text=_grant_text)

@@ -162,3 +162,31 @@ def test_a_new_version_its_rollback_and_its_revocation(echo: Factory, tmp_path: 
     assert refused.status in {6, 8}, refused.errors
     generations = echo.ctl("rollout", "status").data
     assert generations[0]["cause"].startswith("revo")
+
+
+def test_a_reviewer_sees_what_a_change_gains_through_agents_and_who_gains_by_one(
+    factory: Factory, tmp_path: Path
+) -> None:
+    kv = {"kv": {"namespace": "notes", "bytes_max": 1000}}
+    for name, fields in (("vault", {"grants": kv, "callers": ["dev/clerk"]}), ("clerk", {"callers": ["dev/*"]})):
+        done = factory.publish(write_template(tmp_path / name, name, ECHO, **fields), "alice")
+        assert done.status == 0, done.errors
+
+    asks = write_template(
+        tmp_path / "clerk", "clerk", ECHO, version="1.1.0", callers=["dev/*"], grants={"agents": ["dev/vault"]}
+    )
+    asks_change = factory.ctl("template", "publish", str(asks)).data[0]["change"]
+    shown = factory.ctl("change", "show", asks_change)
+    assert shown.status == 1, shown.errors
+    assert shown.data["through_agents"] == [{"template": "dev/vault@1.0.0", "via": [], "depth": 1, "grants": kv}]
+    assert {one["subject"] for one in shown.data["differences_through_agents"]} == {
+        "/through_agents/dev~1vault",
+        "/through_agents/dev~1vault/grants/kv",
+    }
+    assert factory.ctl("change", "approve", asks_change, "--yes").status == 0
+
+    wider = {"kv": {"namespace": "notes", "bytes_max": 2000}}
+    vault = write_template(tmp_path / "vault", "vault", ECHO, version="1.1.0", grants=wider, callers=["dev/clerk"])
+    shown = factory.ctl("change", "show", factory.ctl("template", "publish", str(vault)).data[0]["change"])
+    assert shown.status == 1, shown.errors
+    assert shown.data["reached_by"] == [{"template": "dev/clerk@1.1.0", "via": [], "new": False}]
