@@ -173,7 +173,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         found = await self._invocations.list(wanted)
         page = found[:size]
         return pb.ListInvocationsResponse(
-            invocations=[self._invocation(each) for each in page],
+            invocations=[self._invocation(each, desk=None) for each in page],  # a page of signatures takes long
             next_page_token=page_token(page[-1].invocation_id) if len(found) > size else "",
         )
 
@@ -182,7 +182,7 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         found = await self._invocations.get(tenant, request.invocation_id)
         if found is None:
             raise UnknownInvocationError(request.invocation_id)
-        return self._invocation(found)
+        return self._invocation(found, desk=self._desk)
 
     async def GetRecording(  # noqa: N802
         self, request: pb.GetRecordingRequest, context: Context
@@ -212,8 +212,8 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
 
     # Inside
 
-    def _invocation(self, record: InvocationRecord) -> pb.Invocation:
-        made = invocation(record, self._node_id, self._desk)
+    def _invocation(self, record: InvocationRecord, *, desk: ReceiptDesk | None) -> pb.Invocation:
+        made = invocation(record, self._node_id, desk)
         made.has_recording = self._recordings.has(record.tenant, record.invocation_id)
         return made
 

@@ -87,8 +87,9 @@ async def test_a_changed_entry_is_refused_and_can_be_replaced(tmp_path: Path, ch
         store = SqliteAgents(writer, agents_max=10)
         with pytest.raises(RowDamagedError, match="kv: "):
             await store.kv_get(scope, "n", "k")
-        with pytest.raises(RowDamagedError):
-            await store.kv_list(scope, "n", KvList(prefix="", after="", count_max=10))
+        if "expires_us" not in changed:  # what has expired by what it says is in no list, whatever it says besides
+            with pytest.raises(RowDamagedError):
+                await store.kv_list(scope, "n", KvList(prefix="", after="", count_max=10))
         with pytest.raises(RowDamagedError):
             await store.kv_put(scope, GRANT, KvPut(key="k", value="x", expected=1))
         other = await store.kv_get(SCOPE, "n", "other")

@@ -184,7 +184,9 @@ async def test_the_image_imports_what_this_sandbox_has_and_nothing_else() -> Non
     assert [name for name in facts.imports if name.startswith("agentfactory:")] == [
         "agentfactory:runtime/agents@0.1.0",
         "agentfactory:runtime/context@0.1.0",
+        "agentfactory:runtime/http@0.1.0",
         "agentfactory:runtime/kv@0.1.0",
+        "agentfactory:runtime/llm@0.1.0",
         "agentfactory:runtime/log@0.1.0",
     ]
     assert sum(memory.bytes_min for memory in facts.memories if not memory.imported) < 64 << 20

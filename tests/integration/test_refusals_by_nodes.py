@@ -463,7 +463,7 @@ def test_a_guest_that_allocates(stage: Stage, template: str) -> None:
 # The store of a node that starts
 
 _RECOMPUTED = ("compiled", "facts")
-_STATE = ("agents.db", "invocations.db")
+_STATE = ("agents.db", "invocations.db", "llm_use.db")
 
 
 @pytest.fixture(scope="module")

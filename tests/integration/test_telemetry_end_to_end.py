@@ -24,6 +24,11 @@ LIMITS = {"fuel": 50_000_000, "wall_ms": 10_000, "memory_bytes": 16 << 20}
 ASKS_ECHO = guests.ask(b"agents.invoke", b'{"template":"dev/echo","input":"from above"}')
 ALWAYS = ("process_resident_memory_bytes", "process_start_time_seconds")
 NOT_IN_AN_ORDINARY_RUN = {
+    "agentfactory_http_bytes_total",
+    "agentfactory_http_requests_total",
+    "agentfactory_llm_calls_total",
+    "agentfactory_llm_cost_usd_total",
+    "agentfactory_llm_tokens_total",
     "agentfactory_task_failures_total",
     "agentfactory_worker_exits_total",
     "agentfactory_invocations_in_flight",

@@ -105,14 +105,14 @@ async def test_another_type_than_ours_is_a_trap_not_a_crash(
 async def test_a_function_that_wasi_has_and_this_sandbox_has_not_is_refused_when_called(worker: Worker) -> None:
     text = component(
         "(call $f) unreachable",
-        imports='(import "wasi:filesystem/types@0.2.0" (instance $r (export "filesystem-error-code" (func))))',
-        lowers='(core func $f (canon lower (func $r "filesystem-error-code")))',
+        imports='(import "wasi:sockets/tcp@0.2.0" (instance $r (export "start-bind" (func))))',
+        lowers='(core func $f (canon lower (func $r "start-bind")))',
         core_imports='(import "h" "f" (func $f))',
     )
     outcome = await run(worker, text)
     assert outcome.failure is not None
     assert outcome.failure.kind is FailureKind.POLICY
-    assert "filesystem-error-code" in outcome.failure.message
+    assert "start-bind" in outcome.failure.message
 
 
 async def test_a_flood_of_handles_is_stopped(worker: Worker) -> None:

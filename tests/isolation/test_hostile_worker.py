@@ -206,7 +206,8 @@ async def test_an_end_that_comes_while_its_host_call_is_being_stopped_is_heard(h
     (_, other, _), *_ = await hostile.frames()
     hostile.say(pack_call(number, "kv", "get", b"", fuel_used=0))
     await stopping.wait()
-    hostile.say(done(number, b"in time") + done(other, b"heard"))
+    late = pack_done(number, b"in time", None, Usage(host_calls=1), [], logs_cut=False)
+    hostile.say(late + done(other, b"heard"))
     assert (await task).output == b"in time"
     assert (await asyncio.wait_for(beside, 2)).output == b"heard"
 

@@ -42,6 +42,7 @@ def test_the_catalogue_is_complete() -> None:
         "documentation/base",
         "documentation/documentaliste",
         "images/cpython",
+        "images/quickjs",
         "infrastructure/hardware",
         "orchestration/superviseur",
         "software/genie_logiciel",
