@@ -170,7 +170,7 @@ class WorkerPool:
     def workers(self) -> tuple[PooledWorker, ...]:
         """Return every living process; a spare's tenant is ``-``, the rehearsal's is empty."""
         return (
-            *(each for tenant in self._tenants.values() for each in tenant.workers),
+            *(each for tenant in list(self._tenants.values()) for each in tenant.workers),  # metrics count in a thread
             *self._joining,
             *self._leaving,
             *self._spares,

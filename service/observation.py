@@ -123,7 +123,7 @@ class ObservationServer:
         method = ""
         try:
             method, path = await _read_request(reader)
-            answer = self._route(method, path)
+            answer = await self._route(method, path)
         except _RefusedError as refusal:
             answer = _Answer(refusal.status, refusal.status.phrase.encode() + b"\n")
         except Exception as error:  # noqa: BLE001 -- the guard of this edge: an observer never sees a traceback
@@ -131,7 +131,7 @@ class ObservationServer:
             answer = _Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"Internal Server Error\n")
         return method == "HEAD", answer
 
-    def _route(self, method: str, path: str) -> _Answer:
+    async def _route(self, method: str, path: str) -> _Answer:
         if method not in {"GET", "HEAD"}:
             raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED)
         match path:
@@ -143,7 +143,9 @@ class ObservationServer:
                 status = HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE
                 return _Answer(status, content, "application/json")
             case "/metrics":
-                return _Answer(HTTPStatus.OK, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
+                # Thousands of series take tens of milliseconds, for which calls would wait.
+                text = await asyncio.to_thread(self._metrics)
+                return _Answer(HTTPStatus.OK, text, "text/plain; version=0.0.4; charset=utf-8")
             case _:
                 raise _RefusedError(HTTPStatus.NOT_FOUND)
 

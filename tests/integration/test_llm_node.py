@@ -217,7 +217,8 @@ def test_what_was_not_granted_is_denied_before_anything_leaves(node: NodeProcess
 
 
 def test_a_stream_that_is_left_open_is_charged_and_closed(node: NodeProcess) -> None:
-    answer = invoke(node.agents(), "docs/asker", json.dumps({"how": "leave open", "model": "endless", "times": 3, "max_tokens": 20}))
+    asked = {"how": "leave open", "model": "endless", "times": 3, "max_tokens": 20}
+    answer = invoke(node.agents(), "docs/asker", json.dumps(asked))
     pieces = json.loads(answer.output)
     assert isinstance(pieces, list), pieces
     assert all(each.startswith("on and ") for each in pieces), pieces

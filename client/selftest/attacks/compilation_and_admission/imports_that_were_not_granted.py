@@ -1,6 +1,6 @@
-"""Modules that import the host call without a grant, native libraries, and other WASI worlds.
+"""Modules that import native libraries, tables, other host functions and other WASI worlds.
 
-Source: CWE-862. Expected: FORBIDDEN_IMPORT: imports are bound by the grants.
+Source: CWE-862. Expected: FORBIDDEN_IMPORT: nothing exists but virtual WASI and the one host call.
 """
 
 from client.selftest.attack import Attack
@@ -8,7 +8,7 @@ from client.selftest.compiling import forbidden
 from client.selftest.stage import Stage
 
 _IMPORTS = (
-    '"agentfactory" "call" (func (param i32 i32 i32 i32 i32 i32) (result i32))', '"env" "system" (func (param i32))',
+    '"agentfactory" "open" (func (param i32 i32 i32 i32 i32 i32) (result i32))', '"env" "system" (func (param i32))',
     '"wasi_unstable" "fd_write" (func)', '"wasi" "thread-spawn" (func (param i32) (result i32))',
     '"env" "table" (table 1 funcref)', '"wasi_snapshot_preview1" "sock_open" (func)', '"" "" (func)',
 )  # fmt: skip
