@@ -75,7 +75,7 @@ def forged_certificate(authority: LocalCa, uris: Sequence[str]) -> tuple[bytes, 
     return private, certificate.public_bytes(Encoding.PEM)
 
 
-def call_over_tls_1_2(port: int, method: str, files: TlsFiles) -> tuple[str, bytes]:
+def call_over_tls_1_2(port: int, method: str, files: TlsFiles, *, timeout_s: float = _TIMEOUT_S) -> tuple[str, bytes]:
     """Send one call with an empty message over TLS 1.2; return the version and everything that came back.
 
     By hand (RFC 9113): grpc's own client cannot be made to offer it.
@@ -94,7 +94,7 @@ def call_over_tls_1_2(port: int, method: str, files: TlsFiles) -> tuple[str, byt
     )
     block = b"".join(b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in headers)
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as tunnel,
     ):
         tunnel.sendall(

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from agentfactory.admin.v1 import admin_pb2 as pb
 
+from client.selftest.callers import call_over_tls_1_2
 from sandbox.compiler import compile_module
 from service.status import RemoteError, from_rpc_error
 from templates.approval import merge, sign
@@ -23,7 +24,7 @@ from templates.reasons import Reason
 from tests import small_modules
 from tests.control_plane_process import ControlPlaneProcess, PersonClient
 from tests.installation import LocalInstallation, make_installation, new_signer
-from tests.tls_1_2 import call_over_tls_1_2, logged
+from tests.server_lines import logged
 
 ALICES_SECOND_KEY = new_signer()
 TOOL = {"module": "tool.wasm", "abi": "command"}

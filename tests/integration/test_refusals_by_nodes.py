@@ -20,6 +20,7 @@ from agentfactory.agent.v1.agent_pb2_grpc import AgentServiceStub
 from agentfactory.distribution.v1 import distribution_pb2
 from agentfactory.node.v1 import node_pb2
 
+from client.selftest.callers import call_over_tls_1_2
 from service.status import RemoteError, from_rpc_error
 from templates.approval import Statement, merge, sign
 from templates.capabilities import Capabilities, derive
@@ -33,7 +34,7 @@ from tests.installation import ENVIRONMENT, new_signer
 from tests.isolation import guests
 from tests.node_process import NodeProcess, invoke
 from tests.node_world import Approved, NodeWorld, report_of
-from tests.tls_1_2 import call_over_tls_1_2, logged
+from tests.server_lines import logged
 from tests.turned_control_plane import TurnedControlPlane
 
 ALICES_SECOND_KEY = new_signer()
@@ -396,7 +397,9 @@ def test_a_client_without_a_certificate(stage: Stage) -> None:
 
 def test_a_client_with_tls_1_2(stage: Stage) -> None:
     method = "/agentfactory.agent.v1.AgentService/ListTemplates"
-    version, received = call_over_tls_1_2(stage.node.port, method, stage.world.installation.service("web"))
+    version, received = call_over_tls_1_2(
+        stage.node.port, method, stage.world.installation.service("web"), timeout_s=10
+    )
     assert version == "TLSv1.2", "grpc lets the handshake pass"
     assert b"grpc-status" in received
     assert b"docs/echo" not in received
