@@ -12,6 +12,7 @@ from agentfactory.admin.v1 import admin_pb2_grpc as rpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from control_plane import review
+from control_plane.authorisation import ADMIN
 from control_plane.file_blobs import FileBlobs
 from control_plane.intake import Intake
 from control_plane.library import Approved, Library
@@ -19,7 +20,8 @@ from control_plane.paging import fitting, page_size, position_of, token_of
 from control_plane.publisher import Publisher, Reviewed
 from control_plane.review import Change, ChangeState
 from control_plane.sqlite_store import SqliteStore
-from service.peer import peer_identity
+from service.access.authority import Authority
+from service.peer import peer_identity, peer_of
 from service.telemetry import SpanName, Telemetry
 from templates.acceptance import Tally
 from templates.names import TemplateName, TemplateRef, nearest
@@ -58,7 +60,8 @@ class TemplateUnknownError(AgentFactoryError):
 class TemplateService(rpc.TemplateServiceServicer):
     """Submission, and the library as people see it."""
 
-    def __init__(self, *, intake: Intake, store: SqliteStore, publisher: Publisher) -> None:
+    def __init__(self, *, intake: Intake, store: SqliteStore, publisher: Publisher, authority: Authority) -> None:
+        self._authority = authority
         self._intake = intake
         self._store = store
         self._publisher = publisher
@@ -79,6 +82,9 @@ class TemplateService(rpc.TemplateServiceServicer):
             pieces=_pieces(requests),
             request_id=header.request_id,
             validate_only=header.validate_only,
+            permit=lambda domain: self._authority.require(
+                peer_of(context), f"{ADMIN}TemplateService/SubmitTemplate", domain=domain
+            ),
         )
         return change_to_proto(change, self._publisher)
 
@@ -90,16 +96,18 @@ class TemplateService(rpc.TemplateServiceServicer):
             found = library.newest(TemplateName.parse(request.name), rules.revocations)
         if found is None:
             raise TemplateUnknownError(request.name, library)
+        self._authority.require(peer_of(context), f"{ADMIN}TemplateService/GetTemplate", domain=found.ref.domain)
         return await asyncio.to_thread(self._template, found)
 
     async def ListTemplates(self, request: pb.ListTemplatesRequest, context: Context) -> pb.ListTemplatesResponse:
-        present = self._publisher.present
+        present, peer = self._publisher.present, peer_of(context)
         library, revocations = present.material.library, present.revocations
         wanted = sorted(
             (
                 each
                 for each in library
                 if request.domain in {"", each.ref.domain}
+                and self._authority.permits(peer, f"{ADMIN}TemplateService/ListTemplates", domain=each.ref.domain)
                 and (not request.outdated or library.is_outdated(each, revocations))
             ),
             key=lambda each: each.ref,
@@ -131,14 +139,25 @@ class TemplateService(rpc.TemplateServiceServicer):
 class ChangeService(rpc.ChangeServiceServicer):
     """What reviewers see, sign and close."""
 
-    def __init__(self, *, store: SqliteStore, blobs: FileBlobs, publisher: Publisher, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        *,
+        store: SqliteStore,
+        blobs: FileBlobs,
+        publisher: Publisher,
+        telemetry: Telemetry,
+        authority: Authority,
+    ) -> None:
+        self._authority = authority
         self._store = store
         self._blobs = blobs
         self._publisher = publisher
         self._telemetry = telemetry
 
     async def GetChange(self, request: pb.GetChangeRequest, context: Context) -> pb.Change:
-        return change_to_proto(await self._change(request.name), self._publisher)
+        change = await self._change(request.name)
+        self._authority.require(peer_of(context), f"{ADMIN}ChangeService/GetChange", domain=change.ref.domain)
+        return change_to_proto(change, self._publisher)
 
     async def ListChanges(self, request: pb.ListChangesRequest, context: Context) -> pb.ListChangesResponse:
         size = page_size(request.page_size)
@@ -150,8 +169,15 @@ class ChangeService(rpc.ChangeServiceServicer):
         )
         page = fitting(change_to_proto(each, self._publisher) for each in changes[:size])
         more = len(changes) > len(page)
+        peer, method = peer_of(context), f"{ADMIN}ChangeService/ListChanges"
         return pb.ListChangesResponse(
-            changes=page, next_page_token=token_of(changes[len(page) - 1].number) if more else ""
+            # A page may be shorter than was asked for (AIP-158): what is not this caller's to see is left out of it.
+            changes=[
+                shown
+                for shown, each in zip(page, changes, strict=False)
+                if self._authority.permits(peer, method, domain=each.ref.domain)
+            ],
+            next_page_token=token_of(changes[len(page) - 1].number) if more else "",
         )
 
     async def FetchChange(
@@ -160,6 +186,7 @@ class ChangeService(rpc.ChangeServiceServicer):
         if len(request.held_sha256) > HELD_MAX:
             raise InvalidRequestError(f"expected at most {HELD_MAX} held digests, got {len(request.held_sha256)}")
         change = await self._change(request.name)
+        self._authority.require(peer_of(context), f"{ADMIN}ChangeService/FetchChange", domain=change.ref.domain)
         resolved = read_resolved(change.resolved)
         library = self._publisher.present.material.library
         image = library.image_of(resolved)

@@ -69,6 +69,7 @@ class Intake:
         pieces: AsyncIterator[bytes],
         request_id: str = "",
         validate_only: bool = False,
+        permit: Callable[[str], None] = lambda _domain: None,
     ) -> Change:
         """Make a change of what ``author`` sent, or return the one that the same bytes made before.
 
@@ -80,11 +81,13 @@ class Intake:
             pieces: the blobs' bytes, one after the other, at most `PIECE_BYTES_MAX` each.
             request_id: the same id and content give the same change, however often.
             validate_only: derive everything, store nothing; the change has number 0.
+            permit: raises when the author may not propose anything for the domain that is given to it.
 
         Raises:
             AgentFactoryError: see `control_plane.submission`; nothing is stored then.
         """
         template = read_submission(document, blobs, filename=filename, request_id=request_id)
+        permit(template.ref.domain)
         async with self._room:
             with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(template.ref)}):
                 code = await _receive_all(blobs, pieces)

@@ -17,7 +17,7 @@ from agentfactory.admin.v1 import admin_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
-from control_plane.authorisation import SERVICE_NAMES, authorise
+from control_plane.authorisation import ENDLESS, RULES, SERVICE_NAMES
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
@@ -32,6 +32,8 @@ from control_plane.settings import ControlPlaneSettings
 from control_plane.sqlite_store import SqliteStore
 from control_plane.trust_directory import read_trust_directory
 from control_plane.turns import Turns
+from service.access.authority import GroundKeeper
+from service.access.entrance import Entrance
 from service.identity import identity_of_certificate
 from service.interceptors import ServerGuard
 from service.keystore import passphrase_from, read_key
@@ -41,7 +43,7 @@ from service.server import ServerLimits, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
 from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, start_telemetry
-from service.tls import certificate_of, server_credentials
+from service.tls import certificate_of
 from templates.bundle import FRAME_BYTES_MAX
 from templates.charter import Charter, read_charter
 from templates.reasons import AgentFactoryError, Reason
@@ -99,7 +101,7 @@ class _PushLimits(ServerLimits):
         return (*kept, (sent, max(self.message_bytes_max, FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES)))
 
 
-async def serve(settings: ControlPlaneSettings) -> int:
+async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says how a control plane is made
     """Build everything, serve, and drain.
 
     Raises:
@@ -118,7 +120,6 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
         stack.callback(telemetry.close)
         telemetry.gauge(CERTIFICATE_EXPIRES, certificate.not_valid_after_utc.timestamp())
-        credentials = server_credentials(settings.tls_files)
         trust = read_trust_directory(settings.trust_dir)
         charter = read_charter(trust.charter)
         terms = _terms(settings, charter)
@@ -155,15 +156,27 @@ async def serve(settings: ControlPlaneSettings) -> int:
             telemetry=telemetry,
         )
 
+        entrance = Entrance(
+            settings,
+            rules=RULES,
+            keeper=GroundKeeper(lambda: publisher.present, lambda present: (present.charter, present.revocations)),
+            state_directory=settings.state_dir,
+            telemetry=telemetry,
+            endless=ENDLESS,
+        )
+        authority = entrance.authority
+
         def register(server: grpc.aio.Server) -> None:
+            entrance.register(server)
             admin_pb2_grpc.add_TemplateServiceServicer_to_server(
-                TemplateService(intake=intake, store=store, publisher=publisher), server
+                TemplateService(intake=intake, store=store, publisher=publisher, authority=authority), server
             )
             admin_pb2_grpc.add_ChangeServiceServicer_to_server(
-                ChangeService(store=store, blobs=blobs, publisher=publisher, telemetry=telemetry), server
+                ChangeService(store=store, blobs=blobs, publisher=publisher, telemetry=telemetry, authority=authority),
+                server,
             )
             admin_pb2_grpc.add_RolloutServiceServicer_to_server(
-                RolloutService(store=store, publisher=publisher, fan_out=fan_out), server
+                RolloutService(store=store, publisher=publisher, fan_out=fan_out, authority=authority), server
             )
             admin_pb2_grpc.add_FleetServiceServicer_to_server(
                 FleetService(publisher=publisher, fan_out=fan_out), server
@@ -176,17 +189,21 @@ async def serve(settings: ControlPlaneSettings) -> int:
                 server,
             )
 
+        guard = ServerGuard(
+            trust_domain=settings.trust_domain,
+            authorise=authority.authorise,
+            telemetry=telemetry,
+            unary_deadline_s=settings.unary_deadline_s,
+            calls_max=settings.calls_max,
+            gate=entrance.gate,
+            people=entrance.people,
+        )
         server = build_server(
             host=settings.listen_host,
             port=settings.listen_port,
-            credentials=credentials,
-            guard=ServerGuard(
-                trust_domain=settings.trust_domain,
-                authorise=authorise,
-                telemetry=telemetry,
-                unary_deadline_s=settings.unary_deadline_s,
-                calls_max=settings.calls_max,
-            ),
+            credentials=entrance.credentials,
+            guard=guard,
+            people=entrance.people_port,
             register=register,
             service_names=SERVICE_NAMES,
             limits=_PushLimits(message_bytes_max=settings.message_bytes_max),
@@ -203,6 +220,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
         await stack.enter_async_context(server)
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
         tasks.start(publisher.keep_fresh(every_s=settings.lease_renewal_s), name="keep-fresh")
+        tasks.start(entrance.keep(guard), name="access")
         tasks.start(_save_nodes(fan_out, store), name="save-nodes")
         tasks.start(_warn(publisher), name="warn-of-expiry")
         ready.set()
@@ -210,6 +228,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
         log.info(
             Event.STARTED,
             port=server.port,
+            people_port=server.people_port,
             observation_port=observed.port,
             generation=publisher.present.number,
             environment=charter.environment,

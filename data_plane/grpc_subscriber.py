@@ -115,7 +115,7 @@ class GrpcSubscriber:
         self,
         *,
         target: str,
-        credentials: grpc.ChannelCredentials,
+        credentials: Callable[[], grpc.ChannelCredentials],
         listener: Listener,
         holding: Callable[[], Holding],
         figures: Callable[[], Awaitable[Figures]],
@@ -123,6 +123,7 @@ class GrpcSubscriber:
         report_period_s: float,
         fetch_timeout_s: float,
     ) -> None:
+        """``credentials`` is asked for every connection: a certificate that was renewed is shown without a restart."""
         self._target = target
         self._credentials = credentials
         self._listener = listener
@@ -213,7 +214,7 @@ class GrpcSubscriber:
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 1_000),
         )
-        async with grpc.aio.secure_channel(self._target, self._credentials, options=options) as channel:
+        async with grpc.aio.secure_channel(self._target, self._credentials(), options=options) as channel:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await channel.channel_ready()
             stub: Any = distribution_pb2_grpc.DistributionServiceStub(channel)

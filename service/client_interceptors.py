@@ -16,6 +16,7 @@ import grpc.aio
 
 from service.status import RemoteError, from_rpc_error
 from service.telemetry import trace_metadata
+from templates.reasons import Reason
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 
@@ -26,8 +27,9 @@ _RETRIED: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOUR
 class RetryPolicy:
     """Which methods ("/package.Service/Method") may be sent again, how often, and how patiently.
 
-    Retried are UNAVAILABLE, and RESOURCE_EXHAUSTED when the server says when to come back. Nothing is retried past the
-    call's deadline; the server's RetryInfo is honoured.
+    Retried are UNAVAILABLE, and RESOURCE_EXHAUSTED when the server says when to come back; every method after
+    RATE_LIMITED, which refused it before it began. Nothing is retried past the call's deadline; the server's RetryInfo
+    is honoured.
     """
 
     idempotent_methods: frozenset[str] = frozenset()
@@ -47,7 +49,9 @@ class RetryPolicy:
             remaining_s: until the call's deadline.
             jitter: 0 … 1, drawn anew each time: callers that failed together come back apart.
         """
-        if method not in self.idempotent_methods or attempt >= self.attempts_max or error.code not in _RETRIED:
+        # What is refused for its rate was not begun: sending it again repeats nothing.
+        is_safe = method in self.idempotent_methods or error.reason is Reason.RATE_LIMITED
+        if not is_safe or attempt >= self.attempts_max or error.code not in _RETRIED:
             return None
         if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_s is None:
             return None  # a message that is too large stays too large

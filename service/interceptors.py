@@ -21,14 +21,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
 
 import grpc
 import grpc.aio
 
 from service.identity import Identity
 from service.logs import AT_NS, gathered_lines, get_logger
-from service.peer import UnauthenticatedError, peer_of
+from service.peer import Peer, UnauthenticatedError, peer_of
 from service.status import ExhaustedError, UnavailableError, to_status, trailing_metadata
 from service.telemetry import (
     RPC_SERVER_CALLS,
@@ -49,13 +49,32 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its stubs only
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Authorise = Callable[[Identity, str], None]
+Authorise = Callable[[Peer, str], None]
+
+
+class Gate(Protocol):
+    """What is asked of a call before it is asked whether its peer may: `service.access.gate`."""
+
+    def admit(self, peer: Peer, method: str, context: Context, /) -> None:
+        """Raise an `AgentFactoryError` to refuse."""
+        ...
+
+
+class People(Protocol):
+    """Judges calls without a certificate: `service.access.token_door`."""
+
+    async def identify(self, context: Context, /) -> None:
+        """Have the call adopt its peer, or raise an `AgentFactoryError`."""
+        ...
+
 
 # Open to every authenticated peer, logged at DEBUG, and ended when the server drains.
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _OPEN: Final = (_HEALTH, "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/")
 
 RETRY_S: Final = 1.0
+NO_PEER: Final = Peer(Identity.person("nobody", "nobody"), 0.0)
+"""Stands where nobody was let in yet."""
 SETTLE_S: Final = 0.02
 """Longest that an ended call waits to be counted and logged."""
 
@@ -86,6 +105,18 @@ class DrainingError(UnavailableError):
     reason = Reason.SERVER_DRAINING
 
 
+class IdentityRevokedError(UnauthenticatedError):
+    """The identity, or this certificate of it, was revoked."""
+
+    reason = Reason.IDENTITY_REVOKED
+
+
+class StreamTooSlowError(AgentFactoryError):
+    """The stream's receiver took nothing for too long, or the stream as a whole took too long."""
+
+    reason = Reason.STREAM_TOO_SLOW
+
+
 class InternalError(AgentFactoryError):
     """We erred. The peer learns that, and nothing else."""
 
@@ -107,17 +138,32 @@ class _Call:
     ended_ns: int = 0
 
 
+@dataclass(slots=True)
+class LiveStream:
+    """A stream in progress; ``stalled_since``: when its receiver began not to take what is written, 0 for now."""
+
+    method: str
+    peer: Peer
+    context: Context
+    started: float
+    endless: bool
+    stalled_since: float = 0.0
+    ended_for: AgentFactoryError | None = None
+
+
 class ServerGuard(grpc.aio.ServerInterceptor):
     """The only interceptor of a server.
 
     Args:
         trust_domain: the only one whose identities are let in.
-        authorise: ``authorise(identity, method)`` raises `PermissionDeniedError` (or any AgentFactoryError) to refuse;
+        authorise: ``authorise(peer, method)`` raises `PermissionDeniedError` (or any AgentFactoryError) to refuse;
             ``method`` is "/package.Service/Method". Health and reflection are open to every authenticated peer.
         telemetry: of this process.
         unary_deadline_s: unary calls without a deadline, or with a longer one, end after this.
         calls_max, streams_max: how many unary calls, and streams, may be in progress.
         ended_by_drain: streaming methods that `begin_drain` ends instead of waiting for them.
+        gate: asked of every call before ``authorise``; None: nothing is.
+        people: judges calls that show no certificate; None: there are none.
         clock: seconds since the epoch, for certificates that run out while their connection lives.
     """
 
@@ -131,6 +177,8 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         calls_max: int = 4096,
         streams_max: int = 16_384,
         ended_by_drain: Collection[str] = (),
+        gate: Gate | None = None,
+        people: People | None = None,
         clock: Callable[[], float] = time.time,  # noqa: TID251 -- the default of an edge; tests pass their own
     ) -> None:
         self._trust_domain = trust_domain
@@ -140,7 +188,11 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         self._calls_max = calls_max
         self._streams_max = streams_max
         self._ended_by_drain = frozenset(ended_by_drain)
+        self._gate = gate
+        self._people = people
         self._clock = clock
+        self._revoked: frozenset[str] = frozenset()
+        self._live: dict[asyncio.Task[Any], LiveStream] = {}
         self._calls = 0
         self._streams = 0
         self._draining = False
@@ -161,6 +213,31 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         self._draining = True
         for task in self._endless:
             task.cancel()
+
+    def revoke(self, revoked: frozenset[str]) -> None:
+        """Refuse these identities (URIs) and certificates (``serial:…``) from now on, and end their streams.
+
+        Calls in progress that answer once are let finish; ``unary_deadline_s`` is the longest that they may.
+        """
+        if revoked == self._revoked:
+            return
+        self._revoked = revoked
+        self.end_streams(
+            lambda stream: IdentityRevokedError("the identity was revoked") if self._is_revoked(stream.peer) else None
+        )
+
+    def end_streams(self, judge: Callable[[LiveStream], AgentFactoryError | None]) -> int:
+        """End every stream for which ``judge`` has a reason, with that as its status; return how many."""
+        count = 0
+        for task, stream in self._live.items():
+            if stream.ended_for is None and (error := judge(stream)) is not None:
+                stream.ended_for = error
+                task.cancel()
+                count += 1
+        return count
+
+    def _is_revoked(self, peer: Peer) -> bool:
+        return peer.uri in self._revoked or peer.serial in self._revoked
 
     async def intercept_service(
         self,
@@ -214,6 +291,8 @@ class ServerGuard(grpc.aio.ServerInterceptor):
             try:
                 with self._telemetry.span(SpanName.RPC_SERVER, attributes, parent=_trace_parent(context)) as span:
                     call.trace_id = current_trace_id()
+                    if self._people is not None:
+                        await self._people.identify(context)
                     self._admit(call, context, full=self._calls > self._calls_max)
                     span.set(Field.PEER, call.peer)
                     if parse is not None:
@@ -253,11 +332,16 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: Context) -> None:
             call = _Call(method, time.perf_counter())
             task = asyncio.current_task()
+            stream = LiveStream(method, NO_PEER, context, call.started, endless)
             self._streams += 1
             try:
                 with self._telemetry.span(SpanName.RPC_SERVER, attributes, parent=_trace_parent(context)) as span:
                     call.trace_id = current_trace_id()
-                    self._admit(call, context, full=self._streams > self._streams_max)
+                    if self._people is not None:
+                        await self._people.identify(context)
+                    stream.peer = self._admit(call, context, full=self._streams > self._streams_max)
+                    if task is not None:
+                        self._live[task] = stream
                     span.set(Field.PEER, call.peer)
                     if parse is not None:
                         request = parse(request)
@@ -268,12 +352,14 @@ class ServerGuard(grpc.aio.ServerInterceptor):
                         # Written here, not by grpc, so that an answer that cannot be serialised is caught here too.
                         async with aclosing(result):
                             async for answer in result:
+                                stream.stalled_since = time.perf_counter()
                                 await context.write(answer)
+                                stream.stalled_since = 0.0
                     else:
                         await result
                     return
             except BaseException as error:
-                judged = self._judge_stream(error, task, call, context)
+                judged = self._judge_stream(error, task, call, stream)
                 if judged is None:
                     raise
                 failure = judged
@@ -281,27 +367,33 @@ class ServerGuard(grpc.aio.ServerInterceptor):
                 self._streams -= 1
                 if task is not None:
                     self._endless.discard(task)
+                    self._live.pop(task, None)
                 self._finish(call)
             await _abort(call, context, failure)
 
         return guarded
 
-    def _admit(self, call: _Call, context: Context, *, full: bool) -> None:
+    def _admit(self, call: _Call, context: Context, *, full: bool) -> Peer:
         """Refuse who may not call, before a byte of the request is looked at."""
         peer = peer_of(context)
-        call.peer = peer.identity.uri
+        call.peer = peer.uri
         if peer.identity.trust_domain != self._trust_domain:
             raise UnauthenticatedError(f"expected an identity of {self._trust_domain}, got {peer.identity}")
         if peer.valid_until <= self._clock():
             raise UnauthenticatedError(
                 f"expected a certificate that is still valid, got an expired one of {peer.identity}"
             )
+        if self._revoked and self._is_revoked(peer):
+            raise IdentityRevokedError(f"expected an identity that is not revoked, got {peer.uri}")
         if full:
             raise ExhaustedError("too many calls in progress", retry_s=RETRY_S)
+        if self._gate is not None:
+            self._gate.admit(peer, call.method, context)
         if not call.method.startswith(_OPEN):
             if self._draining:
                 raise DrainingError("the server is stopping", retry_s=RETRY_S)
-            self._authorise(peer.identity, call.method)
+            self._authorise(peer, call.method)
+        return peer
 
     async def _within_limit(self, work: Awaitable[Any]) -> Any:
         limit = asyncio.timeout(self._unary_deadline_s)
@@ -314,8 +406,12 @@ class ServerGuard(grpc.aio.ServerInterceptor):
             raise
 
     def _judge_stream(
-        self, error: BaseException, task: asyncio.Task[Any] | None, call: _Call, context: Context
+        self, error: BaseException, task: asyncio.Task[Any] | None, call: _Call, stream: LiveStream
     ) -> AgentFactoryError | None:
+        context = stream.context
+        if isinstance(error, asyncio.CancelledError) and stream.ended_for is not None and task is not None:
+            task.uncancel()
+            return stream.ended_for
         ours = self._draining and task in self._endless and not context.cancelled()
         if isinstance(error, asyncio.CancelledError) and ours and task is not None:
             task.uncancel()

@@ -18,6 +18,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from service.identity import Identity
 from service.interceptors import Context, ServerGuard
 from service.local_ca import LocalCa
+from service.peer import Peer
 from service.server import ServerLimits, ServiceServer, build_server
 from service.status import PermissionDeniedError, UnavailableError
 from service.telemetry import Telemetry
@@ -150,9 +151,9 @@ class World:
         )
         return issued.write(self.directory / identity.uri.removeprefix("spiffe://").replace("/", "-"))
 
-    def authorise(self, identity: Identity, method: str) -> None:
-        if identity == NOBODY:
-            raise PermissionDeniedError(f"expected somebody, got {identity}")
+    def authorise(self, peer: Peer, method: str) -> None:
+        if peer.identity == NOBODY:
+            raise PermissionDeniedError(f"expected somebody, got {peer.uri}")
 
     @asynccontextmanager
     async def serving(
