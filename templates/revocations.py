@@ -11,8 +11,8 @@ from templates.canonical import JsonObject
 class Revocations:
     """Digests of resolved templates and of code (modules, images, sources), person ids, node ids, identities.
 
-    ``identities`` are URIs of identities and ``serial:<hexadecimal digits>`` of single certificates: what servers refuse
-    at the door (ADR 20).
+    ``identities`` are URIs of identities and ``serial:<hexadecimal digits>`` of single certificates: what servers
+    refuse at the door (ADR 20).
     """
 
     templates: frozenset[str] = frozenset()
