@@ -149,6 +149,9 @@ class LiveStream:
     endless: bool
     stalled_since: float = 0.0
     ended_for: AgentFactoryError | None = None
+    answers: Any = None
+    """The generator behind it, where it is one."""
+    ending: asyncio.Task[None] | None = None
 
 
 class ServerGuard(grpc.aio.ServerInterceptor):
@@ -232,9 +235,24 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         for task, stream in self._live.items():
             if stream.ended_for is None and (error := judge(stream)) is not None:
                 stream.ended_for = error
-                task.cancel()
+                stream.ending = asyncio.get_running_loop().create_task(self._end(task, stream))
                 count += 1
         return count
+
+    async def _end(self, task: asyncio.Task[Any], stream: LiveStream) -> None:
+        """Stop what a stream is doing, now.
+
+        grpc takes no status behind a message that is still under way: cancelled in there, a stream would never end for
+        its receiver. What makes the answers is closed instead, and the status follows when the receiver has taken the
+        message, or with the connection; until then the stream counts among `in_flight`, and holds one message.
+        """
+        if stream.answers is None or not stream.stalled_since:
+            task.cancel()
+            return
+        try:
+            await stream.answers.aclose()
+        except Exception as error:  # noqa: BLE001 -- the edge: what a servicer does while it is closed ends here
+            self._log.error(Event.RPC_FAILED, **{Field.METHOD: stream.method}, exc_info=error)
 
     def _is_revoked(self, peer: Peer) -> bool:
         return peer.uri in self._revoked or peer.serial in self._revoked
@@ -350,11 +368,14 @@ class ServerGuard(grpc.aio.ServerInterceptor):
                     result: Any = behaviour(request, context)
                     if generates:
                         # Written here, not by grpc, so that an answer that cannot be serialised is caught here too.
+                        stream.answers = result
                         async with aclosing(result):
                             async for answer in result:
                                 stream.stalled_since = time.perf_counter()
                                 await context.write(answer)
                                 stream.stalled_since = 0.0
+                        if stream.ended_for is not None:
+                            raise stream.ended_for
                     else:
                         await result
                     return

@@ -77,6 +77,11 @@ class Authority:
             )
         }
 
+    @property
+    def ground(self) -> Ground:
+        """What standings are judged by now."""
+        return self._ground_of()
+
     def authorise(self, peer: Peer, method: str) -> None:
         """Raise `PermissionDeniedError` unless ``peer`` has a role that may call ``method`` somewhere."""
         settled = self._settled.get(peer.identity.kind)

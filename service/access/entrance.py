@@ -80,7 +80,8 @@ class Entrance:
         self._endless = endless
         self._clock = clock
         self._roles_seen: bytes | None = None
-        self._complaint = ""
+        self.complaint = ""
+        """Why files were not taken when they were last looked at; empty: they were."""
         keeper.book = self._read_roles()
         self.authority = Authority(rules, keeper)
         rates = settings.rates
@@ -174,11 +175,11 @@ class Entrance:
         except AgentFactoryError as error:
             self._complain(error)
         else:
-            self._complaint = ""
+            self.complaint = ""
 
     def _complain(self, error: AgentFactoryError) -> None:
-        if error.message != self._complaint:  # once, not every second
-            self._complaint = error.message
+        if error.message != self.complaint:  # once, not every second
+            self.complaint = error.message
             log.error(Event.RELOAD_REFUSED, **{Field.REASON: str(error.reason), Field.ERROR: error.message})
 
     def _read_roles(self) -> RoleBook | None:

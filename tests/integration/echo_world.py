@@ -74,6 +74,8 @@ class Echo:
                 yield SECRET
             if request.value == "wait":
                 await self.release.wait()
+            while request.value == "flood":
+                yield StringValue(value="x" * 100_000)
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
