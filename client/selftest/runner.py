@@ -112,7 +112,7 @@ class Runner:
     def _late(self, case: Case, measured: Measured) -> list[str]:
         late = []
         for tenant, beside in measured.items():
-            if case.attack.timed is Timed.NOBODY or (case.attack.timed is Timed.OTHER_TENANTS and tenant == ATTACKER):
+            if case.timed is Timed.NOBODY or (case.timed is Timed.OTHER_TENANTS and tenant == ATTACKER):
                 continue
             usual = self._usual[tenant]
             bound = max(RATIO_MAX * usual, usual + FLOOR_MS)
