@@ -23,6 +23,9 @@ class Usage:
     sent_bytes: int = 0
     received_bytes: int = 0
     tokens: int = 0
+    cost_microusd: int = 0
+    file_read_bytes: int = 0
+    file_written_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

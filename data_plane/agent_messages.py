@@ -56,6 +56,9 @@ def end_receipt(receipt: pb.Receipt, record: InvocationRecord) -> None:
         made.log_bytes = used.log_bytes
     if used.sent_bytes or used.received_bytes or used.tokens:
         made.sent_bytes, made.received_bytes, made.tokens = used.sent_bytes, used.received_bytes, used.tokens
+    if (by_grants := used.grants) is not None:
+        made.cost_microusd = by_grants.cost_microusd
+        made.file_read_bytes, made.file_written_bytes = by_grants.file_read_bytes, by_grants.file_written_bytes
 
 
 def log_line(line: LogLine) -> pb.LogLine:

@@ -31,7 +31,6 @@ from data_plane.agents.refusals import (
 )
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.amounts import Amounts
-from data_plane.broker.http_grant import EgressSpent
 from data_plane.recording_port import Recorder, RecorderFactory
 from data_plane.sandbox_span import describe_sandbox
 from data_plane.schema_checks import checked_output, misfit
@@ -106,7 +105,6 @@ class Call:
     parent_invocation_id: str = ""
     depth: int = 0
     above: Amounts | None = None
-    egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
     record: bool = False
     on_begun: Callable[[InvocationRecord], None] | None = None
@@ -138,7 +136,6 @@ class Running:
     task: "asyncio.Task[object]"
     budget: Budget
     amounts: Amounts
-    egress: EgressSpent
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
@@ -371,15 +368,13 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
-        amounts = Amounts(limits, call.above)
         running = Running(
             call=call,
             invocation_id=invocation_id,
             started_at=started_at,
             task=task,
             budget=budget,
-            amounts=amounts,
-            egress=EgressSpent(above=call.egress_above, amounts=amounts),
+            amounts=Amounts(limits, call.above),
         )
         if call.record:
             running.recorder = self._recorders(running, data, limits, started_at)
@@ -500,6 +495,7 @@ class Invoker:
             child_invocations=budget.children,
         )
         record.usage.sent_bytes, record.usage.received_bytes, record.usage.tokens, _ = running.amounts.used
+        record.usage.grants = running.amounts.grants
         if outcome.output is not None:
             record.output_hmac_sha256 = commitment(record.salt, outcome.output)
         cost.fuel = used.fuel + budget.spent_fuel

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from data_plane.agents.invocations import InvocationFilter, InvocationRecord, LogRecord, UsageRecord
+from data_plane.agents.invocations import GrantUsage, InvocationFilter, InvocationRecord, LogRecord, UsageRecord
 from data_plane.sealed_rows import RowDamagedError
 from data_plane.sqlite_writer import DatabaseFailedError, SqliteWriter
 from service.logs import get_logger
@@ -186,6 +186,7 @@ def _columns(record: InvocationRecord) -> tuple[str, str, str, str, int, str, st
         usage.tokens,
         record.input_hmac_sha256,
         record.output_hmac_sha256,
+        *(() if usage.grants is None else usage.grants.amounts().values()),
     )
     return (
         record.tenant,
@@ -207,6 +208,7 @@ def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, s
     )
     # Rows from before these existed end there.
     sent_bytes, received_bytes, tokens, input_hmac, output_hmac = facts[21:26] or (0, 0, 0, "", "")
+    by_grants = facts[26:29]
     record = InvocationRecord(
         tenant=tenant,
         invocation_id=invocation_id,
@@ -237,11 +239,18 @@ def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, s
             sent_bytes=sent_bytes,
             received_bytes=received_bytes,
             tokens=tokens,
+            grants=_grant_usage(*by_grants) if by_grants else None,
         ),
         input_hmac_sha256=input_hmac,
         output_hmac_sha256=output_hmac,
     )
     return record, logs_digest
+
+
+def _grant_usage(cost_microusd: int, file_read_bytes: int, file_written_bytes: int) -> GrantUsage:
+    return GrantUsage(
+        cost_microusd=cost_microusd, file_read_bytes=file_read_bytes, file_written_bytes=file_written_bytes
+    )
 
 
 def _digest(logs: str) -> str:

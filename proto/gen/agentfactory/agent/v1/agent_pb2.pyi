@@ -635,6 +635,9 @@ class Usage(_message.Message):
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROUSD_FIELD_NUMBER: _builtins.int
+    FILE_READ_BYTES_FIELD_NUMBER: _builtins.int
+    FILE_WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
     fuel: _builtins.int
     host_calls: _builtins.int
     wasi_calls: _builtins.int
@@ -646,6 +649,11 @@ class Usage(_message.Message):
     sent_bytes: _builtins.int
     received_bytes: _builtins.int
     tokens: _builtins.int
+    cost_microusd: _builtins.int
+    """Of language models, in millionths of a US dollar, by the prices that the node's operator set."""
+    file_read_bytes: _builtins.int
+    """Through grants of files."""
+    file_written_bytes: _builtins.int
     @_builtins.property
     def wall(self) -> _duration_pb2.Duration:
         """From the request's arrival to the answer."""
@@ -669,10 +677,13 @@ class Usage(_message.Message):
         sent_bytes: _builtins.int = ...,
         received_bytes: _builtins.int = ...,
         tokens: _builtins.int = ...,
+        cost_microusd: _builtins.int = ...,
+        file_read_bytes: _builtins.int = ...,
+        file_written_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "wall", b"wall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_invocations", b"child_invocations", "fuel", b"fuel", "guest", b"guest", "host_calls", b"host_calls", "input_bytes", b"input_bytes", "log_bytes", b"log_bytes", "output_bytes", b"output_bytes", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes", "tokens", b"tokens", "wall", b"wall", "wasi_calls", b"wasi_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_invocations", b"child_invocations", "cost_microusd", b"cost_microusd", "file_read_bytes", b"file_read_bytes", "file_written_bytes", b"file_written_bytes", "fuel", b"fuel", "guest", b"guest", "host_calls", b"host_calls", "input_bytes", b"input_bytes", "log_bytes", b"log_bytes", "output_bytes", b"output_bytes", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes", "tokens", b"tokens", "wall", b"wall", "wasi_calls", b"wasi_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
