@@ -29,6 +29,22 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRecording:
+    """A recording that a node keeps. ``template`` and ``outcome`` are empty once its log has forgotten the invocation."""
+
+    invocation_id: str
+    node: str
+    template: str
+    outcome: str
+    created: datetime
+    expires: datetime
+    size_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "created": self.created.isoformat(), "expires": self.expires.isoformat()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """What ran, as the node says it; digests are hexadecimal SHA-256.
 

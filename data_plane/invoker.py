@@ -384,13 +384,11 @@ class Invoker:
         with self._telemetry.span(SpanName.INVOKE) as span:
             span.set(Field.TEMPLATE, template.ref_text)
             span.set(Field.INVOCATION, invocation_id)
+            interrupted: asyncio.CancelledError | None = None
             try:
                 outcome = await self._in_worker(running, data, limits)
-            except asyncio.CancelledError:
-                outcome = self._interrupted(running)
-                if running.stopped is None:
-                    self._finish(running, outcome, cost)
-                    raise
+            except asyncio.CancelledError as error:
+                interrupted, outcome = error, self._interrupted(running)
             finally:
                 self._running.discard(running)
                 for end in running.endings:
@@ -400,7 +398,9 @@ class Invoker:
             of_sandbox, outcome = outcome, checked_output(outcome, template.output_schema)
             record = self._finish(running, outcome, cost)
             if running.recorder is not None:
-                await running.recorder.keep(of_sandbox)
+                await running.recorder.keep(of_sandbox, was_stopped=interrupted is not None)
+            if interrupted is not None and running.stopped is None:
+                raise interrupted
             if outcome.failure is not None:
                 span.fail(outcome.failure.kind)
                 raise InvocationFailedError(outcome.failure.kind, outcome.failure.message, record=record)
@@ -434,6 +434,7 @@ class Invoker:
                 stream_logs=call.on_log is not None,
                 order=None if running.recorder is None else running.recorder.order,
                 meter=running.budget.meter,
+                on_late=None if running.recorder is None else running.recorder.ended_late,
             )
             host = self._host_calls(running, scope)
             if running.recorder is not None:

@@ -123,6 +123,8 @@ class World:
             access=RecordingAccess({"acme": ["docs/*"]}),
             store=self,
             bytes_max=100_000,
+            telemetry=Telemetry(),
+            last_word_s=0.2,
             entropy=lambda count: b"r" * count,
         )
         self.invoker = Invoker(
