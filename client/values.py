@@ -30,7 +30,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptRecording:
-    """A recording that a node keeps. ``template`` and ``outcome`` are empty once its log has forgotten the invocation."""
+    """A recording that a node keeps. Without ``template`` and ``outcome`` once its log has forgotten the invocation."""
 
     invocation_id: str
     node: str
