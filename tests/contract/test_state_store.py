@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from control_plane.fleet import NodeView, Refusal
+from control_plane.lifecycle import Action, ChangeState
 from control_plane.push import Stage
-from control_plane.review import Change, ChangeState
+from control_plane.review import Change, Step
 from control_plane.sqlite_store import GenerationRecord, SignedState, SqliteStore
 from templates.names import TemplateRef
 from templates.plan import Plan, PlanEntry
@@ -44,6 +45,11 @@ def change(ref: str = "docs/echo@1.0.0", **members: object) -> Change:
         warnings=("no examples",),
     )
     return replace(base, **members)  # type: ignore[arg-type]
+
+
+def step(stored: Change, action: Action, state: ChangeState, **members: object) -> Step:
+    after = replace(stored, state=state, revision=stored.revision + 1, **members)  # type: ignore[arg-type]
+    return Step(before=stored.state, change=after, action=action, by=("bob",), text="why", at=NOW)
 
 
 def signed(number: int, *refs: str, **files: bytes) -> SignedState:
@@ -87,7 +93,7 @@ def test_one_change_per_version_and_per_request(store: SqliteStore) -> None:
     stored = store.change_of_request("alice", "r")
     assert stored is not None
     assert stored.number == first
-    store.save_change(replace(stored, state=ChangeState.REJECTED))
+    store.save_step(step(stored, Action.REJECT, ChangeState.REJECTED))
     assert store.change_of_version(stored.ref) is None
     store.add_change(change())
 
@@ -97,17 +103,18 @@ def test_changes_are_listed_newest_first_in_pages(store: SqliteStore) -> None:
         store.add_change(change(f"docs/echo@1.0.{patch}"))
     assert [each.number for each in store.changes(limit=2)] == [5, 4]
     assert [each.number for each in store.changes(before=4, limit=2)] == [3, 2]
-    assert store.changes(state=ChangeState.ACTIVE) == []
+    assert store.changes(states={ChangeState.ACTIVE}) == []
+    assert len(store.changes(states={ChangeState.ACTIVE, ChangeState.IN_REVIEW})) == 5
 
 
 def test_a_generation_is_read_as_it_was_committed(store: SqliteStore) -> None:
     assert store.signed_state() is None
-    written = change(envelope=b"e", generation=1)
-    number = store.add_change(written)
+    number = store.add_change(change())
+    written = replace(change(), number=number)
     state = signed(1, "docs/echo@1.0.0", **{"1.snapshot.json": b"s"})
     store.commit_generation(
         state,
-        changes=[replace(written, number=number)],
+        steps=[step(written, Action.APPROVE, ChangeState.APPROVED, envelope=b"e", generation=1)],
         states={written.ref: ChangeState.ACTIVE},
         bundles_kept=8,
     )
