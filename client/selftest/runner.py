@@ -17,7 +17,7 @@ from client.selftest.stage import ATTACKER, Stage
 
 RATIO_MAX: Final = 2.0
 FLOOR_MS: Final = 50.0
-"""A neighbour's p99 may be this much over its own before: it is the slowest of a handful of calls beside a short one
+"""A neighbour's p99 may be this much over its own before: it is the slowest of a handful of calls beside a short one,
 and a few time slices of other processes are not the attack's. The ratio itself is measured by ``make bench``.
 """
 ROUNDS_MAX: Final = 6
