@@ -1,7 +1,8 @@
 """A person's token, where servers take one instead of a certificate: from a variable or a file, never an argument.
 
-AGENTFACTORY_TOKEN_FILE names a private file, which is read for every connection, so that whatever renews it is followed;
-AGENTFACTORY_TOKEN holds the token itself. Command lines are seen by every user of a machine, and kept in histories.
+AGENTFACTORY_TOKEN_FILE names a private file, which is read for every connection, so that whatever renews it is
+followed; AGENTFACTORY_TOKEN holds the token itself. Command lines are seen by every user of a machine, and kept in
+histories.
 """
 
 from collections.abc import Mapping

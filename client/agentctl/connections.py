@@ -74,6 +74,7 @@ def server_channel(found: Profile, node: str) -> "Iterator[grpc.Channel]":
 def _channel(found: Profile, address: str, identity: str, *, server: str) -> "Iterator[grpc.Channel]":
     import grpc
 
+    from client.agentctl.mutations import REPEATABLE
     from service.client_interceptors import RetryPolicy, intercept_channel
     from service.tls import channel_credentials
 
@@ -88,7 +89,7 @@ def _channel(found: Profile, address: str, identity: str, *, server: str) -> "It
             found.people[server], token_credentials(token, found.authorities_file()), options=options
         )
     try:
-        yield intercept_channel(channel, RetryPolicy())
+        yield intercept_channel(channel, RetryPolicy(idempotent_methods=REPEATABLE))
     finally:
         channel.close()
 

@@ -98,7 +98,7 @@ def _show_mode(access: "access_pb2.Access") -> None:
         "by": mode.by,
         "reason": mode.reason,
         "since": mode.since.ToJsonString() if mode.on else "",
-        "refusals": {reason: count for reason, count in sorted(access.refusals.items())},
+        "refusals": dict(sorted(access.refusals.items())),
     }
     text = "secure mode is off"
     if mode.on:

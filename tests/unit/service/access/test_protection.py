@@ -191,7 +191,7 @@ class TestRates:
                     limits.take(principal="alice", address="a")
                     count += 1
             except RateLimitedError as error:
-                assert 0 < error.retry_s <= 12
+                assert 0 < error.retry_s <= 12  # noqa: PT017 -- it ends the loop
                 clock.now += error.retry_s
             return count
 
