@@ -36,6 +36,8 @@ RULES: Final[Rules] = MappingProxyType(
         f"/{AGENT_SERVICE}/ListInvocations": _READ,
         f"/{AGENT_SERVICE}/GetInvocation": _READ,
         f"/{AGENT_SERVICE}/GetRecording": _READ,
+        f"/{AGENT_SERVICE}/ListRecordings": _READ,
+        f"/{AGENT_SERVICE}/DeleteRecording": _KEEP,
         f"/{AGENT_SERVICE}/GetReceiptKey": _READ,
         f"/{NODE_SERVICE}/GetNodeStatus": rule(
             Effect.READ, Role.VIEWER, Role.AUTHOR, Role.REVIEWER, Role.OPERATOR, Role.ADMIN

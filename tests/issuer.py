@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from joserfc import jwt
-from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
+from joserfc.jwk import ECKey, Key, KeyParameters, OctKey, OKPKey, RSAKey
 
 AUDIENCE = "agentfactory"
 
@@ -39,7 +39,7 @@ class Issuer:
 
     def rotate(self, kid: str, *, keep: bool = True, kind: str = "RSA") -> None:
         """Sign with a new key; the earlier ones stay published or not."""
-        parameters = {"kid": kid, "use": "sig"}
+        parameters: KeyParameters = {"kid": kid, "use": "sig"}
         made: Key
         match kind:
             case "RSA":
