@@ -6,12 +6,12 @@ components need code with two memories, and that proposal is switched off in our
 binary. So the inner component is taken out, it is whole, and its open import gets the name of an interface of ours,
 which answers that there is no such module (``wit/runtime.wit``, ``module-loader``).
 
-The tool's QuickJS runs promises' jobs only while it ends a call of an export that is ``async``, and such exports need a
-proposal that is off, too. Their core function, ``(i32, i32) -> i32``, needs nothing of it. Our worlds have one, last of
-all, ``run-jobs: async func(nothing: string)``, and an import of the same core type, ``jobs.run: func(nothing: string) ->
-u32``, which the tool has to bind late because of the text. In place of the import comes the export's core function;
-nothing of either is left to be seen from outside. Each change takes the place of one section that defines one item of
-the same index, so that no index moves.
+The tool's QuickJS runs promises' jobs only while it ends a call of an export that is ``async``, and such exports need
+a proposal that is off, too. Their core function, ``(i32, i32) -> i32``, needs nothing of it. Our worlds have one, last
+of all, ``run-jobs: async func(nothing: string)``, and an import of the same core type, ``jobs.run: func(nothing:
+string) -> u32``, which the tool has to bind late because of the text. In place of the import comes the export's core
+function; nothing of either is left to be seen from outside. Each change takes the place of one section that defines one
+item of the same index, so that no index moves.
 
 Binary format: component model, Binary.md.
 """
@@ -102,7 +102,7 @@ def _tied(sections: list[_Section]) -> list[_Section]:
 
 
 def _singles(kind: int, body: bytes) -> Iterator[_Section]:
-    """Give the lowering of ``jobs.run`` and what returns from ``run-jobs`` sections of their own: they may share one."""
+    """Give the lowering of ``jobs.run`` and what returns from ``run-jobs`` a section each: they may share one."""
     count, position = _read_unsigned(body, 0)
     if kind != _CANON or count == 1 or not body.startswith(_LOWER, position):
         yield kind, body
