@@ -1,4 +1,4 @@
-"""A zip of sources with a vendored package, from an author's folder to answers of a real node, and changed under load."""
+"""A zip of sources with a vendored package: from an author's folder to a real node, and replaced under load."""
 
 import json
 import threading

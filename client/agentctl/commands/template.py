@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from templates.reasons import AgentFactoryError
 
 if TYPE_CHECKING:
     from client.local_files import LocalMount
+    from client.local_http import Outside
+    from client.local_llm import Models
     from client.local_run import LocalRun
     from templates.problems import Problem
 
@@ -212,6 +215,55 @@ def _pairs(
     return pairs
 
 
+_OUTSIDE_OPTIONS = (
+    click.option(
+        "--llm-key",
+        "llm_keys",
+        multiple=True,
+        metavar="BINDING=FILE",
+        callback=_pairs,
+        help="The key of an llm endpoint, from a file of mode 0600.",
+    ),
+    click.option(
+        "--private",
+        multiple=True,
+        metavar="ORIGIN=NETWORK",
+        callback=_pairs,
+        help="Let http and llm reach this origin inside of a private network: http://api.example:8080=127.0.0.1/32.",
+    ),
+    click.option(
+        "--secret",
+        "secrets",
+        multiple=True,
+        metavar="NAME=FILE",
+        callback=_pairs,
+        help="A secret that the template's http grants inject, from a file of mode 0600.",
+    ),
+    click.option(
+        "--authorities",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        default=None,
+        help="Certificates (PEM) of the authorities of servers outside; the system's by default.",
+    ),
+)
+
+
+def _endpoints(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    pairs = tuple((name, url) for name, _, url in (each.partition("=") for each in values))
+    if not all(name and url for name, url in pairs):
+        raise click.BadParameter(f"expected BINDING=URL, got {' '.join(values)}")
+    return pairs
+
+
+def outside_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What says where `http` and `llm` may go."""
+    for option in reversed(_OUTSIDE_OPTIONS):
+        command = option(command)
+    return command
+
+
 @template.command()
 @click.argument("name")
 @click.option("--lang", "language", required=True, type=click.Choice(LANGUAGES), help="What to write it in.")
@@ -250,13 +302,49 @@ def build(place: Path) -> None:
 
 @template.command()
 @click.argument("place", default=".", type=click.Path(exists=True, path_type=Path))
+@click.option("--record", is_flag=True, help="Ask the outside, and keep its answers in answers.json.")
+@click.option("--live", is_flag=True, help="Ask the outside although there is an answers.json.")
+@click.option(
+    "--llm",
+    "endpoints",
+    multiple=True,
+    metavar="BINDING=URL",
+    callback=_endpoints,
+    help="The endpoint of an llm binding, which speaks OpenAI's protocol.",
+)
+@outside_options
 @parents_option
 @image_option
-def test(place: Path, parents: tuple[Path, ...], image: Path | None) -> None:
-    """Run the examples of the template in PLACE (a folder or a document) in the sandbox; exit 1 when one differs."""
-    from client.authoring.examples import run_examples
+def test(
+    place: Path,
+    record: bool,  # noqa: FBT001
+    live: bool,  # noqa: FBT001
+    endpoints: tuple[tuple[str, str], ...],
+    private: tuple[tuple[str, str], ...],
+    secrets: tuple[tuple[str, str], ...],
+    authorities: Path | None,
+    llm_keys: tuple[tuple[str, str], ...],
+    parents: tuple[Path, ...],
+    image: Path | None,
+) -> None:
+    """Run the examples of the template in PLACE (a folder or a document) in the sandbox; exit 1 when one differs.
 
-    found = run_examples(document_at(place), parents=parents, image=image, tell=note)
+    Where an answers.json lies beside it, http and llm answer from there, and nothing is asked outside.
+    """
+    from client.authoring.examples import Network, run_examples
+
+    if record and live:
+        raise click.UsageError("expected --record or --live, got both")
+    outside, models = _reach(None, endpoints, private, secrets, authorities, llm_keys)
+    found = run_examples(
+        document_at(place),
+        parents=parents,
+        image=image,
+        tell=note,
+        network=Network.RECORD if record else Network.LIVE if live else Network.RECORDED,
+        outside=outside,
+        models=models,
+    )
     for one in found:
         if not is_json():
             end = "ok" if one.holds else one.failure or "another answer"
@@ -270,6 +358,24 @@ def test(place: Path, parents: tuple[Path, ...], image: Path | None) -> None:
         warn("the template has no examples: reviewers see nothing of what it answers")
     if not all(one.holds for one in found):
         raise click.exceptions.Exit(ExitCode.FINDINGS)
+
+
+def _reach(
+    bindings: frozenset[str] | None,
+    endpoints: tuple[tuple[str, str], ...],
+    private: tuple[tuple[str, str], ...],
+    secrets: tuple[tuple[str, str], ...],
+    authorities: Path | None,
+    llm_keys: tuple[tuple[str, str], ...],
+) -> "tuple[Outside, Models]":
+    from client.local_http import Outside
+    from client.local_llm import Models
+
+    networks = {origin: tuple(net for other, net in private if other == origin) for origin, _ in private}
+    files = {name: Path(path) for name, path in secrets}
+    keys = {name: Path(path) for name, path in llm_keys}
+    outside = Outside(bindings=bindings, private=networks, secrets=files, authorities=authorities)
+    return outside, Models(urls=dict(endpoints), keys=keys, private=networks, authorities=authorities)
 
 
 def document_at(place: Path) -> Path:
@@ -297,35 +403,7 @@ def document_at(place: Path) -> Path:
     help="Allow this grant; nothing else is. DIR: for a mount of files. URL: of an endpoint that speaks OpenAI's "
     "protocol.",
 )
-@click.option(
-    "--llm-key",
-    "llm_keys",
-    multiple=True,
-    metavar="BINDING=FILE",
-    callback=_pairs,
-    help="The key of an llm endpoint, from a file of mode 0600.",
-)
-@click.option(
-    "--private",
-    multiple=True,
-    metavar="ORIGIN=NETWORK",
-    callback=_pairs,
-    help="Let http and llm reach this origin inside of a private network: http://api.example:8080=127.0.0.1/32.",
-)
-@click.option(
-    "--secret",
-    "secrets",
-    multiple=True,
-    metavar="NAME=FILE",
-    callback=_pairs,
-    help="A secret that the template's http grants inject, from a file of mode 0600.",
-)
-@click.option(
-    "--authorities",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=None,
-    help="Certificates (PEM) of the authorities of servers outside; the system's by default.",
-)
+@outside_options
 @parents_option
 @image_option
 @click.option("--watch", is_flag=True, help="Build and run again whenever a file beside the template changes.")
@@ -343,26 +421,15 @@ def run(
     watch: bool,  # noqa: FBT001
 ) -> None:
     """Run the unsigned template FILE once in a local sandbox, with only the grants named here."""
-    from client.local_http import Outside
-    from client.local_llm import Models
     from client.local_run import LocalRun, run_template
 
     content, chosen = read_input(text), read_object(config, option="--config")
     granted, mounts = _local_grants(grants)
     bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
-    networks = {origin: tuple(net for other, net in private if other == origin) for origin, _ in private}
-    outside = Outside(
-        bindings=None if "http" in grants else bindings,
-        private=networks,
-        secrets={name: Path(path) for name, path in secrets},
-        authorities=authorities,
-    )
-    models = Models(
-        urls=dict(grant.removeprefix("llm:").split("=", 1) for grant in grants if grant.startswith("llm:")),
-        keys={name: Path(path) for name, path in llm_keys},
-        private=networks,
-        authorities=authorities,
-    )
+    named = (grant.removeprefix("llm:").partition("=") for grant in grants if grant.startswith("llm:"))
+    endpoints = tuple((binding, url) for binding, _, url in named)
+    reached = None if "http" in grants else bindings
+    outside, models = _reach(reached, endpoints, private, secrets, authorities, llm_keys)
 
     def once() -> LocalRun:
         return run_template(

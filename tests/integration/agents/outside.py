@@ -13,7 +13,7 @@ def kind_of(call):  # noqa: ANN001, ANN201 - an author's code
     return "done"
 
 
-def process(text):  # noqa: ANN001, ANN201, D103
+def process(text):  # noqa: ANN001, ANN201
     body = json.dumps({"about": text}, separators=(",", ":"))
     posted = http.post("api", http.path("v1", "works"), query={"about": text}, body=body)
     complete = llm.complete("default", f"about {text}")
