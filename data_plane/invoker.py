@@ -31,7 +31,6 @@ from data_plane.agents.refusals import (
 )
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.amounts import Amounts
-from data_plane.broker.http_grant import EgressSpent
 from data_plane.invocation_metrics import InvocationMetrics
 from data_plane.recording_port import Recorder, RecorderFactory
 from data_plane.sandbox_span import describe_sandbox
@@ -102,7 +101,6 @@ class Call:
     parent_invocation_id: str = ""
     depth: int = 0
     above: Amounts | None = None
-    egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
     record: bool = False
     on_begun: Callable[[InvocationRecord], None] | None = None
@@ -134,7 +132,6 @@ class Running:
     task: "asyncio.Task[object]"
     budget: Budget
     amounts: Amounts
-    egress: EgressSpent
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
@@ -367,15 +364,13 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
-        amounts = Amounts(limits, call.above)
         running = Running(
             call=call,
             invocation_id=invocation_id,
             started_at=started_at,
             task=task,
             budget=budget,
-            amounts=amounts,
-            egress=EgressSpent(above=call.egress_above, amounts=amounts),
+            amounts=Amounts(limits, call.above),
         )
         if call.record:
             running.recorder = self._recorders(running, data, limits, started_at)
@@ -385,13 +380,11 @@ class Invoker:
         with self._telemetry.span(SpanName.INVOKE) as span:
             span.set(Field.TEMPLATE, template.ref_text)
             span.set(Field.INVOCATION, invocation_id)
+            interrupted: asyncio.CancelledError | None = None
             try:
                 outcome = await self._in_worker(running, data, limits)
-            except asyncio.CancelledError:
-                outcome = self._interrupted(running)
-                if running.stopped is None:
-                    self._finish(running, outcome, cost)
-                    raise
+            except asyncio.CancelledError as error:
+                interrupted, outcome = error, self._interrupted(running)
             finally:
                 self._running.discard(running)
                 for end in running.endings:
@@ -401,7 +394,9 @@ class Invoker:
             of_sandbox, outcome = outcome, checked_output(outcome, template.output_schema)
             record = self._finish(running, outcome, cost)
             if running.recorder is not None:
-                await running.recorder.keep(of_sandbox)
+                await running.recorder.keep(of_sandbox, was_stopped=interrupted is not None)
+            if interrupted is not None and running.stopped is None:
+                raise interrupted
             if outcome.failure is not None:
                 span.fail(outcome.failure.kind)
                 raise InvocationFailedError(outcome.failure.kind, outcome.failure.message, record=record)
@@ -435,6 +430,7 @@ class Invoker:
                 stream_logs=call.on_log is not None,
                 order=None if running.recorder is None else running.recorder.order,
                 meter=running.budget.meter,
+                on_late=None if running.recorder is None else running.recorder.ended_late,
             )
             host = self._host_calls(running, scope)
             if running.recorder is not None:
@@ -496,6 +492,7 @@ class Invoker:
             child_invocations=budget.children,
         )
         record.usage.sent_bytes, record.usage.received_bytes, record.usage.tokens, _ = running.amounts.used
+        record.usage.grants = running.amounts.grants
         if outcome.output is not None:
             record.output_hmac_sha256 = commitment(record.salt, outcome.output)
         cost.fuel = used.fuel + budget.spent_fuel

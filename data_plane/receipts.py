@@ -5,7 +5,7 @@ from typing import Final
 
 from agentfactory.agent.v1 import agent_pb2 as pb
 
-from data_plane.agents.invocations import InvocationRecord
+from data_plane.agents.invocations import InvocationRecord, UsageRecord
 from service.receipt_keys import ReceiptSigner
 from templates.receipt import Draft, begin_statement, end_statement, stencil
 
@@ -51,20 +51,7 @@ class ReceiptDesk:
             draft or self.begin(made, record),
             outcome=record.outcome,
             output_hmac_sha256=record.output_hmac_sha256,
-            usage={
-                "child_invocations": usage.child_invocations,
-                "fuel": usage.fuel,
-                "guest_us": usage.guest_us,
-                "host_calls": usage.host_calls,
-                "input_bytes": usage.input_bytes,
-                "log_bytes": usage.log_bytes,
-                "output_bytes": usage.output_bytes,
-                "received_bytes": usage.received_bytes,
-                "sent_bytes": usage.sent_bytes,
-                "tokens": usage.tokens,
-                "wall_us": usage.wall_us,
-                "wasi_calls": usage.wasi_calls,
-            },
+            usage=_amounts(usage),
         )
         made.statement = statement.decode()
         made.signature = self._signer.sign(statement)
@@ -78,3 +65,22 @@ class ReceiptDesk:
             signature=voucher.signature,
             certificates=voucher.certificates.decode(),
         )
+
+
+def _amounts(usage: UsageRecord) -> dict[str, int]:
+    """Return every amount in canonical order. Those of grants are named where any of them was used (ADR 15)."""
+    amounts = {
+        "child_invocations": usage.child_invocations,
+        "fuel": usage.fuel,
+        "guest_us": usage.guest_us,
+        "host_calls": usage.host_calls,
+        "input_bytes": usage.input_bytes,
+        "log_bytes": usage.log_bytes,
+        "output_bytes": usage.output_bytes,
+        "received_bytes": usage.received_bytes,
+        "sent_bytes": usage.sent_bytes,
+        "tokens": usage.tokens,
+        "wall_us": usage.wall_us,
+        "wasi_calls": usage.wasi_calls,
+    }
+    return amounts if usage.grants is None else dict(sorted((amounts | usage.grants.amounts()).items()))

@@ -18,7 +18,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 from typing import Any, Final
 
-from data_plane.agents.invocations import InvocationFilter, InvocationRecord, LogRecord, UsageRecord
+from data_plane.agents.invocations import GrantUsage, InvocationFilter, InvocationRecord, LogRecord, UsageRecord
 from data_plane.sealed_rows import RowDamagedError, RowSeals
 from data_plane.sqlite_writer import DatabaseFailedError, SqliteWriter
 from service.logs import get_logger
@@ -189,12 +189,13 @@ def _row(record: InvocationRecord, seals: RowSeals) -> _Row:
         record.image_sha256,
         record.config_sha256,
     )
+    granted = "" if usage.grants is None else f",{_encode(tuple(usage.grants.amounts().values()))[1:-1]}"
     facts = (
         f"{common}{_text(record.outcome)},{_text(record.message)},{'true' if record.logs_cut else 'false'},"
         f"{_text(record.parent_invocation_id)},{usage.fuel},{usage.wall_us},{usage.guest_us},{usage.host_calls},"
         f"{usage.wasi_calls},{usage.input_bytes},{usage.output_bytes},{usage.log_bytes},{usage.child_invocations},"
         f'"{_digest(logs)}",{usage.sent_bytes},{usage.received_bytes},{usage.tokens},'
-        f'"{record.input_hmac_sha256}","{record.output_hmac_sha256}"]'
+        f'"{record.input_hmac_sha256}","{record.output_hmac_sha256}"{granted}]'
     )
     started_us = (record.started_at - _EPOCH) // _MICROSECOND
     sealed = (
@@ -219,6 +220,7 @@ def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, s
     )
     # Rows from before these existed end there.
     sent_bytes, received_bytes, tokens, input_hmac, output_hmac = facts[21:26] or (0, 0, 0, "", "")
+    by_grants = facts[26:29]
     record = InvocationRecord(
         tenant=tenant,
         invocation_id=invocation_id,
@@ -249,11 +251,18 @@ def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, s
             sent_bytes=sent_bytes,
             received_bytes=received_bytes,
             tokens=tokens,
+            grants=_grant_usage(*by_grants) if by_grants else None,
         ),
         input_hmac_sha256=input_hmac,
         output_hmac_sha256=output_hmac,
     )
     return record, logs_digest
+
+
+def _grant_usage(cost_microusd: int, file_read_bytes: int, file_written_bytes: int) -> GrantUsage:
+    return GrantUsage(
+        cost_microusd=cost_microusd, file_read_bytes=file_read_bytes, file_written_bytes=file_written_bytes
+    )
 
 
 @lru_cache(maxsize=16)

@@ -97,6 +97,12 @@ def test_the_statement_is_the_canonical_form_of_what_it_says(facts: dict[str, An
     assert made == canonical_bytes(json.loads(made))
 
 
+def test_receipts_from_before_an_amount_existed_are_read_as_those_that_have_it() -> None:
+    later = {**USAGE, "cost_microusd": 12, "file_read_bytes": 3, "file_written_bytes": 0}
+    for usage in (USAGE, dict(sorted(later.items()))):
+        assert read_receipt(statement_bytes(**{**FACTS, "usage": usage})).usage == usage
+
+
 def test_a_statement_is_read_as_it_was_meant() -> None:
     receipt = read_receipt(statement_bytes(**FACTS))
     for name in FACTS.keys() - {"started_us"}:
