@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from control_plane.audit import about
+from control_plane.decisions import of_submission
 from control_plane.file_blobs import FileBlobs
 from control_plane.publisher import Publisher
 from control_plane.review import Change
@@ -85,6 +87,7 @@ class Intake:
             AgentFactoryError: see `control_plane.submission`; nothing is stored then.
         """
         template = read_submission(document, blobs, filename=filename, request_id=request_id)
+        about(f"templates/{template.ref}")
         async with self._room:
             with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(template.ref)}):
                 code = await _receive_all(blobs, pieces)
@@ -131,7 +134,7 @@ class Intake:
         for data in code:
             self._blobs.put(data)
         inspected = None if report is None else (report.sha256, canonical_bytes(report.to_json()))
-        number = self._store.add_change(change, report=inspected)
+        number = self._store.add_change(change, report=inspected, decided=lambda number: of_submission(change, number))
         stored = self._store.change(number)
         return change if stored is None else stored
 

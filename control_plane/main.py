@@ -17,7 +17,8 @@ from agentfactory.admin.v1 import admin_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
-from control_plane.authorisation import SERVICE_NAMES, authorise
+from control_plane.audit_recorder import AuditRecorder
+from control_plane.authorisation import SERVICE_NAMES, authorise, roles_of
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
@@ -110,9 +111,10 @@ async def serve(settings: ControlPlaneSettings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         certificate = certificate_of(settings.tls_files)
+        own = identity_of_certificate(certificate)
         telemetry = start_telemetry(
             service_name=ServiceName.CONTROL_PLANE,
-            instance=identity_of_certificate(certificate).name,
+            instance=own.name,
             otlp_endpoint=settings.otlp_endpoint,
             trace_ratio=settings.otlp_trace_ratio,
         )
@@ -125,7 +127,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
 
         stack.enter_context(_locked(settings.state_dir))
         blobs = FileBlobs(settings.state_dir / "blobs")
-        store = SqliteStore.open(settings.state_dir / "state.db")
+        store = SqliteStore.open(settings.state_dir / "state.db", own=own.uri)
         stack.callback(store.close)
 
         fan_out = FanOut(
@@ -154,6 +156,14 @@ async def serve(settings: ControlPlaneSettings) -> int:
             turns=turns,
             telemetry=telemetry,
         )
+
+        recorder = AuditRecorder(
+            store=store,
+            telemetry=telemetry,
+            clock=_now,
+            roles_of=lambda peer: roles_of(peer, publisher.present.charter, publisher.present.revocations),
+        )
+        stack.push_async_callback(recorder.close)
 
         def register(server: grpc.aio.Server) -> None:
             admin_pb2_grpc.add_TemplateServiceServicer_to_server(
@@ -186,6 +196,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
                 telemetry=telemetry,
                 unary_deadline_s=settings.unary_deadline_s,
                 calls_max=settings.calls_max,
+                observer=recorder,
             ),
             register=register,
             service_names=SERVICE_NAMES,
@@ -202,9 +213,13 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
         await stack.enter_async_context(server)
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
-        tasks.start(publisher.keep_fresh(every_s=settings.lease_renewal_s), name="keep-fresh")
-        tasks.start(_save_nodes(fan_out, store), name="save-nodes")
-        tasks.start(_warn(publisher), name="warn-of-expiry")
+        for name, work in {
+            "keep-fresh": publisher.keep_fresh(every_s=settings.lease_renewal_s),
+            "save-nodes": _save_nodes(fan_out, store),
+            "warn-of-expiry": _warn(publisher),
+            "summarise-refusals": recorder.summarise(),
+        }.items():
+            tasks.start(work, name=name)
         ready.set()
         await server.set_serving(serving=True)
         log.info(

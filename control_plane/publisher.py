@@ -14,6 +14,8 @@ from typing import Protocol
 
 from control_plane import plan as planning
 from control_plane import review
+from control_plane.audit import Decision
+from control_plane.decisions import of_change, of_generation, of_trust, revoked_digests
 from control_plane.file_blobs import FileBlobs
 from control_plane.library import Library, approved_of
 from control_plane.publication import (
@@ -179,8 +181,9 @@ class Publisher:
         change, tally = review.approve(
             await self._change(number), envelope, charter=present.charter, revocations=present.revocations
         )
+        decision = of_change(change, envelope=envelope, approvers=tally.counted)
         if not tally.is_reached:
-            await asyncio.to_thread(self._store.save_change, change)
+            await asyncio.to_thread(self._store.save_change, change, decision=decision)
             log.info(Event.CHANGE_REVIEWED, change=change.name, approvers=sorted(tally.counted), needed=tally.needed)
             return Reviewed(change=change, tally=tally)
         approved = approved_of(change)
@@ -198,6 +201,7 @@ class Publisher:
             author=change.author,
             changes=[change],
             added=change.ref,
+            decision=decision,
         )
         self._telemetry.count(CHANGES, str(ChangeState.APPROVED))
         log.info(
@@ -222,7 +226,8 @@ class Publisher:
         change = review.reject(
             await self._change(number), by=by, why=why, charter=present.charter, revocations=present.revocations
         )
-        await asyncio.to_thread(self._store.save_change, change)
+        decision = of_change(change, reason=why)
+        await asyncio.to_thread(self._store.save_change, change, decision=decision)
         self._telemetry.count(CHANGES, str(ChangeState.REJECTED))
         return Reviewed(change=change, tally=change.tally(present.charter, present.revocations))
 
@@ -251,6 +256,7 @@ class Publisher:
             charter=present.charter,
             cause=_cause(f"rollback to {earlier.number}", why),
             author=author,
+            decision=Decision(resource=f"generations/{earlier.number}", reason=why),
         )
 
     async def revoke(self, added: Revocations, *, what: str, author: str, why: str) -> GenerationRecord:
@@ -274,6 +280,7 @@ class Publisher:
             author=author,
             changes=revoked,
             urgent=True,
+            decision=Decision(resource=what, reason=why, digests=revoked_digests(added)),
         )
 
     async def update_trust(self, trust: OfflineTrust, *, author: str, cause: str = "trust update") -> GenerationRecord:
@@ -345,6 +352,7 @@ class Publisher:
         added: TemplateRef | None = None,
         ground: Ground | None = None,
         urgent: bool = False,
+        decision: Decision | None = None,
     ) -> GenerationRecord:
         started = time.perf_counter()
         with self._telemetry.span(SpanName.PUBLISH) as span:
@@ -370,6 +378,8 @@ class Publisher:
                 plan=published.material.plan,
                 bundle_sha256=await asyncio.to_thread(self._blobs.put, published.bundle.to_bytes()),
             )
+            renewed = self._present is not None and self._present.number == published.number
+            told = of_generation(decision, published.number, cause=cause, bundle=record.bundle_sha256, plan=record.plan)
             states = planning.states(published.material.library, published.material.plan, published.revocations)
             await asyncio.to_thread(
                 self._store.commit_generation,
@@ -377,8 +387,8 @@ class Publisher:
                 changes=changes,
                 states={ref: state for ref, state in states.items() if self._states.get(ref) is not state},
                 bundles_kept=BUNDLES_KEPT,
+                decisions=[] if renewed and decision is None else [told],
             )
-        renewed = self._present is not None and self._present.number == published.number
         self._states = states
         self._believe(published, update)
         if renewed:  # nothing but the lease was new
@@ -449,7 +459,13 @@ class Publisher:
         for ref, why in refused.items():
             log.warning(Event.VERSION_WITHDRAWN, template=str(ref), reason=why.reason, error=why.message)
         return await self._publish(
-            replace(material, plan=plan), charter=charter, cause=cause, author=author, ground=ground, urgent=True
+            replace(material, plan=plan),
+            charter=charter,
+            cause=cause,
+            author=author,
+            ground=ground,
+            urgent=True,
+            decision=of_trust(material.trust),
         )
 
     def _earlier(self, number: int) -> GenerationRecord:

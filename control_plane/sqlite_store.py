@@ -3,7 +3,9 @@
 What has returned is on the disk. These functions block: callers run them in a thread, and let one writer in at a time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +17,12 @@ from alembic.config import Config
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection, Engine, Row
 
+from control_plane import sqlite_audit
+from control_plane.audit import Call, Decision, current_call
 from control_plane.fleet import NodeView, Refusal
 from control_plane.push import Stage
 from control_plane.review import Change, ChangeState
+from service.telemetry import current_trace_id
 from templates.names import TemplateRef
 from templates.plan import Plan, read_plan
 
@@ -109,11 +114,22 @@ class SignedState:
 class SqliteStore:
     """Open it with `open`; it migrates itself to the newest schema in one transaction."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, clock: Callable[[], datetime], own: str) -> None:
         self._engine = engine
+        self._immediate = engine.execution_options(immediate=True)
+        self._writer = threading.RLock()
+        self._clock = clock
+        self._own = own
 
     @classmethod
-    def open(cls, path: Path) -> "SqliteStore":
+    def open(cls, path: Path, *, clock: Callable[[], datetime] | None = None, own: str = "") -> "SqliteStore":
+        """Open the database ``path``, made if missing.
+
+        Args:
+            path: the file.
+            clock: for the times in the audit log; by default the machine's.
+            own: URI of the control plane itself, for what it decides without being asked.
+        """
         engine = sa.create_engine(f"sqlite:///{path}")
         sa.event.listen(engine, "connect", _configure)
         sa.event.listen(engine, "begin", _begin)
@@ -122,26 +138,61 @@ class SqliteStore:
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        return cls(engine)
+        return cls(engine, clock=clock or _now, own=own)
 
     def close(self) -> None:
         self._engine.dispose()
 
+    # Transactions and the audit log
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Begin a transaction that may write: the only one at its time, committed when the block ends well."""
+        with self._writer, self._immediate.begin() as connection:
+            yield connection
+
+    def reading(self) -> Connection:
+        """Return a connection for reading; a context manager."""
+        return self._engine.connect()
+
+    def record(self, connection: Connection, *decisions: Decision | None) -> None:
+        """Write decisions into the audit log, in the transaction of their effect; ``connection`` is from `writing`.
+
+        They are those of the call that is being answered, or the control plane's own.
+        """
+        call = current_call() or Call(principal=self._own)
+        for decision in decisions:
+            if decision is not None:
+                trace_id = call.trace_id or current_trace_id()
+                sqlite_audit.append(connection, decision, call=call, at=self._clock(), trace_id=trace_id)
+
     # Changes
 
-    def add_change(self, change: Change, *, report: tuple[str, bytes] | None = None) -> int:
-        """Store a new change, with the report on a module that was inspected for it, and return its number."""
-        with self._engine.begin() as connection:
+    def add_change(
+        self,
+        change: Change,
+        *,
+        report: tuple[str, bytes] | None = None,
+        decided: Callable[[int], Decision] | None = None,
+    ) -> int:
+        """Store a new change, with the report on a module that was inspected for it, and return its number.
+
+        ``decided`` gives the entry for the audit log, by the change's number.
+        """
+        with self.writing() as connection:
             if report is not None:
                 _upsert(connection, _inspections, {"sha256": report[0], "report": report[1]})
             values = {key: value for key, value in _change_values(change).items() if key != "number"}
             result = connection.execute(sa.insert(_changes).values(values))
             key = result.inserted_primary_key
-            return int(key[0]) if key is not None else 0
+            number = int(key[0]) if key is not None else 0
+            self.record(connection, decided(number) if decided else None)
+            return number
 
-    def save_change(self, change: Change) -> None:
-        with self._engine.begin() as connection:
+    def save_change(self, change: Change, *, decision: Decision | None = None) -> None:
+        with self.writing() as connection:
             _update_change(connection, change)
+            self.record(connection, decision)
 
     def change(self, number: int) -> Change | None:
         return self._one_change(_changes.c.number == number)
@@ -192,6 +243,7 @@ class SqliteStore:
         changes: Iterable[Change] = (),
         states: Mapping[TemplateRef, ChangeState],
         bundles_kept: int,
+        decisions: Iterable[Decision] = (),
     ) -> None:
         """Store a signed generation and everything that it means, at once or not at all.
 
@@ -202,9 +254,10 @@ class SqliteStore:
             changes: changes to be written whole, before ``states``.
             states: versions whose state is another one than before.
             bundles_kept: older generations than this many no longer refer to their bundle.
+            decisions: what the audit log says of it.
         """
         record = state.generation
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             connection.execute(
                 insert(_generations)
                 .values(
@@ -229,10 +282,11 @@ class SqliteStore:
                 _update_change(connection, change)
             for ref, to in states.items():
                 connection.execute(sa.update(_changes).where(_is_version(ref)).values(state=str(to)))
+            self.record(connection, *decisions)
 
     def save_lease(self, timestamp: bytes, belief: bytes) -> None:
         """Store a renewed ``timestamp.json`` of the newest generation."""
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             _upsert(connection, _metadata, {"file": "timestamp.json", "content": timestamp})
             _save_belief(connection, belief)
 
@@ -266,7 +320,7 @@ class SqliteStore:
     # Nodes
 
     def save_nodes(self, views: Sequence[NodeView]) -> None:
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             for view in views:
                 values = asdict(view)
                 values["seen_at"] = int(view.seen_at.timestamp())
@@ -292,7 +346,12 @@ def _configure(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    # A transaction that reads before it writes must be the writer from its beginning, or another may come between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("immediate") else "BEGIN")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 -- the default of an edge; tests pass their own
 
 
 def _upsert(connection: Connection, table: sa.Table, values: dict[str, object]) -> None:
