@@ -4,7 +4,7 @@ A refusal is on the disk before its caller hears of it. Entries that wait at the
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum, unique
@@ -88,6 +88,7 @@ class AuditRecorder:
         self._refusals = Refusals(window=FLOOD_WINDOW)
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     # What the guard says
 
@@ -137,8 +138,15 @@ class AuditRecorder:
             await asyncio.sleep(SUMMARISE_EVERY_S)
             await self._write_summaries(self._refusals.due(now=self._clock()))
 
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` to its end, and wait for it when closing."""
+        running = asyncio.ensure_future(work)
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+
     async def close(self) -> None:
         """Write what was counted, and wait for what is being written."""
+        await asyncio.gather(*self._running, return_exceptions=True)
         await self._write_summaries(self._refusals.close())
         if self._writing is not None:
             await self._writing

@@ -8,21 +8,26 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum, unique
 from pathlib import Path
 
 import grpc.aio
-from agentfactory.admin.v1 import admin_pb2_grpc
+from agentfactory.admin.v1 import admin_pb2_grpc, audit_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
+from securesystemslib.signer import Signer
 from sqlalchemy.exc import SQLAlchemyError
 
+from control_plane.audit_log import AuditLog, AuditTerms
+from control_plane.audit_nodes import AuditNodes
 from control_plane.audit_recorder import AuditRecorder
 from control_plane.authorisation import SERVICE_NAMES, authorise, roles_of
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
 from control_plane.grpc_admin import ChangeService, TemplateService
+from control_plane.grpc_audit import AuditService
 from control_plane.grpc_operations import FleetService, KeyService, RolloutService, warnings_of
 from control_plane.grpc_push import DistributionService
 from control_plane.intake import Intake
@@ -33,7 +38,7 @@ from control_plane.settings import ControlPlaneSettings
 from control_plane.sqlite_store import SqliteStore
 from control_plane.trust_directory import read_trust_directory
 from control_plane.turns import Turns
-from service.identity import identity_of_certificate
+from service.identity import Identity, identity_of_certificate
 from service.interceptors import ServerGuard
 from service.keystore import passphrase_from, read_key
 from service.logs import configure_logs, get_logger
@@ -41,7 +46,7 @@ from service.observation import ObservationServer, Readiness
 from service.server import ServerLimits, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
-from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, start_telemetry
+from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, Telemetry, start_telemetry
 from service.tls import certificate_of, server_credentials
 from templates.bundle import FRAME_BYTES_MAX
 from templates.charter import Charter, read_charter
@@ -157,13 +162,8 @@ async def serve(settings: ControlPlaneSettings) -> int:
             telemetry=telemetry,
         )
 
-        recorder = AuditRecorder(
-            store=store,
-            telemetry=telemetry,
-            clock=_now,
-            roles_of=lambda peer: roles_of(peer, publisher.present.charter, publisher.present.revocations),
-        )
-        stack.push_async_callback(recorder.close)
+        audit = _audit(stack, settings, store, publisher, telemetry, signer=terms.signers.snapshot, own=own)
+        await audit.log.start(generation=publisher.present.number)
 
         def register(server: grpc.aio.Server) -> None:
             admin_pb2_grpc.add_TemplateServiceServicer_to_server(
@@ -179,9 +179,14 @@ async def serve(settings: ControlPlaneSettings) -> int:
                 FleetService(publisher=publisher, fan_out=fan_out), server
             )
             admin_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(publisher=publisher), server)
+            audit_pb2_grpc.add_AuditServiceServicer_to_server(
+                AuditService(store=store, audit_log=audit.log, nodes=audit.nodes), server
+            )
             distribution_pb2_grpc.add_DistributionServiceServicer_to_server(
                 DistributionService(
-                    fan_out=fan_out, blobs=CompressedBlobs(blobs, bytes_max=settings.blob_cache_bytes_max)
+                    fan_out=fan_out,
+                    blobs=CompressedBlobs(blobs, bytes_max=settings.blob_cache_bytes_max),
+                    audit=audit.nodes,
                 ),
                 server,
             )
@@ -196,7 +201,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
                 telemetry=telemetry,
                 unary_deadline_s=settings.unary_deadline_s,
                 calls_max=settings.calls_max,
-                observer=recorder,
+                observer=audit.recorder,
             ),
             register=register,
             service_names=SERVICE_NAMES,
@@ -217,7 +222,8 @@ async def serve(settings: ControlPlaneSettings) -> int:
             "keep-fresh": publisher.keep_fresh(every_s=settings.lease_renewal_s),
             "save-nodes": _save_nodes(fan_out, store),
             "warn-of-expiry": _warn(publisher),
-            "summarise-refusals": recorder.summarise(),
+            "summarise-refusals": audit.recorder.summarise(),
+            "keep-audit-log": audit.log.keep(),
         }.items():
             tasks.start(work, name=name)
         ready.set()
@@ -255,6 +261,49 @@ def _terms(settings: ControlPlaneSettings, charter: Charter) -> Terms:
         installation=Installation(node_id=OWN_NODE_ID, environment=charter.environment, production=settings.production),
         lease_s=settings.lease_s,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Audit:
+    recorder: AuditRecorder
+    log: AuditLog
+    nodes: AuditNodes
+
+
+def _audit(
+    stack: AsyncExitStack,
+    settings: ControlPlaneSettings,
+    store: SqliteStore,
+    publisher: Publisher,
+    telemetry: Telemetry,
+    *,
+    signer: Signer,
+    own: Identity,
+) -> _Audit:
+    recorder = AuditRecorder(
+        store=store,
+        telemetry=telemetry,
+        clock=_now,
+        roles_of=lambda peer: roles_of(peer, publisher.present.charter, publisher.present.revocations),
+    )
+    audit_log = AuditLog(
+        store=store,
+        terms=AuditTerms(
+            signer=signer,
+            environment=publisher.present.charter.environment,
+            own=own.uri,
+            checkpoint_every_s=settings.audit_checkpoint_s,
+            retention=timedelta(days=settings.audit_retention_days),
+        ),
+        roots=lambda: publisher.present.material.trust.roots,
+        telemetry=telemetry,
+        clock=_now,
+    )
+    nodes = AuditNodes(store=store, recorder=recorder, keys=audit_log.keys, telemetry=telemetry)
+    audit_log.announce = nodes.announce
+    stack.push_async_callback(audit_log.sign)  # after everything else: what was written last is covered, too
+    stack.push_async_callback(recorder.close)
+    return _Audit(recorder=recorder, log=audit_log, nodes=nodes)
 
 
 @contextmanager

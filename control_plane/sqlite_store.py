@@ -138,7 +138,19 @@ class SqliteStore:
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        return cls(engine, clock=clock or _now, own=own)
+        store = cls(engine, clock=clock or _now, own=own)
+        store._begin_log()
+        return store
+
+    def _begin_log(self) -> None:
+        """Write the first entry of a new audit log: what there was already when it began."""
+        with self.writing() as connection:
+            if sqlite_audit.head(connection).sequence or sqlite_audit.newest_checkpoint(connection):
+                return
+            changes = connection.execute(sa.select(sa.func.count()).select_from(_changes)).scalar_one()
+            generation = connection.execute(sa.select(sa.func.max(_generations.c.number))).scalar_one()
+            facts = {"changes": str(changes), "generation": str(generation or 0)}
+            self.record(connection, Decision(action="AuditLog/Begin", details=facts))
 
     def close(self) -> None:
         self._engine.dispose()

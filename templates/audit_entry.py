@@ -25,8 +25,8 @@ RETENTION_ACTION: Final = "AuditLog/Remove"
 _TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
-class AuditEntryInvalidError(AgentFactoryError):
-    """Bytes are not an entry of an audit log."""
+class AuditInvalidError(AgentFactoryError):
+    """Bytes are not an entry, a checkpoint or an export of an audit log."""
 
     reason = Reason.AUDIT_INVALID
 
@@ -93,11 +93,11 @@ class AuditEntry:
         return canonical_bytes(value)
 
 
-_ENTRY: Final = SignedDocument("audit_entry", bytes_max=ENTRY_BYTES_MAX, error=AuditEntryInvalidError)
+_ENTRY: Final = SignedDocument("audit_entry", bytes_max=ENTRY_BYTES_MAX, error=AuditInvalidError)
 
 
 def read_audit_entry(data: bytes) -> AuditEntry:
-    """Read an entry; raise `AuditEntryInvalidError` unless it is canonical and has the published shape."""
+    """Read an entry; raise `AuditInvalidError` unless it is canonical and has the published shape."""
     value: dict[str, Any] = _ENTRY.read(data)
     value.pop("schema")
     try:
@@ -105,7 +105,7 @@ def read_audit_entry(data: bytes) -> AuditEntry:
         if "since" in value:
             value["since"] = read_time(value["since"])
     except ValueError as error:
-        raise AuditEntryInvalidError(f"expected times in an entry, got: {error}") from None
+        raise AuditInvalidError(f"expected times in an entry, got: {error}") from None
     value["roles"] = tuple(value["roles"])
     value["outcome"] = Outcome(value["outcome"])
     return AuditEntry(**value)
