@@ -58,12 +58,17 @@ class Refusals:
         """Take one refusal; return whether to write it, and summaries that are due because of it."""
         kind = Kind(call.principal or call.address, decision.action or call.action, decision.code)
         known = self._open.get(kind)
-        if known is not None and now < known.ends:
+        summaries: list[Summary] = []
+        if known is not None and now >= known.ends:
+            summaries = self._close(kind)
+            known = None
+            if summaries:  # the flood goes on
+                known = self._open[kind] = _Window(now + self.window)
+        if known is not None:
             known.count += 1
             known.since = known.since or now
             known.newest = (call, decision)
-            return False, []
-        summaries = [] if known is None else self._close(kind)
+            return False, summaries
         if len(self._open) >= self.kinds_max:
             summaries += self._close(next(iter(self._open)))
         self._open[kind] = _Window(now + self.window)
