@@ -8,29 +8,28 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum, unique
 from pathlib import Path
 
 import grpc.aio
 from agentfactory.admin.v1 import admin_pb2_grpc, audit_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
-from securesystemslib.signer import Signer
 from sqlalchemy.exc import SQLAlchemyError
 
-from control_plane.audit_log import AuditLog, AuditTerms
-from control_plane.audit_nodes import AuditNodes
-from control_plane.audit_recorder import AuditRecorder
-from control_plane.authorisation import SERVICE_NAMES, authorise, roles_of
+from control_plane.auditing import start_auditing
+from control_plane.authorisation import SERVICE_NAMES, authorise
+from control_plane.change_desk import ChangeDesk
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
 from control_plane.grpc_admin import ChangeService, TemplateService
 from control_plane.grpc_audit import AuditService
+from control_plane.grpc_mutations import Mutations
 from control_plane.grpc_operations import FleetService, KeyService, RolloutService, warnings_of
 from control_plane.grpc_push import DistributionService
 from control_plane.intake import Intake
+from control_plane.mutation import ANSWERS_KEPT
 from control_plane.publication import OWN_NODE_ID, Terms
 from control_plane.publisher import Publisher
 from control_plane.sandbox_inspector import inspect_module
@@ -38,7 +37,7 @@ from control_plane.settings import ControlPlaneSettings
 from control_plane.sqlite_store import SqliteStore
 from control_plane.trust_directory import read_trust_directory
 from control_plane.turns import Turns
-from service.identity import Identity, identity_of_certificate
+from service.identity import identity_of_certificate
 from service.interceptors import ServerGuard
 from service.keystore import passphrase_from, read_key
 from service.logs import configure_logs, get_logger
@@ -46,7 +45,7 @@ from service.observation import ObservationServer, Readiness
 from service.server import ServerLimits, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
-from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, Telemetry, start_telemetry
+from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, start_telemetry
 from service.tls import certificate_of, server_credentials
 from templates.bundle import FRAME_BYTES_MAX
 from templates.charter import Charter, read_charter
@@ -56,6 +55,7 @@ from templates.trusted_set import Installation
 
 SAVE_NODES_EVERY_S = 2.0
 WARN_EVERY_S = 3600.0
+FORGET_EVERY_S = 3600.0
 BLOB_AGE_S = 24 * 3600.0
 EXIT_REFUSED = 2
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
@@ -162,23 +162,37 @@ async def serve(settings: ControlPlaneSettings) -> int:
             telemetry=telemetry,
         )
 
-        audit = _audit(stack, settings, store, publisher, telemetry, signer=terms.signers.snapshot, own=own)
-        await audit.log.start(generation=publisher.present.number)
+        desk = ChangeDesk(store=store, publisher=publisher, telemetry=telemetry, turns=turns)
+        audit = await start_auditing(
+            stack, settings, store, publisher, telemetry, signer=terms.signers.snapshot, own=own.uri, clock=_now
+        )
+        mutations = await stack.enter_async_context(Mutations(store))
 
         def register(server: grpc.aio.Server) -> None:
             admin_pb2_grpc.add_TemplateServiceServicer_to_server(
-                TemplateService(intake=intake, store=store, publisher=publisher), server
+                TemplateService(intake=intake, store=store, publisher=publisher, mutations=mutations), server
             )
             admin_pb2_grpc.add_ChangeServiceServicer_to_server(
-                ChangeService(store=store, blobs=blobs, publisher=publisher, telemetry=telemetry), server
+                ChangeService(
+                    store=store,
+                    blobs=blobs,
+                    intake=intake,
+                    publisher=publisher,
+                    desk=desk,
+                    mutations=mutations,
+                    telemetry=telemetry,
+                ),
+                server,
             )
             admin_pb2_grpc.add_RolloutServiceServicer_to_server(
-                RolloutService(store=store, publisher=publisher, fan_out=fan_out), server
+                RolloutService(store=store, publisher=publisher, fan_out=fan_out, mutations=mutations), server
             )
             admin_pb2_grpc.add_FleetServiceServicer_to_server(
                 FleetService(publisher=publisher, fan_out=fan_out), server
             )
-            admin_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(publisher=publisher), server)
+            admin_pb2_grpc.add_KeyServiceServicer_to_server(
+                KeyService(publisher=publisher, mutations=mutations), server
+            )
             audit_pb2_grpc.add_AuditServiceServicer_to_server(
                 AuditService(store=store, audit_log=audit.log, nodes=audit.nodes), server
             )
@@ -222,6 +236,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
             "keep-fresh": publisher.keep_fresh(every_s=settings.lease_renewal_s),
             "save-nodes": _save_nodes(fan_out, store),
             "warn-of-expiry": _warn(publisher),
+            "forget-answers": _forget_answers(store),
             "summarise-refusals": audit.recorder.summarise(),
             "keep-audit-log": audit.log.keep(),
         }.items():
@@ -261,49 +276,6 @@ def _terms(settings: ControlPlaneSettings, charter: Charter) -> Terms:
         installation=Installation(node_id=OWN_NODE_ID, environment=charter.environment, production=settings.production),
         lease_s=settings.lease_s,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Audit:
-    recorder: AuditRecorder
-    log: AuditLog
-    nodes: AuditNodes
-
-
-def _audit(
-    stack: AsyncExitStack,
-    settings: ControlPlaneSettings,
-    store: SqliteStore,
-    publisher: Publisher,
-    telemetry: Telemetry,
-    *,
-    signer: Signer,
-    own: Identity,
-) -> _Audit:
-    recorder = AuditRecorder(
-        store=store,
-        telemetry=telemetry,
-        clock=_now,
-        roles_of=lambda peer: roles_of(peer, publisher.present.charter, publisher.present.revocations),
-    )
-    audit_log = AuditLog(
-        store=store,
-        terms=AuditTerms(
-            signer=signer,
-            environment=publisher.present.charter.environment,
-            own=own.uri,
-            checkpoint_every_s=settings.audit_checkpoint_s,
-            retention=timedelta(days=settings.audit_retention_days),
-        ),
-        roots=lambda: publisher.present.material.trust.roots,
-        telemetry=telemetry,
-        clock=_now,
-    )
-    nodes = AuditNodes(store=store, recorder=recorder, keys=audit_log.keys, telemetry=telemetry)
-    audit_log.announce = nodes.announce
-    stack.push_async_callback(audit_log.sign)  # after everything else: what was written last is covered, too
-    stack.push_async_callback(recorder.close)
-    return _Audit(recorder=recorder, log=audit_log, nodes=nodes)
 
 
 @contextmanager
@@ -351,6 +323,12 @@ async def _warn(publisher: Publisher) -> None:
         for warning in warnings_of(publisher):
             log.warning(Event.EXPIRY_NEAR, warning=warning)
         await asyncio.sleep(WARN_EVERY_S)
+
+
+async def _forget_answers(store: SqliteStore) -> None:
+    while True:
+        await asyncio.to_thread(store.forget_answers, before=_now() - ANSWERS_KEPT)
+        await asyncio.sleep(FORGET_EVERY_S)
 
 
 def _readiness(publisher: Publisher, ready: asyncio.Event) -> Readiness:

@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "key": "key:key",
     "node": "node:node",
     "receipt": "receipt:receipt",
+    "recording": "recording:recording",
     "replay": "replay:replay",
     "revoke": "revoke:revoke",
     "rollout": "rollout:rollout",

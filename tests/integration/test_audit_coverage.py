@@ -3,6 +3,8 @@
 The list of such calls comes from the protocol's descriptors: a new one fails here until somebody says how it is made.
 """
 
+import json
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -87,9 +89,43 @@ def _update_trust(alice: PersonClient, installation: LocalInstallation) -> None:
     alice.keys.UpdateTrust(pb.UpdateTrustRequest(targets=amended.targets, charter=amended.charter))
 
 
+def _withdraw(alice: PersonClient, _installation: LocalInstallation) -> None:
+    change = alice.submit({**DOCUMENT, "name": "withdrawn"})
+    alice.changes.WithdrawChange(pb.WithdrawChangeRequest(name=change.name, reason="not yet"))
+
+
+def _comment(alice: PersonClient, _installation: LocalInstallation) -> None:
+    change = alice.submit({**DOCUMENT, "name": "discussed"})
+    alice.changes.CommentOnChange(pb.CommentOnChangeRequest(name=change.name, text="why so much memory?"))
+
+
+def _deprecate(alice: PersonClient, installation: LocalInstallation) -> pb.Change:
+    change = alice.publish(installation, {**DOCUMENT, "name": "deprecated", "domain": "dev"}, by=["alice"])
+    return alice.changes.DeprecateChange(pb.DeprecateChangeRequest(name=change.name, reason="use another"))
+
+
+def _restore(alice: PersonClient, installation: LocalInstallation) -> None:
+    change = alice.publish(installation, {**DOCUMENT, "name": "restored", "domain": "dev"}, by=["alice"])
+    alice.changes.DeprecateChange(pb.DeprecateChangeRequest(name=change.name, reason="use another"))
+    alice.changes.RestoreChange(pb.RestoreChangeRequest(name=change.name, reason="it is fine"))
+
+
+def _submit_draft(alice: PersonClient, _installation: LocalInstallation) -> None:
+    header = pb.SubmitHeader(
+        document=json.dumps({**DOCUMENT, "name": "drafted"}).encode(), filename="template.json", draft=True
+    )
+    change = alice.templates.SubmitTemplate(iter([pb.SubmitTemplateRequest(header=header)]))
+    alice.changes.SubmitChange(pb.SubmitChangeRequest(name=change.name))
+
+
 WELL: dict[str, Make] = {
     "ChangeService/ApproveChange": _approve,
+    "ChangeService/CommentOnChange": _comment,
+    "ChangeService/DeprecateChange": _deprecate,
     "ChangeService/RejectChange": _reject,
+    "ChangeService/RestoreChange": _restore,
+    "ChangeService/SubmitChange": _submit_draft,
+    "ChangeService/WithdrawChange": _withdraw,
     "KeyService/UpdateTrust": _update_trust,
     "RolloutService/Revoke": _revoke,
     "RolloutService/Rollback": _rollback,
@@ -103,6 +139,21 @@ REFUSED: dict[str, Make] = {
     ),
     "ChangeService/RejectChange": lambda alice, _: alice.changes.RejectChange(
         pb.RejectChangeRequest(name="changes/99")
+    ),
+    "ChangeService/CommentOnChange": lambda alice, _: alice.changes.CommentOnChange(
+        pb.CommentOnChangeRequest(name="changes/99", text="hello?")
+    ),
+    "ChangeService/DeprecateChange": lambda alice, _: alice.changes.DeprecateChange(
+        pb.DeprecateChangeRequest(name="changes/99", reason="old")
+    ),
+    "ChangeService/RestoreChange": lambda alice, _: alice.changes.RestoreChange(
+        pb.RestoreChangeRequest(name="changes/99", reason="new")
+    ),
+    "ChangeService/SubmitChange": lambda alice, _: alice.changes.SubmitChange(
+        pb.SubmitChangeRequest(name="changes/99")
+    ),
+    "ChangeService/WithdrawChange": lambda alice, _: alice.changes.WithdrawChange(
+        pb.WithdrawChangeRequest(name="changes/99", reason="none")
     ),
     "KeyService/UpdateTrust": lambda alice, _: alice.keys.UpdateTrust(pb.UpdateTrustRequest(charter=b"{}")),
     "RolloutService/Revoke": lambda alice, _: alice.rollouts.Revoke(pb.RevokeRequest(reviewer="nobody")),
@@ -145,7 +196,7 @@ def test_a_call_that_changes_nothing_leaves_an_entry_that_says_so(
     alice: PersonClient, installation: LocalInstallation
 ) -> None:
     for _ in range(2):
-        alice.submit({**DOCUMENT, "name": "again"}, request_id="again")
+        alice.submit({**DOCUMENT, "name": "again"}, request_id=str(uuid.uuid4()))
     alice.submit({**DOCUMENT, "name": "checked"}, validate_only=True)
     written = [(entry["outcome"], entry["resource"]) for entry in entries(installation)[-3:]]
     assert [outcome for outcome, _ in written] == ["DONE", "UNCHANGED", "UNCHANGED"]
@@ -190,8 +241,9 @@ def test_no_payload_and_no_secret_reaches_the_log(
 ) -> None:
     """Everything that a caller sends, well-formed or not, carries the canary."""
     document = {**DOCUMENT, "name": "canary", "description": CANARY, "default_config": {"key": CANARY}}
-    change = alice.submit(document, request_id=CANARY)
+    change = alice.submit(document)
     for bad in (
+        lambda: alice.submit({**document, "name": "other"}, request_id=CANARY),
         lambda: alice.submit({**document, "name": CANARY * 9}),
         lambda: alice.submit({**document, CANARY: CANARY}),
         lambda: alice.submit(CANARY.encode()),
@@ -207,6 +259,7 @@ def test_no_payload_and_no_secret_reaches_the_log(
     ):
         with pytest.raises(grpc.RpcError):
             bad()
+    alice.changes.CommentOnChange(pb.CommentOnChangeRequest(name=change.name, text=CANARY))
     lines = b"\n".join(audit_lines(installation.directory / "control-plane" / "state.db"))
     assert b"docs/canary@1.0.0" in lines
     assert CANARY.encode() not in lines
