@@ -171,6 +171,21 @@ PUSH_SECONDS: Final = MetricName(
     buckets=_SECONDS,
     services=_CONTROL_PLANE,
 )
+AUDIT_FAILURES: Final = MetricName(
+    name="agentfactory_audit_failures_total",
+    help="Refusals that could not be written into the audit log.",
+    services=_CONTROL_PLANE,
+)
+AUDIT_CHECKPOINT: Final = MetricName(
+    name="agentfactory_audit_checkpoint",
+    help="Number of the entry that the newest signed checkpoint of the audit log covers.",
+    services=_CONTROL_PLANE,
+)
+AUDIT_FORKS: Final = MetricName(
+    name="agentfactory_audit_forks",
+    help="Nodes that hold a checkpoint which is not one of this audit log: it was rewritten.",
+    services=_CONTROL_PLANE,
+)
 UPDATES: Final = MetricName(
     name="agentfactory_updates_total",
     help="Updates that this node took or refused, by stage.",
@@ -230,6 +245,21 @@ HTTP_BYTES: Final = MetricName(
     name="agentfactory_http_bytes_total",
     help="Bytes of HTTP that agents sent and received.",
     labels=("direction",),
+    services=_NODE,
+)
+RECORDINGS: Final = MetricName(
+    name="agentfactory_recordings_total",
+    help="Recordings of invocations: written, lost (the store failed), refused, deleted (by a caller), "
+    "dropped (age, room).",
+    labels=("result",),
+    services=_NODE,
+)
+RECORDING_BYTES: Final = MetricName(
+    name="agentfactory_recording_bytes_total", help="Bytes of recordings that were written.", services=_NODE
+)
+RECORDINGS_KEPT_BYTES: Final = MetricName(
+    name="agentfactory_recordings_kept_bytes",
+    help="Bytes of the recordings that are kept, encrypted.",
     services=_NODE,
 )
 WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.", services=_NODE)

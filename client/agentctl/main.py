@@ -14,6 +14,7 @@ from client.agentctl.tracing import traced
 
 _COMMANDS: Final = {
     "agent": "agent:agent",
+    "audit": "audit:audit",
     "change": "change:change",
     "demo": "demo:demo",
     "doctor": "doctor:doctor",
@@ -22,6 +23,7 @@ _COMMANDS: Final = {
     "key": "key:key",
     "node": "node:node",
     "receipt": "receipt:receipt",
+    "recording": "recording:recording",
     "replay": "replay:replay",
     "revoke": "revoke:revoke",
     "rollout": "rollout:rollout",

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,11 @@ from client.agentctl.exit_codes import ExitCode
 from client.agentctl.failures import describe
 from client.agentctl.inputs import read_file_argument, read_input, read_object
 from client.agentctl.output import emit, emit_table, fail_line, is_json, note, printable, progress, warn
+from client.agentctl.outside_options import Pairs, endpoints, outside_options, reach
 from templates.reasons import AgentFactoryError
 
 if TYPE_CHECKING:
     from client.local_files import LocalMount
-    from client.local_http import Outside
-    from client.local_llm import Models
     from client.local_run import LocalRun
     from templates.problems import Problem
 
@@ -125,7 +123,8 @@ def import_document(file: str, domain: str, out: Path | None) -> None:
 @template.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--validate-only", is_flag=True, help="Let the control plane check, and store nothing.")
-def publish(files: tuple[Path, ...], validate_only: bool) -> None:  # noqa: FBT001
+@click.option("--draft", is_flag=True, help="Keep it as your draft; `agentctl change submit` puts it into review.")
+def publish(files: tuple[Path, ...], validate_only: bool, draft: bool) -> None:  # noqa: FBT001
     """Submit FILES with their code for review; exit 10 when changes wait for approvals."""
     from agentfactory.admin.v1 import admin_pb2 as pb
 
@@ -136,7 +135,7 @@ def publish(files: tuple[Path, ...], validate_only: bool) -> None:  # noqa: FBT0
     with connections.admin_channel(connections.profile()) as channel:
         for submission in submissions:
             with progress(f"submitting {submission.filename}"):
-                change = submit(channel, submission, validate_only=validate_only)
+                change = submit(channel, submission, validate_only=validate_only, draft=draft)
             rows.append(change_values(change))
             for line in change.warnings:
                 warn(line)
@@ -206,64 +205,6 @@ def _grants(_context: click.Context, _parameter: click.Parameter, values: tuple[
     return values
 
 
-def _pairs(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    pairs = tuple((name, value) for name, _, value in (each.rpartition("=") for each in values))
-    if not all(name and value for name, value in pairs):
-        raise click.BadParameter(f"expected NAME=VALUE, got {' '.join(values)}")
-    return pairs
-
-
-_OUTSIDE_OPTIONS = (
-    click.option(
-        "--llm-key",
-        "llm_keys",
-        multiple=True,
-        metavar="BINDING=FILE",
-        callback=_pairs,
-        help="The key of an llm endpoint, from a file of mode 0600.",
-    ),
-    click.option(
-        "--private",
-        multiple=True,
-        metavar="ORIGIN=NETWORK",
-        callback=_pairs,
-        help="Let http and llm reach this origin inside of a private network: http://api.example:8080=127.0.0.1/32.",
-    ),
-    click.option(
-        "--secret",
-        "secrets",
-        multiple=True,
-        metavar="NAME=FILE",
-        callback=_pairs,
-        help="A secret that the template's http grants inject, from a file of mode 0600.",
-    ),
-    click.option(
-        "--authorities",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        default=None,
-        help="Certificates (PEM) of the authorities of servers outside; the system's by default.",
-    ),
-)
-
-
-def _endpoints(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    pairs = tuple((name, url) for name, _, url in (each.partition("=") for each in values))
-    if not all(name and url for name, url in pairs):
-        raise click.BadParameter(f"expected BINDING=URL, got {' '.join(values)}")
-    return pairs
-
-
-def outside_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What says where `http` and `llm` may go."""
-    for option in reversed(_OUTSIDE_OPTIONS):
-        command = option(command)
-    return command
-
-
 @template.command()
 @click.argument("name")
 @click.option("--lang", "language", required=True, type=click.Choice(LANGUAGES), help="What to write it in.")
@@ -306,10 +247,10 @@ def build(place: Path) -> None:
 @click.option("--live", is_flag=True, help="Ask the outside although there is an answers.json.")
 @click.option(
     "--llm",
-    "endpoints",
+    "urls",
     multiple=True,
     metavar="BINDING=URL",
-    callback=_endpoints,
+    callback=endpoints,
     help="The endpoint of an llm binding, which speaks OpenAI's protocol.",
 )
 @outside_options
@@ -319,11 +260,11 @@ def test(
     place: Path,
     record: bool,  # noqa: FBT001
     live: bool,  # noqa: FBT001
-    endpoints: tuple[tuple[str, str], ...],
-    private: tuple[tuple[str, str], ...],
-    secrets: tuple[tuple[str, str], ...],
+    urls: Pairs,
+    private: Pairs,
+    secrets: Pairs,
     authorities: Path | None,
-    llm_keys: tuple[tuple[str, str], ...],
+    llm_keys: Pairs,
     parents: tuple[Path, ...],
     image: Path | None,
 ) -> None:
@@ -335,7 +276,7 @@ def test(
 
     if record and live:
         raise click.UsageError("expected --record or --live, got both")
-    outside, models = _reach(None, endpoints, private, secrets, authorities, llm_keys)
+    outside, models = reach(None, urls, private=private, secrets=secrets, authorities=authorities, llm_keys=llm_keys)
     found = run_examples(
         document_at(place),
         parents=parents,
@@ -358,24 +299,6 @@ def test(
         warn("the template has no examples: reviewers see nothing of what it answers")
     if not all(one.holds for one in found):
         raise click.exceptions.Exit(ExitCode.FINDINGS)
-
-
-def _reach(
-    bindings: frozenset[str] | None,
-    endpoints: tuple[tuple[str, str], ...],
-    private: tuple[tuple[str, str], ...],
-    secrets: tuple[tuple[str, str], ...],
-    authorities: Path | None,
-    llm_keys: tuple[tuple[str, str], ...],
-) -> "tuple[Outside, Models]":
-    from client.local_http import Outside
-    from client.local_llm import Models
-
-    networks = {origin: tuple(net for other, net in private if other == origin) for origin, _ in private}
-    files = {name: Path(path) for name, path in secrets}
-    keys = {name: Path(path) for name, path in llm_keys}
-    outside = Outside(bindings=bindings, private=networks, secrets=files, authorities=authorities)
-    return outside, Models(urls=dict(endpoints), keys=keys, private=networks, authorities=authorities)
 
 
 def document_at(place: Path) -> Path:
@@ -426,10 +349,15 @@ def run(
     content, chosen = read_input(text), read_object(config, option="--config")
     granted, mounts = _local_grants(grants)
     bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
-    named = (grant.removeprefix("llm:").partition("=") for grant in grants if grant.startswith("llm:"))
-    endpoints = tuple((binding, url) for binding, _, url in named)
-    reached = None if "http" in grants else bindings
-    outside, models = _reach(reached, endpoints, private, secrets, authorities, llm_keys)
+    named = tuple(grant.removeprefix("llm:").partition("=") for grant in grants if grant.startswith("llm:"))
+    outside, models = reach(
+        None if "http" in grants else bindings,
+        tuple((binding, url) for binding, _, url in named),
+        private=private,
+        secrets=secrets,
+        authorities=authorities,
+        llm_keys=llm_keys,
+    )
 
     def once() -> LocalRun:
         return run_template(
