@@ -62,7 +62,7 @@ def reader(folder: Path, server: HttpServer, path: str = "/v1/x") -> Path:
     return write(folder, "http.fetch", {"method": "GET", "path": path}, {"http": [grant]})
 
 
-def tested(folder: Path, *options: str) -> Result:
+def examples_of(folder: Path, *options: str) -> Result:
     return CliRunner().invoke(group, ["test", str(folder), *options])
 
 
@@ -71,7 +71,7 @@ def asking(server: HttpServer, tls: ServerTls) -> tuple[str, ...]:
 
 
 def recorded(folder: Path, server: HttpServer, tls: ServerTls) -> None:
-    done = tested(folder, "--record", *asking(server, tls))
+    done = examples_of(folder, "--record", *asking(server, tls))
     assert done.exit_code == 0, done.output
 
 
@@ -84,10 +84,10 @@ def test_recorded_answers_serve_without_a_network(tmp_path: Path, server: HttpSe
     assert call["argument"] == {"binding": "api", "request": {"method": "GET", "path": "/v1/x"}}
     assert call["answer"]["ok"]["body"] == "/v1/x for the first time"
     connections = server.connections
-    done = tested(folder)
+    done = examples_of(folder)
     assert done.exit_code == 0, done.output
     assert server.connections == connections
-    done = tested(folder, "--live", *asking(server, tls))
+    done = examples_of(folder, "--live", *asking(server, tls))
     assert done.exit_code == 0, done.output
     assert server.connections > connections
 
@@ -96,7 +96,7 @@ def test_a_call_that_was_not_recorded_fails_the_example(tmp_path: Path, server: 
     folder = reader(tmp_path / "agent", server)
     recorded(folder, server, tls)
     reader(folder, server, "/v1/other")
-    done = tested(folder)
+    done = examples_of(folder)
     assert done.exit_code == ExitCode.FINDINGS
     assert (
         'expected http.fetch {"binding": "api", "request": {"method": "GET", "path": "/v1/x"}} as call 1' in done.output
@@ -105,7 +105,7 @@ def test_a_call_that_was_not_recorded_fails_the_example(tmp_path: Path, server: 
     kept["1"], kept["2"] = [], [*kept["2"], *kept["2"]]
     (folder / "answers.json").write_text(json.dumps(kept), encoding="utf-8")
     reader(folder, server)
-    done = tested(folder)
+    done = examples_of(folder)
     assert done.exit_code == ExitCode.FINDINGS
     assert "example 1: answers.json: expected 0 calls, got one more: http.fetch" in done.output
     assert "example 2: answers.json: expected http.fetch as call 2, got none" in done.output
@@ -115,10 +115,10 @@ def test_language_models_are_recorded_too(tmp_path: Path, models: LlmServer) -> 
     request = {"messages": [{"role": "user", "content": "hello"}]}
     grant = {"binding": "default", "models": ["echo"], "tokens_max": 100}
     folder = write(tmp_path / "agent", "llm.complete", request, {"llm": [grant]})
-    done = tested(folder, "--record", "--llm", f"default={models.base_url}")
+    done = examples_of(folder, "--record", "--llm", f"default={models.base_url}")
     assert done.exit_code == 0, done.output
     asked = len(models.requests)
-    assert tested(folder).exit_code == 0
+    assert examples_of(folder).exit_code == 0
     assert len(models.requests) == asked
 
 
@@ -126,14 +126,14 @@ def test_language_models_are_recorded_too(tmp_path: Path, models: LlmServer) -> 
 def test_a_file_of_another_form_is_refused(tmp_path: Path, server: HttpServer, text: str) -> None:
     folder = reader(tmp_path / "agent", server)
     (folder / "answers.json").write_text(text, encoding="utf-8")
-    done = tested(folder)
+    done = examples_of(folder)
     assert done.exit_code != 0
     assert "answers.json" in f"{done.output}{done.exception}"
 
 
 def test_record_and_live_exclude_each_other_and_answers_are_no_source(tmp_path: Path, server: HttpServer) -> None:
     folder = reader(tmp_path / "agent", server)
-    assert tested(folder, "--record", "--live").exit_code == ExitCode.USAGE
+    assert examples_of(folder, "--record", "--live").exit_code == ExitCode.USAGE
     (folder / "answers.json").write_text("{}", encoding="utf-8")
     (folder / "agent.py").write_text("", encoding="utf-8")
     assert list(collect(folder)) == ["agent.py"]
