@@ -103,7 +103,7 @@ def read_answers(folder: Path) -> Answers | None:
     except FileNotFoundError:
         return None
     try:
-        found = loads(data, bytes_max=_BYTES_MAX, depth_max=_DEPTH_MAX)
+        found: Any = loads(data, bytes_max=_BYTES_MAX, depth_max=_DEPTH_MAX)
     except InvalidDocumentError as error:
         raise AnswersInvalidError(f"{FILE}: {error.message}") from error
     if not isinstance(found, dict) or not all(_is_example(*each) for each in found.items()):
