@@ -226,13 +226,13 @@ def test_a_request_narrows_limits_and_never_widens_them(acme: Stub) -> None:
 
 
 def test_the_rpc_deadline_narrows_wall_time_and_leaves_room_for_the_receipt(acme: Stub) -> None:
+    reasons = set()
     for _ in range(5):  # the room is small: on a machine that is busy the caller's own clock may be the first
         with pytest.raises(grpc.RpcError) as error:
             acme.InvokeTemplate(pb.InvokeTemplateRequest(template="docs/sleeper"), timeout=0.5)
         remote = from_rpc_error(error.value)
-        if (remote.reason, remote.code) == (Reason.DEADLINE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            return
-    pytest.fail(f"expected the node's own DEADLINE, got {remote.reason}")
+        reasons.add((remote.reason, remote.code))
+    assert (Reason.DEADLINE, grpc.StatusCode.DEADLINE_EXCEEDED) in reasons  # the node's own
 
 
 def test_a_cancelled_rpc_stops_the_guest(node: NodeProcess, acme: Stub) -> None:
