@@ -37,8 +37,9 @@ Headers = Sequence[tuple[str, str]]
 class EgressLimits:
     """Of one request. ``body_bytes_max`` counts decoded bytes; what crosses the wire is bounded by it as well.
 
-    ``sent_bytes_max`` is of the request as it is sent, None for whatever its caller made. Every time ends with the deadline at the latest. ``connect_s`` covers name, connection and TLS; ``first_byte_s`` the
-    time from then to the response's head; ``piece_s`` each silence after that; ``total_s`` everything.
+    ``sent_bytes_max`` is of the request as it is sent, None for whatever its caller made. Every time ends with the
+    deadline at the latest. ``connect_s`` covers name, connection and TLS; ``first_byte_s`` the time from then to the
+    response's head; ``piece_s`` each silence after that; ``total_s`` everything.
     """
 
     header_bytes_max: int = 32_768

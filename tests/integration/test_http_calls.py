@@ -206,7 +206,7 @@ async def test_an_invocation_receives_so_much_and_no_more() -> None:
 
 
 async def test_an_invocation_sends_so_much_and_no_more_heads_and_secrets_included() -> None:
-    async with http_server(answers(ok(), ok())) as server:
+    async with http_server(answers(ok(b""))) as server:
         calls, grants, bindings = calls_for(server), grants_for(server), bindings_for(server)
         whole = Amounts(SandboxLimits())
         await ask(calls, grants, bindings, amounts=whole)
