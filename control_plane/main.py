@@ -13,18 +13,23 @@ from enum import StrEnum, unique
 from pathlib import Path
 
 import grpc.aio
-from agentfactory.admin.v1 import admin_pb2_grpc
+from agentfactory.admin.v1 import admin_pb2_grpc, audit_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
+from control_plane.auditing import start_auditing
 from control_plane.authorisation import SERVICE_NAMES, authorise
+from control_plane.change_desk import ChangeDesk
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
 from control_plane.grpc_admin import ChangeService, TemplateService
+from control_plane.grpc_audit import AuditService
+from control_plane.grpc_mutations import Mutations
 from control_plane.grpc_operations import FleetService, KeyService, RolloutService, warnings_of
 from control_plane.grpc_push import DistributionService
 from control_plane.intake import Intake
+from control_plane.mutation import ANSWERS_KEPT
 from control_plane.publication import OWN_NODE_ID, Terms
 from control_plane.publisher import Publisher
 from control_plane.sandbox_inspector import inspect_module
@@ -50,6 +55,7 @@ from templates.trusted_set import Installation
 
 SAVE_NODES_EVERY_S = 2.0
 WARN_EVERY_S = 3600.0
+FORGET_EVERY_S = 3600.0
 BLOB_AGE_S = 24 * 3600.0
 EXIT_REFUSED = 2
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
@@ -110,9 +116,10 @@ async def serve(settings: ControlPlaneSettings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         certificate = certificate_of(settings.tls_files)
+        own = identity_of_certificate(certificate)
         telemetry = start_telemetry(
             service_name=ServiceName.CONTROL_PLANE,
-            instance=identity_of_certificate(certificate).name,
+            instance=own.name,
             otlp_endpoint=settings.otlp_endpoint,
             trace_ratio=settings.otlp_trace_ratio,
         )
@@ -125,7 +132,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
 
         stack.enter_context(_locked(settings.state_dir))
         blobs = FileBlobs(settings.state_dir / "blobs")
-        store = SqliteStore.open(settings.state_dir / "state.db")
+        store = SqliteStore.open(settings.state_dir / "state.db", own=own.uri)
         stack.callback(store.close)
 
         fan_out = FanOut(
@@ -155,23 +162,45 @@ async def serve(settings: ControlPlaneSettings) -> int:
             telemetry=telemetry,
         )
 
+        desk = ChangeDesk(store=store, publisher=publisher, telemetry=telemetry, turns=turns)
+        audit = await start_auditing(
+            stack, settings, store, publisher, telemetry, signer=terms.signers.snapshot, own=own.uri, clock=_now
+        )
+        mutations = await stack.enter_async_context(Mutations(store))
+
         def register(server: grpc.aio.Server) -> None:
             admin_pb2_grpc.add_TemplateServiceServicer_to_server(
-                TemplateService(intake=intake, store=store, publisher=publisher), server
+                TemplateService(intake=intake, store=store, publisher=publisher, mutations=mutations), server
             )
             admin_pb2_grpc.add_ChangeServiceServicer_to_server(
-                ChangeService(store=store, blobs=blobs, publisher=publisher, telemetry=telemetry), server
+                ChangeService(
+                    store=store,
+                    blobs=blobs,
+                    intake=intake,
+                    publisher=publisher,
+                    desk=desk,
+                    mutations=mutations,
+                    telemetry=telemetry,
+                ),
+                server,
             )
             admin_pb2_grpc.add_RolloutServiceServicer_to_server(
-                RolloutService(store=store, publisher=publisher, fan_out=fan_out), server
+                RolloutService(store=store, publisher=publisher, fan_out=fan_out, mutations=mutations), server
             )
             admin_pb2_grpc.add_FleetServiceServicer_to_server(
                 FleetService(publisher=publisher, fan_out=fan_out), server
             )
-            admin_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(publisher=publisher), server)
+            admin_pb2_grpc.add_KeyServiceServicer_to_server(
+                KeyService(publisher=publisher, mutations=mutations), server
+            )
+            audit_pb2_grpc.add_AuditServiceServicer_to_server(
+                AuditService(store=store, audit_log=audit.log, nodes=audit.nodes), server
+            )
             distribution_pb2_grpc.add_DistributionServiceServicer_to_server(
                 DistributionService(
-                    fan_out=fan_out, blobs=CompressedBlobs(blobs, bytes_max=settings.blob_cache_bytes_max)
+                    fan_out=fan_out,
+                    blobs=CompressedBlobs(blobs, bytes_max=settings.blob_cache_bytes_max),
+                    audit=audit.nodes,
                 ),
                 server,
             )
@@ -186,6 +215,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
                 telemetry=telemetry,
                 unary_deadline_s=settings.unary_deadline_s,
                 calls_max=settings.calls_max,
+                observer=audit.recorder,
             ),
             register=register,
             service_names=SERVICE_NAMES,
@@ -202,9 +232,15 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
         await stack.enter_async_context(server)
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
-        tasks.start(publisher.keep_fresh(every_s=settings.lease_renewal_s), name="keep-fresh")
-        tasks.start(_save_nodes(fan_out, store), name="save-nodes")
-        tasks.start(_warn(publisher), name="warn-of-expiry")
+        for name, work in {
+            "keep-fresh": publisher.keep_fresh(every_s=settings.lease_renewal_s),
+            "save-nodes": _save_nodes(fan_out, store),
+            "warn-of-expiry": _warn(publisher),
+            "forget-answers": _forget_answers(store),
+            "summarise-refusals": audit.recorder.summarise(),
+            "keep-audit-log": audit.log.keep(),
+        }.items():
+            tasks.start(work, name=name)
         ready.set()
         await server.set_serving(serving=True)
         log.info(
@@ -287,6 +323,12 @@ async def _warn(publisher: Publisher) -> None:
         for warning in warnings_of(publisher):
             log.warning(Event.EXPIRY_NEAR, warning=warning)
         await asyncio.sleep(WARN_EVERY_S)
+
+
+async def _forget_answers(store: SqliteStore) -> None:
+    while True:
+        await asyncio.to_thread(store.forget_answers, before=_now() - ANSWERS_KEPT)
+        await asyncio.sleep(FORGET_EVERY_S)
 
 
 def _readiness(publisher: Publisher, ready: asyncio.Event) -> Readiness:

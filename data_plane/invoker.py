@@ -31,6 +31,7 @@ from data_plane.agents.refusals import (
 )
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.amounts import Amounts
+from data_plane.invocation_metrics import InvocationMetrics
 from data_plane.recording_port import Recorder, RecorderFactory
 from data_plane.sandbox_span import describe_sandbox
 from data_plane.schema_checks import checked_output, misfit
@@ -41,9 +42,6 @@ from sandbox.request import InvocationRequest
 from sandbox.supervisor import HostCalls
 from service.logs import get_logger
 from service.telemetry import (
-    INVOCATION_FUEL,
-    INVOCATION_SECONDS,
-    INVOCATIONS,
     INVOCATIONS_IN_FLIGHT,
     Field,
     SpanName,
@@ -60,8 +58,6 @@ DEADLINE_MARGIN_MS: Final = 20
 """What is kept of an RPC's deadline for the way back, so that the caller gets the typed failure and the receipt."""
 
 WORKERS_TRIED_MAX: Final = 3
-SETTLE_S: Final = 0.02
-"""Longest that metrics lag behind an invocation."""
 
 FAILURE_REASONS: Final[Mapping[FailureKind, Reason]] = {kind: Reason(kind.value) for kind in FailureKind}
 """The kinds of failure are reasons of the same name; `service.status` maps those to gRPC."""
@@ -193,7 +189,7 @@ class Invoker:
         self._own_digits = secrets.token_hex(7)
         self._sequence = 0
         self._last_ms = 0
-        self._ended: list[InvocationRecord] = []
+        self._metrics = InvocationMetrics(telemetry)
         self._idle = asyncio.Event()
         self._idle.set()
         self.not_serving = "the node has not accepted a generation yet"
@@ -519,18 +515,7 @@ class Invoker:
         self._invocations.record(record)
         self.counts.invocations += 1
         self.counts.failures += record.outcome != OK
-        self._ended.append(record)
-        if len(self._ended) == 1:
-            asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
-
-    def _settle(self) -> None:
-        """Count what has ended, many at a time and off the way of the answers."""
-        ended, self._ended = self._ended, []
-        for record in ended:
-            template, usage = record.template, record.usage
-            self._telemetry.count(INVOCATIONS, template, "" if record.outcome == OK else record.outcome)
-            self._telemetry.observe(INVOCATION_SECONDS, usage.wall_us / 1e6, template)
-            self._telemetry.count(INVOCATION_FUEL, template, amount=usage.fuel)
+        self._metrics.add(record)
 
     def _stop_revoked(self, revocations: Revocations) -> None:
         for running in list(self._running):

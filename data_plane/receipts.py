@@ -7,7 +7,7 @@ from agentfactory.agent.v1 import agent_pb2 as pb
 
 from data_plane.agents.invocations import InvocationRecord, UsageRecord
 from service.receipt_keys import ReceiptSigner
-from templates.receipt import Draft, begin_statement, end_statement
+from templates.receipt import Draft, begin_statement, end_statement, stencil
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -25,9 +25,7 @@ class ReceiptDesk:
         """Prepare what can be said while the invocation runs; the salt goes out while it is still known."""
         made.key_id = self._key_id
         made.salt = record.salt
-        return begin_statement(
-            invocation=record.invocation_id,
-            parent=record.parent_invocation_id,
+        common = stencil(
             node=self._node_uri,
             agent=record.agent_id,
             generation=record.generation,
@@ -37,6 +35,11 @@ class ReceiptDesk:
             code_sha256=record.code_sha256,
             image_sha256=record.image_sha256,
             config_sha256=record.config_sha256,
+        )
+        return begin_statement(
+            common,
+            invocation=record.invocation_id,
+            parent=record.parent_invocation_id,
             started_us=(record.started_at - _EPOCH) // _MICROSECOND,
             input_hmac_sha256=record.input_hmac_sha256,
         )

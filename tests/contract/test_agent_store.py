@@ -252,5 +252,5 @@ async def test_a_full_queue_drops_the_oldest_and_counts_them(tmp_path: Path, mon
         log = SqliteInvocations(writer, kept_max=10, kept_s=1e9)
         for number in range(3):
             log.record(record(number))
-        assert log.dropped == 1
         assert len(await log.list(InvocationFilter(tenant="acme"))) == 2
+        assert log.dropped == 1

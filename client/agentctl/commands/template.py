@@ -122,7 +122,8 @@ def import_document(file: str, domain: str, out: Path | None) -> None:
 @template.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--validate-only", is_flag=True, help="Let the control plane check, and store nothing.")
-def publish(files: tuple[Path, ...], validate_only: bool) -> None:  # noqa: FBT001
+@click.option("--draft", is_flag=True, help="Keep it as your draft; `agentctl change submit` puts it into review.")
+def publish(files: tuple[Path, ...], validate_only: bool, draft: bool) -> None:  # noqa: FBT001
     """Submit FILES with their code for review; exit 10 when changes wait for approvals."""
     from agentfactory.admin.v1 import admin_pb2 as pb
 
@@ -133,7 +134,7 @@ def publish(files: tuple[Path, ...], validate_only: bool) -> None:  # noqa: FBT0
     with connections.admin_channel(connections.profile()) as channel:
         for submission in submissions:
             with progress(f"submitting {submission.filename}"):
-                change = submit(channel, submission, validate_only=validate_only)
+                change = submit(channel, submission, validate_only=validate_only, draft=draft)
             rows.append(change_values(change))
             for line in change.warnings:
                 warn(line)
