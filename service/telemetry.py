@@ -249,8 +249,7 @@ HTTP_BYTES: Final = MetricName(
 )
 RECORDINGS: Final = MetricName(
     name="agentfactory_recordings_total",
-    help="Recordings of invocations: written, lost (the store failed), refused, deleted (by a caller), "
-    "dropped (age, room).",
+    help="Recordings: written, lost (the store failed), refused, deleted (by a caller), dropped (age, room).",
     labels=("result",),
     services=_NODE,
 )
@@ -258,9 +257,7 @@ RECORDING_BYTES: Final = MetricName(
     name="agentfactory_recording_bytes_total", help="Bytes of recordings that were written.", services=_NODE
 )
 RECORDINGS_KEPT_BYTES: Final = MetricName(
-    name="agentfactory_recordings_kept_bytes",
-    help="Bytes of the recordings that are kept, encrypted.",
-    services=_NODE,
+    name="agentfactory_recordings_kept_bytes", help="Bytes of the recordings that are kept.", services=_NODE
 )
 WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.", services=_NODE)
 ISOLATION_LEVEL: Final = MetricName(
