@@ -29,6 +29,7 @@ from templates.plan import Plan, read_plan
 
 _BUSY_TIMEOUT_MS = 5000
 _BELIEF_ROW = 1
+_WRITES = "agentfactory_writes"
 
 _inspections = sa.Table(
     "inspections", SCHEMA, sa.Column("sha256", sa.String, primary_key=True), sa.Column("report", sa.LargeBinary)
@@ -92,6 +93,7 @@ class SqliteStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._writer = engine.execution_options(**{_WRITES: True})
 
     @classmethod
     def open(cls, path: Path) -> "SqliteStore":
@@ -126,7 +128,7 @@ class SqliteStore:
             instead: closes the draft whose place the new change takes.
             answer: called with the change as stored.
         """
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             if report is not None:
                 _upsert(connection, _inspections, {"sha256": report[0], "report": report[1]})
             if instead is not None:
@@ -141,7 +143,7 @@ class SqliteStore:
         Raises:
             TransitionRefusedError, EtagMismatchError, CommentsExhaustedError: nothing is written.
         """
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             sqlite_changes.write(connection, step)
             sqlite_answers.remember(connection, answered)
 
@@ -154,7 +156,7 @@ class SqliteStore:
 
     def save_answer(self, answered: Answered) -> None:
         """Store the answer to a request that found its effect done already."""
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             sqlite_answers.remember(connection, answered)
 
     def answer_to(self, asked: Asked) -> Answered | None:
@@ -163,7 +165,7 @@ class SqliteStore:
             return sqlite_answers.answer_to(connection, asked)
 
     def forget_answers(self, *, before: datetime) -> int:
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             return sqlite_answers.forget(connection, before=before)
 
     # Reading changes
@@ -248,7 +250,7 @@ class SqliteStore:
             TransitionRefusedError, EtagMismatchError: nothing is written.
         """
         record = state.generation
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             connection.execute(
                 insert(_generations)
                 .values(
@@ -276,7 +278,7 @@ class SqliteStore:
 
     def save_lease(self, timestamp: bytes, belief: bytes) -> None:
         """Store a renewed ``timestamp.json`` of the newest generation."""
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             _upsert(connection, _metadata, {"file": "timestamp.json", "content": timestamp})
             _save_belief(connection, belief)
 
@@ -310,7 +312,7 @@ class SqliteStore:
     # Nodes
 
     def save_nodes(self, views: Sequence[NodeView]) -> None:
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             for view in views:
                 values = asdict(view)
                 values["seen_at"] = int(view.seen_at.timestamp())
@@ -336,7 +338,12 @@ def _configure(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    """Begin; a transaction that will write takes its place in the queue of writers now.
+
+    One that read first could not write any more once somebody else has (SQLITE_BUSY_SNAPSHOT), however long it waited.
+    """
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _upsert(connection: Connection, table: sa.Table, values: dict[str, object]) -> None:
