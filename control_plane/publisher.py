@@ -183,7 +183,7 @@ class Publisher:
         if not tally.is_reached:
             if not ask.validate_only:
                 await asyncio.to_thread(self._store.save_step, step, answered=ask.answered(reviewed, now))
-            self._tell_reviewed(reviewed)
+                self._tell_reviewed(reviewed)
             return reviewed
         approved = approved_of(step.change)
         material = replace(
