@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, cast
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 
 from control_plane.audit import Call, Decision, acting
 from control_plane.audit_log import AuditLog, AuditTerms
@@ -126,7 +126,7 @@ async def _per_call_us(store: SqliteStore, certificate: bytes) -> float:
     return statistics.median(rounds) * 1e6
 
 
-def _verified_per_s(path: Path, signer: CryptoSigner, root: bytes) -> float:
+def _verified_per_s(path: Path, signer: Signer, root: bytes) -> float:
     store = SqliteStore.open(path)
     with acting(ALICE), store.writing() as connection:
         store.record(connection, *[DECISION] * VERIFIED)

@@ -149,7 +149,7 @@ def time_text(moment: datetime) -> str:
 
 def read_time(text: str) -> datetime:
     """Read what `time_text` gives; raise `ValueError` for anything else."""
-    moment = datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC)
-    if time_text(moment) != text:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or time_text(moment) != text:
         raise ValueError(f"expected a time spelled {time_text(moment)}, got {text!r}")
     return moment
