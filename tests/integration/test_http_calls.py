@@ -251,17 +251,17 @@ async def test_requests_are_counted_by_their_result() -> None:
 
 
 async def test_an_origin_that_keeps_failing_is_left_alone_for_a_while_by_that_tenant_only() -> None:
-    breakers: CircuitBreakers[tuple[str, str]] = CircuitBreakers(BreakerSettings(calls_min=3, pause_s_first=0.2))
+    breakers: CircuitBreakers[tuple[str, str]] = CircuitBreakers(BreakerSettings(calls_min=3, pause_s_first=1.0))
     async with http_server(answers(FAILING, FAILING, FAILING, ok(b"well again"), ok(b"well again"))) as server:
         calls, grants, bindings = calls_for(server, breakers=breakers), grants_for(server), bindings_for(server)
         for _ in range(3):
             assert (await ask(calls, grants, bindings))["status"] == 503
-        with pytest.raises(HostRefusal, match=r"keeps failing; try again in 0\.[012] s") as refused:
+        with pytest.raises(HostRefusal, match=r"keeps failing; try again in (0\.\d|1\.0) s") as refused:
             await ask(calls, grants, bindings)
         assert refused.value.kind is ErrorKind.FAILED
         assert len(server.seen) == 3
         assert (await ask(calls, grants, bindings, tenant="other"))["body"] == "well again"
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(1.25)
         assert (await ask(calls, grants, bindings))["body"] == "well again"
 
 

@@ -151,7 +151,7 @@ def test_scratch_stays_with_its_owner_and_a_brief_one_does_not_stay(node: NodePr
     assert ask(node, "t", tenant="second")["notes"] == "t"
     assert ask(node, "u", tenant="third")["notes"] == "u"
     brief = scratch_of(node) / "invocations"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while list(brief.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert list(brief.iterdir()) == []
@@ -190,7 +190,7 @@ def test_the_receipt_says_how_much_was_read_and_written(node: NodeProcess) -> No
 def test_files_cost_no_host_calls_and_hold_no_descriptors(node: NodeProcess) -> None:
     record = invoke(node.agents(), "docs/reader", "").receipt
     assert record.usage.host_calls == 0
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while held_files(node) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert held_files(node) == []

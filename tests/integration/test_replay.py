@@ -145,7 +145,7 @@ async def test_an_invocation_that_its_deadline_ended_is_followed_to_where_it_was
         worker,
         "import time\nfrom agentfactory_sdk import kv\n"
         "def process(text):\n    kv.put('k', str(time.time()))\n    time.sleep(60)\n    return str(time.time())",
-        wall_ms=700,
+        wall_ms=2_000,
     )
     assert recording.end.kind is FailureKind.DEADLINE
     found = await again(recording)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import grpc
@@ -42,7 +42,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 @contextmanager
 def running(
     node: NodeProcess, tenant: str, template: str, count: int
-) -> "Iterator[list[grpc.Future[pb.InvokeResponse]]]":
+) -> "Iterator[Sequence[grpc.Future[pb.InvokeResponse]]]":
     """Keep ``count`` invocations in flight within the block."""
     stub = node.agents(tenant)
     request = pb.InvokeTemplateRequest(template=template)

@@ -14,7 +14,7 @@ from client.agentctl import connections
 from client.agentctl.commands.change import change_values
 from client.agentctl.exit_codes import ExitCode
 from client.agentctl.failures import describe
-from client.agentctl.inputs import read_file_argument, read_input, read_object
+from client.agentctl.inputs import read_file_argument, read_input, read_object, read_pairs
 from client.agentctl.output import emit, emit_table, fail_line, is_json, note, printable, progress, warn
 from templates.reasons import AgentFactoryError
 
@@ -204,15 +204,6 @@ def _grants(_context: click.Context, _parameter: click.Parameter, values: tuple[
     return values
 
 
-def _pairs(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    pairs = tuple((name, value) for name, _, value in (each.rpartition("=") for each in values))
-    if not all(name and value for name, value in pairs):
-        raise click.BadParameter(f"expected NAME=VALUE, got {' '.join(values)}")
-    return pairs
-
-
 @template.command()
 @click.argument("name")
 @click.option("--lang", "language", required=True, type=click.Choice(LANGUAGES), help="What to write it in.")
@@ -303,14 +294,14 @@ def document_at(place: Path) -> Path:
     "llm_keys",
     multiple=True,
     metavar="BINDING=FILE",
-    callback=_pairs,
+    callback=read_pairs,
     help="The key of an llm endpoint, from a file of mode 0600.",
 )
 @click.option(
     "--private",
     multiple=True,
     metavar="ORIGIN=NETWORK",
-    callback=_pairs,
+    callback=read_pairs,
     help="Let http and llm reach this origin inside of a private network: http://api.example:8080=127.0.0.1/32.",
 )
 @click.option(
@@ -318,7 +309,7 @@ def document_at(place: Path) -> Path:
     "secrets",
     multiple=True,
     metavar="NAME=FILE",
-    callback=_pairs,
+    callback=read_pairs,
     help="A secret that the template's http grants inject, from a file of mode 0600.",
 )
 @click.option(
