@@ -91,6 +91,7 @@ def test_a_new_log_begins_by_saying_so(store: SqliteStore, path: Path) -> None:
 
 
 def _fail_after_recording(store: SqliteStore) -> None:
+    ALICE.recorded = 0
     with acting(ALICE), store.writing() as connection:
         store.record(connection, Decision(resource="changes/1"))
         connection.exec_driver_sql("INSERT INTO metadata (file, content) VALUES ('x', NULL)")
@@ -99,6 +100,7 @@ def _fail_after_recording(store: SqliteStore) -> None:
 def test_an_entry_is_there_with_its_effect_or_not_at_all(store: SqliteStore, path: Path) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         _fail_after_recording(store)
+    assert ALICE.recorded == 0, "what was undone was not recorded"
     assert len(audit_entries(path)) == 1
     write(store, resource="changes/1")
     assert audit_entries(path)[1]["resource"] == "changes/1"
