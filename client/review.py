@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from client.active_templates import fetch_active, fleets
+from client.active_templates import fetch_active
 from client.inspection_cache import InspectionCache
 from templates.acceptance import effective_revocations, tally
 from templates.approval import Envelope, Statement, read_envelope
@@ -24,6 +24,7 @@ from templates.capabilities import Capabilities, ModuleReport, derive
 from templates.charter import Charter, read_charter
 from templates.comparison import Direction, Entry, difference, grant_entries
 from templates.document import read_template
+from templates.fleets import fleets
 from templates.grants import NO_GRANTS
 from templates.inheritance import resolve
 from templates.reach import Caller, Reached, ThroughAgents, through_agents

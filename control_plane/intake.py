@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from control_plane.file_blobs import FileBlobs
+from control_plane.policy_gate import PolicyGate
 from control_plane.publisher import Publisher
 from control_plane.review import Change
 from control_plane.sqlite_store import SqliteStore
@@ -48,6 +49,7 @@ class Intake:
         blobs: FileBlobs,
         inspect: Inspect,
         publisher: Publisher,
+        policy: PolicyGate,
         turns: Turns,
         telemetry: Telemetry,
     ) -> None:
@@ -55,6 +57,7 @@ class Intake:
         self._blobs = blobs
         self._inspect = inspect
         self._publisher = publisher
+        self._policy = policy
         self._turns = turns
         self._telemetry = telemetry
         self._room = asyncio.Semaphore(AT_ONCE_MAX)
@@ -110,6 +113,7 @@ class Intake:
         prepared = await asyncio.to_thread(prepare, submission, template, library=present.material.library, rules=rules)
         report = await self._report(prepared, code)
         change = await asyncio.to_thread(derive_change, prepared, report, plan=present.material.plan, rules=rules)
+        await self._policy.submit(change, present=present, now=rules.now)
         if validate_only:
             return change
         return await self._turns.take(lambda: self._keep(change, submission, template, code, report))

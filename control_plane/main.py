@@ -13,7 +13,7 @@ from enum import StrEnum, unique
 from pathlib import Path
 
 import grpc.aio
-from agentfactory.admin.v1 import admin_pb2_grpc
+from agentfactory.admin.v1 import admin_pb2_grpc, policy_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,10 +21,13 @@ from control_plane.authorisation import SERVICE_NAMES, authorise
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
+from control_plane.glasses import Glasses
 from control_plane.grpc_admin import ChangeService, TemplateService
 from control_plane.grpc_operations import FleetService, KeyService, RolloutService, warnings_of
+from control_plane.grpc_policy import PolicyService
 from control_plane.grpc_push import DistributionService
 from control_plane.intake import Intake
+from control_plane.policy_gate import PolicyGate
 from control_plane.publication import OWN_NODE_ID, Terms
 from control_plane.publisher import Publisher
 from control_plane.sandbox_inspector import inspect_module
@@ -140,8 +143,17 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
         stack.callback(lambda: store.save_nodes(fan_out.take_changed()))
         turns = await stack.enter_async_context(Turns())
+        glasses = Glasses(store=store.break_glass(), telemetry=telemetry, clock=_now)
+        policy = PolicyGate(glasses=glasses, telemetry=telemetry)
         publisher = Publisher(
-            store=store, blobs=blobs, terms=terms, audience=fan_out, telemetry=telemetry, turns=turns, clock=_now
+            store=store,
+            blobs=blobs,
+            terms=terms,
+            audience=fan_out,
+            telemetry=telemetry,
+            turns=turns,
+            policy=policy,
+            clock=_now,
         )
         await publisher.start(trust)
         swept = blobs.sweep(keep=store.referenced_blobs(), older_than=time.time() - BLOB_AGE_S)
@@ -151,6 +163,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
             blobs=blobs,
             inspect=inspect_module,
             publisher=publisher,
+            policy=policy,
             turns=turns,
             telemetry=telemetry,
         )
@@ -169,6 +182,9 @@ async def serve(settings: ControlPlaneSettings) -> int:
                 FleetService(publisher=publisher, fan_out=fan_out), server
             )
             admin_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(publisher=publisher), server)
+            policy_pb2_grpc.add_PolicyServiceServicer_to_server(
+                PolicyService(publisher=publisher, glasses=glasses), server
+            )
             distribution_pb2_grpc.add_DistributionServiceServicer_to_server(
                 DistributionService(
                     fan_out=fan_out, blobs=CompressedBlobs(blobs, bytes_max=settings.blob_cache_bytes_max)

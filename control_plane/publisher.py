@@ -16,6 +16,7 @@ from control_plane import plan as planning
 from control_plane import review
 from control_plane.file_blobs import FileBlobs
 from control_plane.library import Library, approved_of
+from control_plane.policy_gate import PolicyGate
 from control_plane.publication import (
     Material,
     Published,
@@ -46,6 +47,7 @@ from templates.bundle import read_bundle
 from templates.charter import Charter, read_charter
 from templates.names import TemplateRef
 from templates.plan import Plan
+from templates.policies.decision import PolicyDeniedError
 from templates.reasons import AgentFactoryError, Reason
 from templates.repository import OfflineTrust
 from templates.revocations import Revocations
@@ -113,6 +115,7 @@ class Publisher:
         audience: Audience,
         telemetry: Telemetry,
         turns: Turns,
+        policy: PolicyGate,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -122,6 +125,7 @@ class Publisher:
         self._telemetry = telemetry
         self._clock = clock
         self._turns = turns
+        self._policy = policy
         self._present: Published | None = None
         self._update: Update | None = None
         self._leased = asyncio.Event()
@@ -176,13 +180,15 @@ class Publisher:
 
     async def _approve(self, number: int, envelope: bytes) -> Reviewed:
         now, present = self._clock(), self.present
-        change, tally = review.approve(
-            await self._change(number), envelope, charter=present.charter, revocations=present.revocations
-        )
+        known = await self._change(number)
+        change, tally = review.approve(known, envelope, charter=present.charter, revocations=present.revocations)
+        before = known.tally(present.charter, present.revocations)
+        await self._policy.approve(change, tally, before, present=present, now=now)
         if not tally.is_reached:
             await asyncio.to_thread(self._store.save_change, change)
             log.info(Event.CHANGE_REVIEWED, change=change.name, approvers=sorted(tally.counted), needed=tally.needed)
             return Reviewed(change=change, tally=tally)
+        await self._require_activation(change, tally, present=present, now=now)
         approved = approved_of(change)
         material = replace(
             present.material,
@@ -208,6 +214,14 @@ class Publisher:
             took_s=round((self._clock() - now).total_seconds(), 3),
         )
         return Reviewed(change=replace(change, state=self._states[change.ref]), tally=tally)
+
+    async def _require_activation(self, change: Change, tally: Tally, *, present: Published, now: datetime) -> None:
+        """Ask the policies; approvals that are complete are kept where they deny it, say until a freeze ends."""
+        try:
+            await self._policy.activate(change, tally, present=present, now=now)
+        except PolicyDeniedError:
+            await asyncio.to_thread(self._store.save_change, change)
+            raise
 
     async def reject(self, number: int, *, by: str, why: str) -> Reviewed:
         """Close a change for good.
@@ -246,6 +260,7 @@ class Publisher:
         plan = planning.rolled_back(
             present.material.plan, earlier.plan, present.material.library, present.rules(self._clock())
         )
+        await self._policy.rollback(plan, person=author, present=present, now=self._clock())
         return await self._publish(
             replace(present.material, plan=plan),
             charter=present.charter,

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection, Engine, Row
 from control_plane.fleet import NodeView, Refusal
 from control_plane.push import Stage
 from control_plane.review import Change, ChangeState
+from control_plane.sqlite_break_glass import SqliteBreakGlass
 from templates.names import TemplateRef
 from templates.plan import Plan, read_plan
 
@@ -126,6 +127,10 @@ class SqliteStore:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def break_glass(self) -> SqliteBreakGlass:
+        """Return the records of broken glasses, in the same database."""
+        return SqliteBreakGlass(self._engine)
 
     # Changes
 

@@ -156,6 +156,18 @@ CHANGES: Final = MetricName(
 PUBLICATIONS: Final = MetricName(
     name="agentfactory_publications_total", help="Generations that were published.", services=_CONTROL_PLANE
 )
+POLICY_DECISIONS: Final = MetricName(
+    name="agentfactory_policy_decisions_total",
+    help="Questions that the admission policies answered, by action and decision (allow, deny).",
+    labels=("action", "decision"),
+    services=_CONTROL_PLANE,
+)
+BREAK_GLASS: Final = MetricName(
+    name="agentfactory_break_glass_total",
+    help="Glasses broken to go past the admission policies: opened, confirmed, used, closed. Alert on it.",
+    labels=("event",),
+    services=_CONTROL_PLANE,
+)
 SUBSCRIBERS: Final = MetricName(
     name="agentfactory_subscribers", help="Nodes with an open Subscribe stream.", services=_CONTROL_PLANE
 )

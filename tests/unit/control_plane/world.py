@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.file_blobs import FileBlobs
+from control_plane.glasses import Glasses
 from control_plane.intake import Intake
+from control_plane.policy_gate import PolicyGate
 from control_plane.publication import OWN_NODE_ID, Published, Terms, Update
 from control_plane.publisher import Publisher, Reviewed
 from control_plane.review import Change
@@ -116,6 +118,8 @@ class World:
         self.store = SqliteStore.open(self.directory / "state.db")
         self.blobs = FileBlobs(self.directory / "blobs")
         self.turns = Turns()
+        self.glasses = Glasses(store=self.store.break_glass(), telemetry=telemetry, clock=self.clock)
+        policy = PolicyGate(glasses=self.glasses, telemetry=telemetry)
         self.publisher = Publisher(
             store=self.store,
             blobs=self.blobs,
@@ -127,6 +131,7 @@ class World:
             audience=self.listener,
             telemetry=telemetry,
             turns=self.turns,
+            policy=policy,
             clock=self.clock,
         )
         self.intake = Intake(
@@ -134,6 +139,7 @@ class World:
             blobs=self.blobs,
             inspect=self._inspect,
             publisher=self.publisher,
+            policy=policy,
             turns=self.turns,
             telemetry=telemetry,
         )
