@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "invocation": "invocation:invocation",
     "key": "key:key",
     "node": "node:node",
+    "policy": "policy:policy",
     "receipt": "receipt:receipt",
     "replay": "replay:replay",
     "revoke": "revoke:revoke",

@@ -225,26 +225,34 @@ def subject_of(
     )
 
 
-def invented_subject(ref: TemplateRef, *, author: str, attributes: JsonObject, labels: Mapping[str, str]) -> Subject:
-    """Return a version as a case describes it: what it does not say is empty, new, and within its limits."""
+def invented_subject(
+    ref: TemplateRef,
+    *,
+    author: str,
+    attributes: JsonObject,
+    labels: Mapping[str, str],
+    items: Sequence[Item] | None = None,
+) -> Subject:
+    """Return a version as a case describes it: what it does not say is empty, new, and within its limits.
+
+    Without ``items``, each origin and model of ``attributes`` is one, as if its grant permitted nothing beside it.
+    """
     known: dict[str, Any] = {**_EMPTY, **attributes}
     for name in ("limits", "through"):
-        known[name] = {**_EMPTY[name], **(attributes.get(name) or {})}  # type: ignore[dict-item]
-    origins = known["origins"] if isinstance(known["origins"], list) else []
+        known[name] = {**_EMPTY[name], **known[name]}
     if "hosts" not in attributes:
-        known["hosts"] = _set(_address(str(each))["host"] for each in origins)
-    items = [
-        Item(
-            place=join("/grants/http", str(index)),
-            context={
-                "origin": {**_address(str(each)), "methods": [], "path_prefixes": [], "secret": "", "header": ""},
-            },
-        )
-        for index, each in enumerate(origins)
-    ]
-    models = known["models"] if isinstance(known["models"], list) else []
-    items += [Item(place="/grants/llm", context={"model": str(each)}) for each in models]
+        known["hosts"] = _set(_address(each)["host"] for each in known["origins"])
+    if items is None:
+        items = list(_invented_items(known["origins"], known["models"]))
     return Subject(ref=ref, author=author, attributes=known, labels=labels, items=tuple(items))
+
+
+def _invented_items(origins: Iterable[str], models: Iterable[str]) -> Iterator[Item]:
+    for index, url in enumerate(origins):
+        alone: JsonObject = {"methods": [], "path_prefixes": [], "secret": "", "header": ""}
+        yield Item(place=f"/grants/http/{index}", context={"origin": {**_address(url), **alone}})
+    for index, model in enumerate(models):
+        yield Item(place=f"/grants/llm/{index}", context={"model": model})
 
 
 _NOTHING_THROUGH: Final[JsonObject] = {"templates": [], "grants": [], "origins": [], "secrets": [], "models": []}
@@ -262,7 +270,6 @@ _EMPTY: Final[dict[str, Any]] = {
     "widens": False,
     "through": _NOTHING_THROUGH,
 }
-VERSION_ATTRIBUTES: Final = frozenset(_EMPTY)
 
 
 def version_ref(text: str) -> TemplateRef:

@@ -69,12 +69,16 @@ class InvalidPolicyError(InvalidDocumentError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """One policy as messages name it. ``yields`` says whether a broken glass overrides it when it forbids."""
+    """One policy as messages name it. ``yields`` says whether a broken glass overrides it when it forbids.
+
+    ``text`` is its tokens, without comments, one space between them.
+    """
 
     name: str
     effect: str  # "permit" | "forbid"
     file: str
     position: Position
+    text: str
     message: str = ""
     place: str = ""
     yields: bool = True
@@ -267,6 +271,7 @@ def _policy(statement: Statement, parsed: Mapping[str, Any]) -> Policy:
         effect=parsed["effect"],
         file=statement.file,
         position=statement.position,
+        text=" ".join(token.text for token in statement.tokens),
         message=annotations.get("message", ""),
         place=annotations.get("place", ""),
         yields="break_glass" not in annotations,

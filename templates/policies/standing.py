@@ -2,7 +2,7 @@
 
 State of the library               In force
 no such domain in the charter      the built-in defaults: the charter's holders chose to have no others
-no version                         the built-in defaults
+no version                         the built-in defaults; nothing, if the charter has a floor for it
 newest accepted by the quorum      that version
 newest revoked, expired, damaged   nothing: every question is denied, until a newer version is approved
 
@@ -58,6 +58,8 @@ class Standing:
 
 def standing(candidate: Candidate | None, *, charter: Charter, revocations: Revocations, now: datetime) -> Standing:
     """Judge the newest policies by the rule that nodes apply to templates (`templates.acceptance`)."""
+    if candidate is None and (floor := charter.floors.get(POLICY_NAME)) is not None:
+        return Standing(policies=None, problem=f"expected {POLICY_NAME} from {floor}, the charter's floor, got none")
     if candidate is None or POLICIES_DOMAIN not in charter.domains:
         return Standing(policies=default_policies())
     try:
