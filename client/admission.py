@@ -29,6 +29,7 @@ from templates.policies.standing import Candidate, Standing, standing
 from templates.reach import ThroughAgents
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import ResolvedTemplate
+from templates.revocations import Revocations
 from templates.trusted_set import Accepted
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def fetch_standing(
     from agentfactory.admin.v1.policy_pb2_grpc import PolicyServiceStub
 
     shown = PolicyServiceStub(channel).GetPolicy(pb.GetPolicyRequest(), timeout=FETCH_TIMEOUT_S)
-    return believed(candidate_of(shown), charter=charter, present=present, memory=memory, now=now)
+    revocations = effective_revocations(charter, present.plan.revocations, present.belief.revocations)
+    return believed(candidate_of(shown), charter=charter, revocations=revocations, memory=memory, now=now)
 
 
 def candidate_of(shown: Any) -> Candidate | None:
@@ -113,7 +115,7 @@ def candidate_of(shown: Any) -> Candidate | None:
 
 
 def believed(
-    candidate: Candidate | None, *, charter: Charter, present: Accepted, memory: Path, now: datetime
+    candidate: Candidate | None, *, charter: Charter, revocations: Revocations, memory: Path, now: datetime
 ) -> Standing:
     """Judge what the control plane shows, and remember it where it is newer than anything before.
 
@@ -127,7 +129,6 @@ def believed(
             f"expected {POLICY_NAME} from {known}, which this machine has seen, got {shown or 'none'}: the control "
             f"plane hides it, or was restored from an old backup ({memory / _MEMORY} remembers)"
         )
-    revocations = effective_revocations(charter, present.plan.revocations, present.belief.revocations)
     found = standing(candidate, charter=charter, revocations=revocations, now=now)
     if shown is not None and found.policies is not None and found.ref is not None:
         _remember(memory, shown)

@@ -100,6 +100,9 @@ def syntax_position(statement: Statement, message: str) -> Position:
             low = middle + 1
         else:
             high = middle
+    named = _QUOTED.findall(message)[:1]
+    if low > 0 and named not in ([], [statement.tokens[low].text]) and named == [statement.tokens[low - 1].text]:
+        low -= 1  # the parser had recovered, and still called the beginning unfinished
     return statement.position_of(low)
 
 

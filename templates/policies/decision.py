@@ -147,8 +147,7 @@ def _denials(policies: PolicySet, answer: cedarpy.AuthzResult, by: Iterable[Poli
         named = _NAMED.search(error)
         index = int(named[1]) if named else len(policies.policies)
         policy = policies.policies[index] if index < len(policies.policies) else None
-        message = error.rpartition("`: ")[2] if policy else error
-        failure = message[:_FAILURE_CHARACTERS_MAX]
+        failure = error.rpartition("`: " if policy else "]: ")[2][:_FAILURE_CHARACTERS_MAX]
         yield Denial(policy=policy, place=_place(policy, place), failure=failure, is_about_all=not place)
     if answer.decision is cedarpy.Decision.Allow:
         return

@@ -114,7 +114,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.directory.mkdir(exist_ok=True)
-        telemetry = Telemetry()
+        self.telemetry = telemetry = Telemetry()
         self.store = SqliteStore.open(self.directory / "state.db")
         self.blobs = FileBlobs(self.directory / "blobs")
         self.turns = Turns()
