@@ -43,7 +43,7 @@ _MESSAGE_CHARACTERS_MAX: Final = 300
 _DECEPTIVE: Final = frozenset(
     "\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
-_NOISE: Final = re.compile(r'^for policy `policy[0-9]+`, | in context(?= for Action)| for Action::"[a-z]+"$')
+_NOISE: Final = re.compile(r'^for policy `policy[0-9]+`, |(?: in context)? for Action::"[a-z]+"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,11 @@ def judged(
 
 def test_policies_with_the_reviewers_signatures_are_believed(tmp_path: Path) -> None:
     found = judged(shown(carried(), "alice", "bob"), tmp_path)
-    assert (found.named, found.problem, found.approvers) == ("policies/admission@1.0.0", "", {"alice", "bob"})
+    assert (found.named, found.problem, found.approvers) == (
+        "policies/admission@1.0.0",
+        "",
+        frozenset({"alice", "bob"}),
+    )
     assert found.policies is not None
     assert [each.name for each in found.policies.policies] == ["admit", "no-wider"]
 

@@ -114,7 +114,7 @@ async def test_policies_bind_with_the_generation_that_their_last_approval_makes(
 
 async def test_policies_that_are_not_valid_cannot_be_submitted(world: World) -> None:
     await world.start()
-    carried = read_policies({"a.cedar": ADMIT}).document("1.0.0")
+    carried: dict[str, Any] = {**read_policies({"a.cedar": ADMIT}).document("1.0.0")}
     for spoilt in (
         {**carried, "default_config": {"cedar": {"a.cedar": "permit("}}},
         {**carried, "default_config": {"cedar": {"a.cedar": ADMIT}, "more": 1}},
