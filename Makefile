@@ -56,7 +56,7 @@ test: $(VENV)/.dev $(VENV)/.go images  ## the test suite with coverage
 isolation: $(VENV)/.dev $(VENV)/.go images  ## the attack suite (agentctl selftest) and every other test of isolation
 	$(RUN) -m pytest tests/isolation -n 0 $(TEST_FLAGS)
 
-fuzz: $(VENV)/.dev  ## look for crashes for FUZZ_S seconds (default 60): modules, frames, documents, addresses
+fuzz: $(VENV)/.dev  ## look for crashes for FUZZ_S seconds (default 60): all that reads hostile bytes
 	$(RUN) -m tests.fuzz --seconds $${FUZZ_S:-60} $(FUZZ_FLAGS)
 
 chaos: $(VENV)/.dev images  ## SIGKILL, partitions, full disks between real processes

@@ -17,12 +17,13 @@ from client.values import (
     AgentRequest,
     Answer,
     InvocationRecord,
+    KeptRecording,
     Limits,
     LogLine,
     Receipt,
     TemplateSummary,
 )
-from client.wire import agent_of, answer_of, invocation_of, log_line_of, template_of
+from client.wire import agent_of, answer_of, invocation_of, log_line_of, recording_of, template_of
 from service.client_interceptors import intercept_channel
 from service.receipt_keys import Voucher
 from service.tls import TlsFiles, channel_credentials
@@ -256,6 +257,22 @@ class AgentFactory:
             return b"".join(piece.data for piece in pieces)
 
         return requests.first_found(self._fleet.addresses, call)
+
+    def list_recordings(self, *, count: int = 50) -> Sequence[KeptRecording]:
+        """Return the recordings of the caller's tenant that nodes keep, newest first."""
+        message, found = pb.ListRecordingsRequest(page_size=count), list[KeptRecording]()
+        for address in self._fleet.addresses:
+            page = self._stub(address).ListRecordings(message, timeout=requests.READ_TIMEOUT_S)
+            found += [recording_of(one) for one in page.recordings]
+        return sorted(found, key=lambda one: one.created, reverse=True)[:count]
+
+    def delete_recording(self, invocation_id: str) -> None:
+        """Delete the recording of an invocation, on whichever node keeps it."""
+        message = pb.DeleteRecordingRequest(invocation_id=invocation_id)
+        requests.first_found(
+            self._fleet.addresses,
+            lambda address: self._stub(address).DeleteRecording(message, timeout=requests.READ_TIMEOUT_S),
+        )
 
     def receipt_file(self, receipt: Receipt) -> bytes:
         """Return a receipt with everything that verifies it anywhere; keep it beside input and output.

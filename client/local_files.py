@@ -44,6 +44,7 @@ class LocalFiles:
         chosen = {each.mount: each for each in mounts}
         points = [MountPoint(grant.mount, _opener(grant, chosen.get(grant.mount))) for grant in sorted(grants)]
         self._session = FileSession(points, FileLimits(), on_close=lambda: None)
+        self.usage = self._session.usage
 
     async def call(self, function: str, argument: bytes) -> bytes:
         """Answer one request of virtual WASI."""

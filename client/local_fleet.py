@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from client.installation import create_installation
+from client.node_settings import PREFIX, environment_of
 from client.processes import ServerProcess, free_ports, is_free
 from client.profile import PROFILE_FILE, Profile, ProfileError, read_profile
 from client.renewal import renew_certificates
@@ -77,11 +78,17 @@ def ensure_installation(
 class LocalFleet:
     """The processes of one installation on this machine."""
 
-    def __init__(self, profile: Profile, *, collector: str | None = None) -> None:
-        """``collector``: address of an OTLP collector for all of them."""
+    def __init__(
+        self, profile: Profile, *, collector: str | None = None, node_settings: JsonObject | None = None
+    ) -> None:
+        """``collector``: address of an OTLP collector for all of them.
+
+        Raises:
+            InvalidInstallationError: ``node_settings`` say what makes a node one of this installation.
+        """
         self.profile = profile
         self.control_plane = _control_plane(profile, collector)
-        self.nodes = {name: _node(profile, name, collector) for name in profile.nodes}
+        self.nodes = {name: _node(profile, name, collector, node_settings or {}) for name in profile.nodes}
 
     @property
     def processes(self) -> Sequence[ServerProcess]:
@@ -143,20 +150,22 @@ def _control_plane(profile: Profile, collector: str | None) -> ServerProcess:
     )
 
 
-def _node(profile: Profile, name: str, collector: str | None) -> ServerProcess:
-    prefix = "AGENTFACTORY_NODE_"
-    environment = _common(profile, prefix, name, profile.nodes[name], collector) | {
+def _node(profile: Profile, name: str, collector: str | None, settings: JsonObject) -> ServerProcess:
+    prefix = PREFIX
+    own = _common(profile, prefix, name, profile.nodes[name], collector) | {
         f"{prefix}STORE_DIRECTORY": str(profile.directory / "nodes" / name),
         f"{prefix}ROOT_FILE": str(profile.trust_directory / "root.json"),
         f"{prefix}MODE": "development",
-        f"{prefix}RECORDING_TEMPLATES": json.dumps({"*": ["*/*"]}),
         f"{prefix}CONTROL_PLANE": profile.control_plane,
+    }
+    defaults = {
+        f"{prefix}RECORDING_TEMPLATES": json.dumps({"*": ["*/*"]}),
         f"{prefix}SECRETS_DIRECTORY": str(profile.directory / "secrets"),
     }
     return ServerProcess(
         name,
         "data_plane.main",
-        environment=environment,
+        environment=defaults | own | environment_of(settings, reserved=tuple(own)),
         log=profile.directory / "logs" / f"{name}.log",
         observation=profile.observation[name],
     )

@@ -14,12 +14,14 @@ from typing import Final
 
 from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.broker.address_policy import Destinations
+from data_plane.broker.amounts import Amounts
 from data_plane.broker.answers import HostRefusal, Members, answer_error, answer_ok
-from data_plane.broker.http_grant import EgressAmounts, EgressSpent
+from data_plane.broker.http_grant import EgressAmounts
 from data_plane.broker.secret_binding import Secret, SecretUnusableError
 from data_plane.egress_connect import Connector, SystemResolver, client_tls
 from data_plane.http_calls import HttpCalls
 from data_plane.http_egress import EgressLimits, HttpEgress
+from sandbox.limits import SandboxLimits
 from service.secret_files import ExposedFileError, read_secret
 from service.telemetry import Telemetry
 from templates.charter import SecretBinding
@@ -28,12 +30,7 @@ from templates.names import TemplateName, TemplatePattern
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import ResolvedTemplate
 
-AMOUNTS: Final = EgressAmounts(
-    requests_max=100,
-    sent_bytes_max=16 * 1024 * 1024,
-    received_bytes_max=32 * 1024 * 1024,
-    response_bytes_max=2 * 1024 * 1024,
-)
+ALLOWED: Final = EgressAmounts(requests_max=100, response_bytes_max=2 * 1024 * 1024)
 """A node's defaults."""
 
 
@@ -60,10 +57,15 @@ class Outside:
     authorities: Path | None = None
 
 
+def amounts_of(resolved: ResolvedTemplate) -> Amounts:
+    """Return what one run may use, all its grants together."""
+    return Amounts(SandboxLimits(**resolved.limits.amounts()))
+
+
 class LocalHttp:
     """Carries out the calls of one run; close it afterwards."""
 
-    def __init__(self, resolved: ResolvedTemplate, outside: Outside) -> None:
+    def __init__(self, resolved: ResolvedTemplate, outside: Outside, amounts: Amounts) -> None:
         """Raise `InvalidOutsideError` for what cannot be meant, `TlsFilesError` for authorities that are none."""
         chosen = tuple(
             grant for grant in resolved.grants.http if outside.bindings is None or grant.binding in outside.bindings
@@ -78,13 +80,13 @@ class LocalHttp:
         self._template = resolved.ref.template_name
         self._grants = Grants(http=chosen)
         self._bindings = dict(_bindings(chosen, self._template, outside.secrets))
-        self._spent = EgressSpent()
+        self._amounts = amounts
         self._deadline_s = resolved.limits.wall_ms / 1000
         self._resolver = SystemResolver(threads=1)
         self._calls = HttpCalls(
             HttpEgress(Connector(destinations=destinations, resolver=self._resolver, tls=tls)),
             secrets=NamedFiles(outside.secrets),
-            amounts=AMOUNTS,
+            allowed=ALLOWED,
             limits=EgressLimits(),
             per_tenant_max=1,
             breakers=CircuitBreakers(BreakerSettings()),
@@ -102,7 +104,7 @@ class LocalHttp:
                 template=self._template,
                 grants=self._grants,
                 bindings=self._bindings,
-                spent=self._spent,
+                amounts=self._amounts,
                 deadline=asyncio.get_running_loop().time() + self._deadline_s,
             )
         except HostRefusal as refusal:

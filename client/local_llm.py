@@ -25,7 +25,6 @@ from data_plane.egress_connect import SystemResolver
 from data_plane.llm_bindings import offered_bindings
 from data_plane.llm_calls import LlmCaller, LlmCalls, LlmInvocation
 from data_plane.llm_settings import LlmBindingSettings, LlmModelSettings
-from sandbox.limits import SandboxLimits
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
 from service.telemetry import Telemetry
@@ -49,7 +48,7 @@ class Models:
 class LocalLlm:
     """Carries out the calls of one run; close it afterwards."""
 
-    def __init__(self, resolved: ResolvedTemplate, models: Models) -> None:
+    def __init__(self, resolved: ResolvedTemplate, models: Models, amounts: Amounts) -> None:
         """Raise `InvalidOutsideError` for what cannot be meant."""
         grants = {each.binding: replace(each, cost_max_microusd=None) for each in resolved.grants.llm}
         if strange := sorted((models.urls.keys() | models.keys.keys()) - grants.keys()):
@@ -84,7 +83,7 @@ class LocalLlm:
                 scope=AgentScope(tenant="local", template=resolved.ref.template_name, agent_id=""),
                 grants=allowed,
                 allowances=LlmAllowances(allowed),
-                amounts=Amounts(SandboxLimits(**resolved.limits.amounts())),
+                amounts=amounts,
                 deadline=asyncio.get_running_loop().time() + resolved.limits.wall_ms / 1000,
             ),
         )

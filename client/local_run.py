@@ -250,7 +250,7 @@ async def _run(
     outside: "Outside | None",
     models: "Models | None",
 ) -> LocalRun:
-    from client.local_http import LocalHttp, Outside
+    from client.local_http import LocalHttp, Outside, amounts_of
     from client.local_llm import LocalLlm, Models
     from sandbox.compiler import CompilerError
     from sandbox.supervisor import Worker, WorkerSettings
@@ -265,8 +265,9 @@ async def _run(
     allowed = granted & resolved.grants.interfaces()
     kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
     files = LocalFiles(resolved.grants.files, mounts)
-    http = LocalHttp(resolved, outside or Outside()) if "http" in allowed else None
-    llm = LocalLlm(resolved, models or Models()) if "llm" in allowed else None
+    amounts = amounts_of(resolved)
+    http = LocalHttp(resolved, outside or Outside(), amounts) if "http" in allowed else None
+    llm = LocalLlm(resolved, models or Models(), amounts) if "llm" in allowed else None
     worker = await Worker.start(WorkerSettings())
     try:
         await worker.load("local", compiled)
@@ -281,10 +282,19 @@ async def _run(
             http.close()
         if llm is not None:
             await llm.close()
-    return _result(resolved, outcome)
+    sent_bytes, received_bytes, tokens, _ = amounts.used
+    used = {
+        "sent_bytes": sent_bytes,
+        "received_bytes": received_bytes,
+        "tokens": tokens,
+        "file_read_bytes": files.usage.bytes_read,
+        "file_written_bytes": files.usage.bytes_written,
+    }
+    return _result(resolved, outcome, used)
 
 
-def _result(resolved: ResolvedTemplate, outcome: "Outcome") -> LocalRun:
+def _result(resolved: ResolvedTemplate, outcome: "Outcome", used: Mapping[str, int]) -> LocalRun:
+    """``used``: what its grants used."""
     output = outcome.output.decode(errors="backslashreplace") if outcome.output is not None else None
     failure = f"{outcome.failure.kind}: {outcome.failure.message}" if outcome.failure else None
     if output is not None and (problem := _text_misfit(resolved.output_schema, output, "output")):
@@ -304,6 +314,7 @@ def _result(resolved: ResolvedTemplate, outcome: "Outcome") -> LocalRun:
             "input_bytes": usage.input_bytes,
             "output_bytes": usage.output_bytes,
             "log_bytes": usage.log_bytes,
+            **used,
         },
     )
 

@@ -58,7 +58,9 @@ def code_file(code: SourceCode | ModuleCode) -> str:
     return code.source if isinstance(code, SourceCode) else code.module
 
 
-def submit(channel: "grpc.Channel", submission: Submission, *, validate_only: bool = False) -> "admin_pb2.Change":
+def submit(
+    channel: "grpc.Channel", submission: Submission, *, validate_only: bool = False, draft: bool = False
+) -> "admin_pb2.Change":
     """Submit and return the change; a retry with the same content returns the same change."""
     from agentfactory.admin.v1 import admin_pb2 as pb
     from agentfactory.admin.v1.admin_pb2_grpc import TemplateServiceStub
@@ -69,6 +71,7 @@ def submit(channel: "grpc.Channel", submission: Submission, *, validate_only: bo
         blobs=[pb.BlobHeader(sha256=hashlib.sha256(blob).digest(), length=len(blob)) for blob in submission.blobs],
         validate_only=validate_only,
         request_id=str(uuid.uuid4()),
+        draft=draft,
     )
 
     def parts() -> "Iterator[admin_pb2.SubmitTemplateRequest]":

@@ -1,8 +1,8 @@
 """Run a recorded invocation again, here, in the same sandbox, and say where it went another way.
 
 No node takes part: host calls are answered from the recording, time and randomness come from its tape, nothing is
-waited for. What is compared: every host call in order, the order of all readings, the output, the kind of failure, and,
-under the same engine build, the fuel (sandbox notes, engine fact 16: it is the same only then).
+waited for. What is compared: every host call in order, the order of all readings, log lines, the output, the kind of
+failure, and, under the same engine build, the fuel (sandbox notes, engine fact 16: it is the same only then).
 """
 
 import asyncio
@@ -11,19 +11,22 @@ from typing import Any, Final
 
 from sandbox.nature import ReplayOrder, Report, ReportError, Verdict, read_report
 from sandbox.outcome import FailureKind, LogLine, Outcome
-from sandbox.recording import CUT_CALLS, RecordedCall, Recording, digest
+from sandbox.recording import CUT_CALLS, CUT_LOGS, RecordedCall, RecordedLine, Recording, digest
 from sandbox.request import CompiledCode, FuelMeter, InvocationRequest
 from sandbox.supervisor import Worker, WorkerSettings
 
 EXTRA_MS: Final = 60_000
 """A replay waits for nothing, but this machine may compute more slowly than the one that recorded."""
 
+LINE_SHOWN_MAX: Final = 200
+"""Characters of a log line that a difference shows."""
+
 _CODE: Final = "replayed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Where the replay first differed: ``what`` is a host call (by ``call``, from 0), a reading, or the end."""
+    """Where the replay differed: ``what`` is a host call (by ``call``, from 0), a reading, a log line, or the end."""
 
     what: str
     call: int | None
@@ -205,7 +208,9 @@ def judged(
     ended_early = left is None and (is_over or recording.end.from_outside)
     if left is not None:
         differences.append(left)
-    elif not ended_early:
+    if outcome is not None and not is_other_code:
+        differences += _compared_lines(recording, outcome, is_whole=left is None and not ended_early)
+    if left is None and not ended_early:
         differences += _compared(recording, outcome, with_fuel=not is_other_code and engine == recording.engine)
     return Replay(
         recording=recording,
@@ -245,6 +250,29 @@ def _left(recording: Recording, report: Report | None) -> Difference | None:
     )
 
 
+def _compared_lines(recording: Recording, outcome: Outcome, *, is_whole: bool) -> list[Difference]:
+    """Return the first log line that differs; where one of the two ended before the other, what both have is compared.
+
+    Lines written by a guest that has left its recording are compared all the same: they may say why.
+    """
+    expected = recording.end.logs
+    if expected is None:
+        return []
+    got = [RecordedLine(line.level, line.message) for line in outcome.logs]
+    for number, (one, other) in enumerate(zip(expected, got, strict=False)):
+        if one != other:
+            return [_line(number, one, other)]
+    number = min(len(expected), len(got))
+    if not is_whole or len(expected) == len(got) or (CUT_LOGS in recording.cut and len(got) > number):
+        return []
+    return [_line(number, *(lines[number] if number < len(lines) else None for lines in (expected, got)))]
+
+
+def _line(number: int, expected: RecordedLine | None, got: RecordedLine | None) -> Difference:
+    shown = ["no further line" if each is None else str(each)[:LINE_SHOWN_MAX] for each in (expected, got)]
+    return Difference(what=f"log line {number}", call=None, name="", expected=shown[0], got=shown[1])
+
+
 def _compared(recording: Recording, outcome: Outcome | None, *, with_fuel: bool) -> list[Difference]:
     """The end of a replay that followed the recording to its end."""
     if outcome is None:
@@ -268,7 +296,7 @@ def _at_end(what: str, expected: str, got: str) -> Difference:
 def _notes(recording: Recording, engine: str, *, is_other_code: bool) -> list[str]:
     notes = []
     if is_other_code:
-        notes.append("replayed with another source than was recorded: fuel is not compared")
+        notes.append("replayed with another source than was recorded: fuel and log lines are not compared")
     if engine != recording.engine:
         notes.append(f"recorded by engine {recording.engine[:12]}, replayed by {engine[:12]}: fuel is not compared")
     if recording.cut:

@@ -23,6 +23,25 @@ class Usage:
     sent_bytes: int = 0
     received_bytes: int = 0
     tokens: int = 0
+    cost_microusd: int = 0
+    file_read_bytes: int = 0
+    file_written_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRecording:
+    """A recording that a node keeps. Without ``template`` and ``outcome`` once its log has forgotten the invocation."""
+
+    invocation_id: str
+    node: str
+    template: str
+    outcome: str
+    created: datetime
+    expires: datetime
+    size_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "created": self.created.isoformat(), "expires": self.expires.isoformat()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

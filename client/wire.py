@@ -13,6 +13,7 @@ from client.values import (
     AgentRecord,
     Answer,
     InvocationRecord,
+    KeptRecording,
     Limits,
     LogLine,
     Receipt,
@@ -55,6 +56,9 @@ def receipt_of(message: pb.Receipt) -> Receipt:
             sent_bytes=usage.sent_bytes,
             received_bytes=usage.received_bytes,
             tokens=usage.tokens,
+            cost_microusd=usage.cost_microusd,
+            file_read_bytes=usage.file_read_bytes,
+            file_written_bytes=usage.file_written_bytes,
         ),
         statement=message.statement,
         signature=message.signature.hex(),
@@ -108,6 +112,18 @@ def invocation_of(message: pb.Invocation) -> InvocationRecord:
         logs=tuple(log_line_of(line) for line in message.logs),
         logs_cut=message.logs_cut,
         has_recording=message.has_recording,
+    )
+
+
+def recording_of(message: pb.RecordingSummary) -> KeptRecording:
+    return KeptRecording(
+        invocation_id=message.invocation_id,
+        node=message.node,
+        template=message.template,
+        outcome=message.outcome,
+        created=message.create_time.ToDatetime(tzinfo=UTC),
+        expires=message.expire_time.ToDatetime(tzinfo=UTC),
+        size_bytes=message.size_bytes,
     )
 
 

@@ -80,7 +80,6 @@ class BreakGlass:
     minutes: int
     opened_by: str
     opened_at: datetime
-    request_id: str = ""
     confirmed_by: str = ""
     confirmed_at: datetime | None = None
     closed_by: str = ""
@@ -119,7 +118,6 @@ def open_glass(
     by: str,
     why: str,
     minutes: int,
-    request_id: str,
     charter: Charter,
     revocations: Revocations,
     now: datetime,
@@ -146,14 +144,7 @@ def open_glass(
         minutes=minutes,
         opened_by=by,
         opened_at=now.replace(microsecond=0),
-        request_id=request_id,
     )
-
-
-def require_same(known: BreakGlass, asked: BreakGlass) -> None:
-    """Raise unless ``asked`` repeats the request that made ``known``, which has the same request id."""
-    if (known.ref, known.why, known.minutes) != (asked.ref, asked.why, asked.minutes):
-        raise BreakGlassRefusedError(f"expected a new request id, got the one of {known.name}")
 
 
 def confirm(glass: BreakGlass, *, by: str, charter: Charter, revocations: Revocations, now: datetime) -> BreakGlass:

@@ -8,14 +8,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum, unique
+from typing import Protocol
 
 from control_plane import break_glass
 from control_plane.break_glass import BreakGlass, BreakGlassUnknownError
+from control_plane.mutation import Ask
 from control_plane.publication import Published
 from control_plane.sqlite_break_glass import SqliteBreakGlass
 from service.logs import get_logger
 from service.telemetry import BREAK_GLASS, Telemetry
+from templates.charter import Charter
 from templates.names import TemplateRef
+from templates.revocations import Revocations
 
 log = get_logger("break_glass")
 
@@ -28,6 +32,12 @@ class Event(StrEnum):
     USED = "break_glass_used"
 
 
+class _Step(Protocol):
+    def __call__(
+        self, glass: BreakGlass, *, by: str, charter: Charter, revocations: Revocations, now: datetime
+    ) -> BreakGlass: ...
+
+
 class Glasses:
     """One writer at a time; safe to call from anywhere on the event loop."""
 
@@ -37,67 +47,58 @@ class Glasses:
         self._clock = clock
         self._writing = asyncio.Lock()
 
-    def now(self) -> datetime:
-        return self._clock()
-
     async def open(
-        self, ref: TemplateRef, *, by: str, why: str, minutes: int, request_id: str, present: Published
+        self, ref: TemplateRef, *, why: str, minutes: int, present: Published, ask: Ask[BreakGlass]
     ) -> BreakGlass:
-        """Ask for it; the same request id and content give the same one, however often.
+        """Ask for it, as ``ask.person``.
 
         Raises:
             BreakGlassRefusedError: see `control_plane.break_glass`; nothing is stored.
         """
         async with self._writing:
+            now = self._clock()
             asked = break_glass.open_glass(
                 ref,
-                by=by,
+                by=ask.person,
                 why=why,
                 minutes=minutes,
-                request_id=request_id,
                 charter=present.charter,
                 revocations=present.revocations,
-                now=self._clock(),
+                now=now,
             )
-            known = await asyncio.to_thread(self._store.of_request, by, request_id) if request_id else None
-            if known is not None:
-                break_glass.require_same(known, asked)
-                return known
-            glass = await asyncio.to_thread(self._store.add, asked)
-            self._alert(Event.OPENED, glass, person=by)
+            if ask.validate_only:
+                return asked
+            glass = await asyncio.to_thread(self._store.add, asked, answer=lambda stored: ask.answered(stored, now))
+            self._alert(Event.OPENED, glass, person=ask.person)
             return glass
 
-    async def confirm(self, name: str, *, by: str, present: Published) -> BreakGlass:
+    async def confirm(self, name: str, *, present: Published, ask: Ask[BreakGlass]) -> BreakGlass:
         """Let it begin.
 
         Raises:
             BreakGlassUnknownError, BreakGlassRefusedError
         """
-        async with self._writing:
-            glass = await self._get(name)
-            confirmed = break_glass.confirm(
-                glass, by=by, charter=present.charter, revocations=present.revocations, now=self._clock()
-            )
-            if confirmed != glass:
-                await asyncio.to_thread(self._store.save, confirmed)
-                self._alert(Event.CONFIRMED, confirmed, person=by)
-            return confirmed
+        return await self._changed(break_glass.confirm, Event.CONFIRMED, name, present, ask)
 
-    async def close(self, name: str, *, by: str, present: Published) -> BreakGlass:
+    async def close(self, name: str, *, present: Published, ask: Ask[BreakGlass]) -> BreakGlass:
         """End it.
 
         Raises:
             BreakGlassUnknownError, BreakGlassRefusedError
         """
+        return await self._changed(break_glass.close, Event.CLOSED, name, present, ask)
+
+    async def _changed(
+        self, step: _Step, event: Event, name: str, present: Published, ask: Ask[BreakGlass]
+    ) -> BreakGlass:
         async with self._writing:
-            glass = await self._get(name)
-            closed = break_glass.close(
-                glass, by=by, charter=present.charter, revocations=present.revocations, now=self._clock()
-            )
-            if closed != glass:
-                await asyncio.to_thread(self._store.save, closed)
-                self._alert(Event.CLOSED, closed, person=by)
-            return closed
+            now, glass = self._clock(), await self._get(name)
+            changed = step(glass, by=ask.person, charter=present.charter, revocations=present.revocations, now=now)
+            if not ask.validate_only:
+                await asyncio.to_thread(self._store.save, changed, answered=ask.answered(changed, now))
+                if changed != glass:
+                    self._alert(event, changed, person=ask.person)
+            return changed
 
     async def usable(self, ref: TemplateRef, *, present: Published) -> BreakGlass | None:
         """Return what is open for ``ref`` now."""

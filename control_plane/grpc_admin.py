@@ -3,25 +3,35 @@
 # ruff: noqa: N802, ARG002 - names and signatures are those of the services
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import grpc.aio
 from agentfactory.admin.v1 import admin_pb2 as pb
 from agentfactory.admin.v1 import admin_pb2_grpc as rpc
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.message import Message
 
 from control_plane import review
+from control_plane.change_desk import ChangeDesk
+from control_plane.change_messages import (
+    STATE_OF,
+    STATES,
+    change_to_proto,
+    event_to_proto,
+    reviewed_to_proto,
+    time_of,
+)
 from control_plane.file_blobs import FileBlobs
+from control_plane.grpc_mutations import Mutations
 from control_plane.intake import Intake
 from control_plane.library import Approved, Library
+from control_plane.lifecycle import OPEN, Action, ChangeState
+from control_plane.mutation import Ask
 from control_plane.paging import fitting, page_size, position_of, token_of
 from control_plane.publisher import Publisher, Reviewed
-from control_plane.review import Change, ChangeState
+from control_plane.review import Change
 from control_plane.sqlite_store import SqliteStore
-from service.peer import peer_identity
 from service.telemetry import SpanName, Telemetry
-from templates.acceptance import Tally
 from templates.names import TemplateName, TemplateRef, nearest
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import BlobPin, ResolvedTemplate, read_resolved
@@ -30,9 +40,7 @@ PIECE_BYTES = 256 * 1024
 HELD_MAX = 4096
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-_STATES = {state: pb.ChangeState.Value(f"CHANGE_STATE_{state}") for state in ChangeState}
-_STATE_OF = {value: state for state, value in _STATES.items()}
+ClosingRequest = pb.RejectChangeRequest | pb.WithdrawChangeRequest | pb.DeprecateChangeRequest | pb.RestoreChangeRequest
 
 
 class InvalidRequestError(AgentFactoryError):
@@ -58,10 +66,11 @@ class TemplateUnknownError(AgentFactoryError):
 class TemplateService(rpc.TemplateServiceServicer):
     """Submission, and the library as people see it."""
 
-    def __init__(self, *, intake: Intake, store: SqliteStore, publisher: Publisher) -> None:
+    def __init__(self, *, intake: Intake, store: SqliteStore, publisher: Publisher, mutations: Mutations) -> None:
         self._intake = intake
         self._store = store
         self._publisher = publisher
+        self._mutations = mutations
 
     async def SubmitTemplate(
         self, request_iterator: AsyncIterator[pb.SubmitTemplateRequest], context: Context
@@ -71,19 +80,25 @@ class TemplateService(rpc.TemplateServiceServicer):
         if first is None or not first.HasField("header"):
             raise InvalidRequestError("expected the header in the first message")
         header = first.header
-        change = await self._intake.submit(
-            author=peer_identity(context).name,
-            document=header.document,
-            filename=header.filename,
-            blobs=[BlobPin(sha256=blob.sha256.hex(), length=blob.length) for blob in header.blobs],
-            pieces=_pieces(requests),
-            request_id=header.request_id,
-            validate_only=header.validate_only,
+        return await self._mutations.answer_stream(
+            header,
+            context,
+            pb.Change,
+            respond=lambda change: change_to_proto(change, self._publisher),
+            work=lambda ask: self._intake.submit(
+                author=ask.person,
+                document=header.document,
+                filename=header.filename,
+                blobs=[BlobPin(sha256=blob.sha256.hex(), length=blob.length) for blob in header.blobs],
+                pieces=_pieces(requests),
+                request_id=ask.asked.request_id,
+                is_draft=header.draft,
+                ask=ask,
+            ),
         )
-        return change_to_proto(change, self._publisher)
 
     async def GetTemplate(self, request: pb.GetTemplateRequest, context: Context) -> pb.Template:
-        library, rules = self._publisher.present.material.library, self._publisher.present.rules(self._publisher.now())
+        library, rules = self._publisher.present.material.library, self._publisher.rules()
         if "@" in request.name:
             found = library.get(TemplateRef.parse(request.name))
         else:
@@ -117,24 +132,37 @@ class TemplateService(rpc.TemplateServiceServicer):
         return pb.Template(
             name=str(approved.ref),
             sha256=bytes.fromhex(approved.sha256),
-            state=_STATES[state] if state else pb.CHANGE_STATE_UNSPECIFIED,
+            state=STATES[state] if state else pb.CHANGE_STATE_UNSPECIFIED,
             role=resolved.role,
             description=resolved.description,
             author=resolved.author,
             approvers=sorted(change.tally(present.charter, present.revocations).counted) if change else (),
-            create_time=_time(change) if change else None,
+            create_time=time_of(change.created_at) if change else None,
             resolved=approved.resolved_bytes,
             outdated=present.material.library.is_outdated(approved, present.revocations),
         )
 
 
 class ChangeService(rpc.ChangeServiceServicer):
-    """What reviewers see, sign and close."""
+    """What reviewers see, sign and close, and what authors do with what they submitted."""
 
-    def __init__(self, *, store: SqliteStore, blobs: FileBlobs, publisher: Publisher, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        *,
+        store: SqliteStore,
+        blobs: FileBlobs,
+        intake: Intake,
+        publisher: Publisher,
+        desk: ChangeDesk,
+        mutations: Mutations,
+        telemetry: Telemetry,
+    ) -> None:
         self._store = store
         self._blobs = blobs
+        self._intake = intake
         self._publisher = publisher
+        self._desk = desk
+        self._mutations = mutations
         self._telemetry = telemetry
 
     async def GetChange(self, request: pb.GetChangeRequest, context: Context) -> pb.Change:
@@ -142,16 +170,29 @@ class ChangeService(rpc.ChangeServiceServicer):
 
     async def ListChanges(self, request: pb.ListChangesRequest, context: Context) -> pb.ListChangesResponse:
         size = page_size(request.page_size)
+        states: Collection[ChangeState] = OPEN if request.waiting_for else ()
+        if request.state:
+            states = {STATE_OF[request.state]} if request.state in STATE_OF else ()
         changes = await asyncio.to_thread(
-            self._store.changes,
-            state=_STATE_OF.get(request.state),
-            before=position_of(request.page_token),
-            limit=size + 1,
+            self._store.changes, states=states, before=position_of(request.page_token), limit=size + 1
         )
         page = fitting(change_to_proto(each, self._publisher) for each in changes[:size])
         more = len(changes) > len(page)
-        return pb.ListChangesResponse(
-            changes=page, next_page_token=token_of(changes[len(page) - 1].number) if more else ""
+        token = token_of(changes[len(page) - 1].number) if more else ""
+        if request.waiting_for:
+            page = [each for each in page if request.waiting_for in each.waiting_for]
+        return pb.ListChangesResponse(changes=page, next_page_token=token)
+
+    async def ListChangeEvents(
+        self, request: pb.ListChangeEventsRequest, context: Context
+    ) -> pb.ListChangeEventsResponse:
+        change, size = await self._change(request.name), page_size(request.page_size)
+        after = position_of(request.page_token) or 0
+        events = await asyncio.to_thread(self._store.events, change.number, after=after, limit=size + 1)
+        page = fitting(event_to_proto(each) for each in events[:size])
+        more = len(events) > len(page)
+        return pb.ListChangeEventsResponse(
+            events=page, next_page_token=token_of(events[len(page) - 1].number) if more else ""
         )
 
     async def FetchChange(
@@ -187,15 +228,60 @@ class ChangeService(rpc.ChangeServiceServicer):
                 yield pb.FetchChangeResponse(piece=piece)
 
     async def ApproveChange(self, request: pb.ApproveChangeRequest, context: Context) -> pb.Change:
+        number = review.change_number(request.name)
         with self._telemetry.span(SpanName.CHANGE_APPROVE, {"change": request.name}):
-            reviewed = await self._publisher.approve(review.change_number(request.name), request.envelope)
-        return change_to_proto(reviewed.change, self._publisher, reviewed)
+            return await self._answer(
+                request, context, lambda ask: self._publisher.approve(number, request.envelope, ask=ask)
+            )
 
     async def RejectChange(self, request: pb.RejectChangeRequest, context: Context) -> pb.Change:
-        reviewed = await self._publisher.reject(
-            review.change_number(request.name), by=peer_identity(context).name, why=request.reason
+        return await self._close(request, context, Action.REJECT)
+
+    async def WithdrawChange(self, request: pb.WithdrawChangeRequest, context: Context) -> pb.Change:
+        return await self._close(request, context, Action.WITHDRAW)
+
+    async def DeprecateChange(self, request: pb.DeprecateChangeRequest, context: Context) -> pb.Change:
+        return await self._close(request, context, Action.DEPRECATE)
+
+    async def RestoreChange(self, request: pb.RestoreChangeRequest, context: Context) -> pb.Change:
+        return await self._close(request, context, Action.RESTORE)
+
+    async def CommentOnChange(self, request: pb.CommentOnChangeRequest, context: Context) -> pb.Change:
+        number = review.change_number(request.name)
+        return await self._answer(
+            request,
+            context,
+            lambda ask: self._desk.comment(number, by=ask.person, text=request.text, ask=ask),
         )
-        return change_to_proto(reviewed.change, self._publisher, reviewed)
+
+    async def SubmitChange(self, request: pb.SubmitChangeRequest, context: Context) -> pb.Change:
+        number = review.change_number(request.name)
+        return await self._mutations.answer(
+            request,
+            context,
+            pb.Change,
+            respond=lambda change: change_to_proto(change, self._publisher),
+            work=lambda ask: self._intake.send_draft(number, by=ask.person, ask=ask),
+        )
+
+    async def _close(self, request: ClosingRequest, context: Context, action: Action) -> pb.Change:
+        number = review.change_number(request.name)
+        return await self._answer(
+            request,
+            context,
+            lambda ask: self._desk.close(number, action, by=ask.person, why=request.reason, ask=ask),
+        )
+
+    async def _answer(
+        self, request: Message, context: Context, work: Callable[[Ask[Reviewed]], Awaitable[Reviewed]]
+    ) -> pb.Change:
+        return await self._mutations.answer(
+            request,
+            context,
+            pb.Change,
+            respond=lambda reviewed: reviewed_to_proto(reviewed, self._publisher),
+            work=work,
+        )
 
     async def _change(self, name: str) -> Change:
         change = await asyncio.to_thread(self._store.change, review.change_number(name))
@@ -216,34 +302,6 @@ class ChangeService(rpc.ChangeServiceServicer):
         )
 
 
-def change_to_proto(change: Change, publisher: Publisher, reviewed: Reviewed | None = None) -> pb.Change:
-    """Return ``change`` with the threshold and reviewers that the present charter gives it."""
-    present = publisher.present
-    tally: Tally | None = reviewed.tally if reviewed else None
-    reviewers: Iterable[str] = ()
-    if change.ref.domain in present.charter.domains:
-        tally = tally or change.tally(present.charter, present.revocations)
-        reviewers = review.reviewers_of(change, present.charter)
-    warnings = list(change.warnings)
-    if tally is not None and tally.above_ceiling:
-        warnings.append(f"above the ceiling of {change.ref.domain}: {'; '.join(tally.above_ceiling)}")
-    return pb.Change(
-        name=change.name if change.number else "",
-        state=_STATES[change.state] if change.number else pb.CHANGE_STATE_UNSPECIFIED,
-        template=str(change.ref),
-        sha256=bytes.fromhex(change.sha256),
-        author=change.author,
-        create_time=_time(change),
-        statement=change.statement,
-        threshold=tally.needed if tally else 0,
-        approvers=sorted(tally.counted) if tally else (),
-        reviewers=reviewers,
-        reject_reason=change.reject_reason,
-        generation=change.generation,
-        warnings=warnings,
-    )
-
-
 async def _pieces(requests: AsyncIterator[pb.SubmitTemplateRequest]) -> AsyncIterator[bytes]:
     async for request in requests:
         if not request.HasField("piece"):
@@ -258,7 +316,3 @@ def _unique(*templates: ResolvedTemplate | None, held: set[str]) -> list[BlobPin
         if template is not None and template.code is not None:
             pins.update({pin.sha256: pin for pin in template.code.blobs() if pin.sha256 not in held | pins.keys()})
     return list(pins.values())
-
-
-def _time(change: Change) -> Timestamp:
-    return Timestamp(seconds=int(change.created_at.timestamp()))

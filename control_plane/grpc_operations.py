@@ -15,10 +15,12 @@ from control_plane.authorisation import require_reviewer
 from control_plane.fan_out import FanOut
 from control_plane.fleet import NodeView
 from control_plane.grpc_admin import InvalidRequestError, TemplateUnknownError
+from control_plane.grpc_mutations import Mutations
 from control_plane.paging import fitting, page_size, position_of, token_of
 from control_plane.publisher import Publisher
 from control_plane.roles import expiry_warnings, roles_of
 from control_plane.sqlite_store import GenerationRecord, SqliteStore
+from control_plane.trust_directory import trust_etag
 from service.peer import peer_identity
 from templates.names import TemplateRef
 from templates.repository import OfflineTrust
@@ -32,15 +34,21 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RolloutService(rpc.RolloutServiceServicer):
-    def __init__(self, *, store: SqliteStore, publisher: Publisher, fan_out: FanOut) -> None:
+    def __init__(self, *, store: SqliteStore, publisher: Publisher, fan_out: FanOut, mutations: Mutations) -> None:
         self._store = store
         self._publisher = publisher
         self._fan_out = fan_out
+        self._mutations = mutations
 
     async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.Generation:
         author = self._reviewer(context)
-        record = await self._publisher.rollback(request.generation, author=author, why=request.reason)
-        return self._generation(record)
+        return await self._mutations.answer(
+            request,
+            context,
+            pb.Generation,
+            respond=self._generation,
+            work=lambda ask: self._publisher.rollback(request.generation, author=author, why=request.reason, ask=ask),
+        )
 
     async def ListGenerations(self, request: pb.ListGenerationsRequest, context: Context) -> pb.ListGenerationsResponse:
         size = page_size(request.page_size)
@@ -73,8 +81,15 @@ class RolloutService(rpc.RolloutServiceServicer):
             case _:
                 revoked = Revocations(nodes=frozenset({value}))
         author = self._reviewer(context, domain=domain)
-        record = await self._publisher.revoke(revoked, what=f"{kind} {value}", author=author, why=request.reason)
-        return self._generation(record)
+        return await self._mutations.answer(
+            request,
+            context,
+            pb.Generation,
+            respond=self._generation,
+            work=lambda ask: self._publisher.revoke(
+                revoked, what=f"{kind} {value}", author=author, why=request.reason, ask=ask
+            ),
+        )
 
     async def _template(self, name: str) -> tuple[str, Revocations]:
         ref = TemplateRef.parse(name)
@@ -98,6 +113,7 @@ class RolloutService(rpc.RolloutServiceServicer):
             templates=[str(each.template) for each in record.plan.entries],
             nodes_active=active,
             nodes_connected=connected,
+            etag=f"g{record.number}",
         )
 
 
@@ -113,8 +129,9 @@ class FleetService(rpc.FleetServiceServicer):
 
 
 class KeyService(rpc.KeyServiceServicer):
-    def __init__(self, *, publisher: Publisher) -> None:
+    def __init__(self, *, publisher: Publisher, mutations: Mutations) -> None:
         self._publisher = publisher
+        self._mutations = mutations
 
     async def ListRoles(self, request: pb.ListRolesRequest, context: Context) -> pb.ListRolesResponse:
         roles = roles_of(self._publisher.present.metadata)
@@ -145,13 +162,22 @@ class KeyService(rpc.KeyServiceServicer):
             targets=request.targets or known.targets,
             charter=request.charter or known.charter,
         )
-        record = await self._publisher.update_trust(trust, author=peer_identity(context).name)
-        return pb.UpdateTrustResponse(generation=record.number)
+        return await self._mutations.answer(
+            request,
+            context,
+            pb.UpdateTrustResponse,
+            respond=lambda record: pb.UpdateTrustResponse(generation=record.number),
+            work=lambda ask: self._publisher.update_trust(trust, author=ask.person, ask=ask),
+        )
 
     async def GetTrust(self, request: pb.GetTrustRequest, context: Context) -> pb.GetTrustResponse:
         trust = self._publisher.present.material.trust
         return pb.GetTrustResponse(
-            roots=trust.roots, targets=trust.targets, charter=trust.charter, bundle_zstd=self._publisher.update.frame
+            roots=trust.roots,
+            targets=trust.targets,
+            charter=trust.charter,
+            bundle_zstd=self._publisher.update.frame,
+            etag=trust_etag(trust),
         )
 
 

@@ -3,22 +3,23 @@
 # ruff: noqa: N802, ARG002 - names and signatures are those of the service
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 import grpc.aio
 from agentfactory.admin.v1 import policy_pb2 as pb
 from agentfactory.admin.v1 import policy_pb2_grpc as rpc
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from control_plane.break_glass import BreakGlass, GlassState
 from control_plane.glasses import Glasses
-from control_plane.grpc_admin import InvalidRequestError
+from control_plane.grpc_mutations import Mutations
+from control_plane.mutation import Ask
 from control_plane.paging import fitting, page_size, position_of, token_of
 from control_plane.policy_gate import candidate_of, standing_of
 from control_plane.publisher import Publisher
-from control_plane.submission import REQUEST_ID_CHARACTERS_MAX
-from service.peer import peer_identity
 from templates.names import TemplateRef
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -27,9 +28,10 @@ _STATES = {state: pb.BreakGlassState.Value(f"BREAK_GLASS_STATE_{state}") for sta
 
 
 class PolicyService(rpc.PolicyServiceServicer):
-    def __init__(self, *, publisher: Publisher, glasses: Glasses) -> None:
+    def __init__(self, *, publisher: Publisher, glasses: Glasses, mutations: Mutations) -> None:
         self._publisher = publisher
         self._glasses = glasses
+        self._mutations = mutations
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Context) -> pb.Policy:
         present = self._publisher.present
@@ -46,26 +48,24 @@ class PolicyService(rpc.PolicyServiceServicer):
         )
 
     async def OpenBreakGlass(self, request: pb.OpenBreakGlassRequest, context: Context) -> pb.BreakGlass:
-        _check_request_id(request.request_id)
-        glass = await self._glasses.open(
-            TemplateRef.parse(request.template),
-            by=peer_identity(context).name,
-            why=request.reason,
-            minutes=request.minutes,
-            request_id=request.request_id,
-            present=self._publisher.present,
+        ref, present = TemplateRef.parse(request.template), self._publisher.present
+        return await self._answer(
+            request,
+            context,
+            lambda ask: self._glasses.open(ref, why=request.reason, minutes=request.minutes, present=present, ask=ask),
         )
-        return self._message(glass)
 
     async def ConfirmBreakGlass(self, request: pb.ConfirmBreakGlassRequest, context: Context) -> pb.BreakGlass:
-        _check_request_id(request.request_id)
-        person = peer_identity(context).name
-        return self._message(await self._glasses.confirm(request.name, by=person, present=self._publisher.present))
+        present = self._publisher.present
+        return await self._answer(
+            request, context, lambda ask: self._glasses.confirm(request.name, present=present, ask=ask)
+        )
 
     async def CloseBreakGlass(self, request: pb.CloseBreakGlassRequest, context: Context) -> pb.BreakGlass:
-        _check_request_id(request.request_id)
-        person = peer_identity(context).name
-        return self._message(await self._glasses.close(request.name, by=person, present=self._publisher.present))
+        present = self._publisher.present
+        return await self._answer(
+            request, context, lambda ask: self._glasses.close(request.name, present=present, ask=ask)
+        )
 
     async def ListBreakGlass(self, request: pb.ListBreakGlassRequest, context: Context) -> pb.ListBreakGlassResponse:
         size = page_size(request.page_size)
@@ -76,9 +76,14 @@ class PolicyService(rpc.PolicyServiceServicer):
             break_glasses=page, next_page_token=token_of(found[len(page) - 1].number) if more else ""
         )
 
+    async def _answer(
+        self, request: Message, context: Context, work: Callable[[Ask[BreakGlass]], Awaitable[BreakGlass]]
+    ) -> pb.BreakGlass:
+        return await self._mutations.answer(request, context, pb.BreakGlass, respond=self._message, work=work)
+
     def _message(self, glass: BreakGlass) -> pb.BreakGlass:
         return pb.BreakGlass(
-            name=glass.name,
+            name=glass.name if glass.number else "",
             state=_STATES[glass.state(self._publisher.now())],
             template=str(glass.ref),
             reason=glass.why,
@@ -95,11 +100,6 @@ class PolicyService(rpc.PolicyServiceServicer):
                 for use in glass.uses
             ],
         )
-
-
-def _check_request_id(request_id: str) -> None:
-    if len(request_id) > REQUEST_ID_CHARACTERS_MAX:
-        raise InvalidRequestError(f"expected a request id of at most {REQUEST_ID_CHARACTERS_MAX} characters")
 
 
 def _timestamp(at: datetime | None) -> Timestamp | None:

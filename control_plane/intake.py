@@ -3,9 +3,13 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
+from control_plane import review
 from control_plane.file_blobs import FileBlobs
-from control_plane.policy_gate import PolicyGate
+from control_plane.lifecycle import Action, rule_for
+from control_plane.mutation import Ask, unasked
+from control_plane.policy_gate import Moment, PolicyGate
 from control_plane.publisher import Publisher
 from control_plane.review import Change
 from control_plane.sqlite_store import SqliteStore
@@ -15,10 +19,13 @@ from control_plane.submission import (
     SubmissionRefusedError,
     check_code,
     derive_change,
+    is_same,
     prepare,
+    raise_version_exists,
     read_submission,
     require_same,
     require_same_request,
+    submission_of,
 )
 from control_plane.turns import Turns
 from service.telemetry import SpanName, Telemetry
@@ -37,6 +44,16 @@ AT_ONCE_MAX = 4
 _REPORT_BYTES_MAX = 16 << 20
 
 Inspect = Callable[[bytes], Awaitable[ModuleReport]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """What is stored with a change."""
+
+    submission: Submission
+    template: Template
+    code: tuple[bytes, ...]
+    report: ModuleReport | None
 
 
 class Intake:
@@ -71,9 +88,12 @@ class Intake:
         blobs: Sequence[BlobPin],
         pieces: AsyncIterator[bytes],
         request_id: str = "",
-        validate_only: bool = False,
+        is_draft: bool = False,
+        ask: Ask[Change] | None = None,
     ) -> Change:
         """Make a change of what ``author`` sent, or return the one that the same bytes made before.
+
+        A draft of the author's own gives way to what they send of the same version.
 
         Args:
             author: person id from the caller's certificate.
@@ -82,7 +102,8 @@ class Intake:
             blobs: announced digests and lengths.
             pieces: the blobs' bytes, one after the other, at most `PIECE_BYTES_MAX` each.
             request_id: the same id and content give the same change, however often.
-            validate_only: derive everything, store nothing; the change has number 0.
+            is_draft: for its author to look at; nobody reviews it before `send_draft`.
+            ask: with ``validate_only``, everything is derived and nothing stored; the change has number 0.
 
         Raises:
             AgentFactoryError: see `control_plane.submission`; nothing is stored then.
@@ -97,47 +118,90 @@ class Intake:
                     filename=filename,
                     blob=blobs[0] if blobs else None,
                     request_id=request_id,
+                    is_draft=is_draft,
                 )
+                asked: Ask[Change] = ask or unasked(author)
                 existing = await asyncio.to_thread(self._existing, submission, template)
-                if existing is not None:
-                    return existing
-                for data in code:
-                    check_code(template, data)
-                return await self._derive(submission, template, code, validate_only=validate_only)
+                if existing is None:
+                    for data in code:
+                        check_code(template, data)
+                    change, report = await self._derive(submission, template, code, validate_only=asked.validate_only)
+                    if asked.validate_only:
+                        return change
+                    received = _Received(submission, template, tuple(code), report)
+                    return await self._turns.take(lambda: self._keep(change, received, asked))
+                return await self._turns.take(lambda: self._again(existing, asked))
+
+    async def send_draft(self, number: int, *, by: str, ask: Ask[Change] | None = None) -> Change:
+        """Put a draft into review, resolved and derived anew: its parents and its image may have moved on.
+
+        Raises:
+            AgentFactoryError: it is no draft, not this person's, or cannot become a change today.
+        """
+        asked: Ask[Change] = ask or unasked(by)
+        draft = await self._draft(number, asked)
+        submission, template = await asyncio.to_thread(submission_of, draft)
+        async with self._room:
+            with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(draft.ref)}):
+                change, _ = await self._derive(submission, template, (), validate_only=asked.validate_only)
+        return await self._turns.take(lambda: self._send(number, change, asked))
+
+    async def _send(self, number: int, derived: Change, asked: Ask[Change]) -> Change:
+        present = self._publisher.present
+        draft = await self._draft(number, asked)
+        taken = await asyncio.to_thread(self._store.change_of_version, draft.ref)
+        if taken is not None:
+            raise_version_exists(taken)
+        step = review.submitted(
+            draft, derived, by=asked.person, charter=present.charter, revocations=present.revocations
+        )
+        if not asked.validate_only:
+            await asyncio.to_thread(self._store.save_step, step, answered=asked.answered(step.change, step.at))
+        return step.change
+
+    async def _draft(self, number: int, asked: Ask[Change]) -> Change:
+        draft = await asyncio.to_thread(self._store.change, number)
+        if draft is None:
+            raise review.ChangeUnknownError(f"changes/{number}")
+        review.require_etag(draft, asked.etag)
+        rule_for(draft.state, Action.SUBMIT, name=f"{draft.name} ({draft.ref})")
+        return draft
 
     async def _derive(
         self, submission: Submission, template: Template, code: Sequence[bytes], *, validate_only: bool
-    ) -> Change:
-        present = self._publisher.present
-        rules = present.rules(self._publisher.now())
-        prepared = await asyncio.to_thread(prepare, submission, template, library=present.material.library, rules=rules)
+    ) -> tuple[Change, ModuleReport | None]:
+        material, rules = self._publisher.present.material, self._publisher.rules()
+        prepared = await asyncio.to_thread(prepare, submission, template, library=material.library, rules=rules)
         report = await self._report(prepared, code)
-        change = await asyncio.to_thread(derive_change, prepared, report, plan=present.material.plan, rules=rules)
-        await self._policy.submit(change, present=present, now=rules.now)
-        if validate_only:
-            return change
-        return await self._turns.take(lambda: self._keep(change, submission, template, code, report))
+        change = await asyncio.to_thread(derive_change, prepared, report, plan=material.plan, rules=rules)
+        moment = Moment(present=self._publisher.present, now=rules.now, validate_only=validate_only)
+        await self._policy.submit(change, moment)
+        return change, report
 
-    async def _keep(
-        self,
-        change: Change,
-        submission: Submission,
-        template: Template,
-        code: Sequence[bytes],
-        report: ModuleReport | None,
-    ) -> Change:
+    async def _keep(self, change: Change, received: "_Received", asked: Ask[Change]) -> Change:
+        submission, template = received.submission, received.template
         existing = await asyncio.to_thread(self._existing, submission, template)  # somebody else was quicker
         if existing is not None:
-            return existing
-        return await asyncio.to_thread(self._store_all, change, code, report)
+            return await self._again(existing, asked)
+        return await asyncio.to_thread(self._store_all, change, received, asked)
 
-    def _store_all(self, change: Change, code: Sequence[bytes], report: ModuleReport | None) -> Change:
-        for data in code:
+    async def _again(self, existing: Change, asked: Ask[Change]) -> Change:
+        if not asked.validate_only:
+            await asyncio.to_thread(self._store.save_answer, asked.answered(existing, self._publisher.now()))
+        return existing
+
+    def _store_all(self, change: Change, received: "_Received", asked: Ask[Change]) -> Change:
+        for data in received.code:
             self._blobs.put(data)
-        inspected = None if report is None else (report.sha256, canonical_bytes(report.to_json()))
-        number = self._store.add_change(change, report=inspected)
-        stored = self._store.change(number)
-        return change if stored is None else stored
+        report = received.report
+        draft = self._store.draft_of(change.author, change.ref)
+        number = self._store.add_change(
+            change,
+            report=None if report is None else (report.sha256, canonical_bytes(report.to_json())),
+            instead=None if draft is None else review.replaced(draft, at=change.created_at),
+            answer=lambda stored: asked.answered(stored, change.created_at),
+        )
+        return self._store.change(number) or change
 
     def _existing(self, submission: Submission, template: Template) -> Change | None:
         if submission.request_id:
@@ -148,7 +212,9 @@ class Intake:
         existing = self._store.change_of_version(template.ref)
         if existing is not None:
             require_same(existing, submission)
-        return existing
+            return existing
+        draft = self._store.draft_of(submission.author, template.ref) if submission.is_draft else None
+        return draft if draft is not None and is_same(draft, submission) else None
 
     async def _report(self, prepared: Prepared, code: Sequence[bytes]) -> ModuleReport | None:
         if prepared.module is None:

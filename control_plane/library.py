@@ -1,9 +1,10 @@
 """Everything that reviewers approved, as one value: where parents, images and the plan's entries are looked up."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from control_plane.review import Change, ChangeClosedError
+from control_plane.lifecycle import Action, TransitionRefusedError
+from control_plane.review import Change
 from templates.acceptance import Material
 from templates.approval import read_envelope
 from templates.names import TemplateName, TemplateRef
@@ -62,10 +63,12 @@ class Library:
     def with_version(self, added: Approved) -> "Library":
         return Library({**self.approved, added.ref: added})
 
-    def newest(self, name: TemplateName, revocations: Revocations) -> Approved | None:
-        """Return the highest version of ``name`` that is not revoked."""
+    def newest(
+        self, name: TemplateName, revocations: Revocations, *, deprecated: Collection[TemplateRef] = ()
+    ) -> Approved | None:
+        """Return the highest version of ``name`` that is not revoked; a deprecated one only where there is no other."""
         versions = (each for each in self if each.ref.template_name == name and not each.is_revoked(revocations))
-        return max(versions, key=lambda each: each.ref.version, default=None)
+        return max(versions, key=lambda each: (each.ref not in deprecated, each.ref.version), default=None)
 
     def pinned(self, pin: ParentPin) -> ResolvedTemplate | None:
         found = self.get(pin.template)
@@ -117,7 +120,7 @@ class Library:
 def approved_of(change: Change) -> Approved:
     """Return the library's view of a change that has its approvals."""
     if change.envelope is None:
-        raise ChangeClosedError(change)
+        raise TransitionRefusedError(change.name, state=change.state, action=Action.PLACE)
     return Approved(
         resolved=read_resolved(change.resolved),
         resolved_bytes=change.resolved,

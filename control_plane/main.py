@@ -18,15 +18,18 @@ from agentfactory.distribution.v1 import distribution_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane.authorisation import SERVICE_NAMES, authorise
+from control_plane.change_desk import ChangeDesk
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
 from control_plane.glasses import Glasses
 from control_plane.grpc_admin import ChangeService, TemplateService
+from control_plane.grpc_mutations import Mutations
 from control_plane.grpc_operations import FleetService, KeyService, RolloutService, warnings_of
 from control_plane.grpc_policy import PolicyService
 from control_plane.grpc_push import DistributionService
 from control_plane.intake import Intake
+from control_plane.mutation import ANSWERS_KEPT
 from control_plane.policy_gate import PolicyGate
 from control_plane.publication import OWN_NODE_ID, Terms
 from control_plane.publisher import Publisher
@@ -53,6 +56,7 @@ from templates.trusted_set import Installation
 
 SAVE_NODES_EVERY_S = 2.0
 WARN_EVERY_S = 3600.0
+FORGET_EVERY_S = 3600.0
 BLOB_AGE_S = 24 * 3600.0
 EXIT_REFUSED = 2
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
@@ -168,22 +172,27 @@ async def serve(settings: ControlPlaneSettings) -> int:
             telemetry=telemetry,
         )
 
+        desk = ChangeDesk(store=store, publisher=publisher, telemetry=telemetry, turns=turns)
+        mutations = await stack.enter_async_context(Mutations(store))
+
         def register(server: grpc.aio.Server) -> None:
             admin_pb2_grpc.add_TemplateServiceServicer_to_server(
-                TemplateService(intake=intake, store=store, publisher=publisher), server
+                TemplateService(intake=intake, store=store, publisher=publisher, mutations=mutations), server
             )
             admin_pb2_grpc.add_ChangeServiceServicer_to_server(
-                ChangeService(store=store, blobs=blobs, publisher=publisher, telemetry=telemetry), server
+                ChangeService(
+                    store=store,
+                    blobs=blobs,
+                    intake=intake,
+                    publisher=publisher,
+                    desk=desk,
+                    mutations=mutations,
+                    telemetry=telemetry,
+                ),
+                server,
             )
-            admin_pb2_grpc.add_RolloutServiceServicer_to_server(
-                RolloutService(store=store, publisher=publisher, fan_out=fan_out), server
-            )
-            admin_pb2_grpc.add_FleetServiceServicer_to_server(
-                FleetService(publisher=publisher, fan_out=fan_out), server
-            )
-            admin_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(publisher=publisher), server)
-            policy_pb2_grpc.add_PolicyServiceServicer_to_server(
-                PolicyService(publisher=publisher, glasses=glasses), server
+            _add_operations(
+                server, store=store, publisher=publisher, fan_out=fan_out, glasses=glasses, mutations=mutations
             )
             distribution_pb2_grpc.add_DistributionServiceServicer_to_server(
                 DistributionService(
@@ -221,6 +230,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
         tasks.start(publisher.keep_fresh(every_s=settings.lease_renewal_s), name="keep-fresh")
         tasks.start(_save_nodes(fan_out, store), name="save-nodes")
         tasks.start(_warn(publisher), name="warn-of-expiry")
+        tasks.start(_forget_answers(store), name="forget-answers")
         ready.set()
         await server.set_serving(serving=True)
         log.info(
@@ -237,6 +247,26 @@ async def serve(settings: ControlPlaneSettings) -> int:
         await server.drain(settings.drain_s)
         log.info(Event.STOPPED, generation=publisher.present.number)
         return 1 if failed else 0
+
+
+def _add_operations(
+    server: grpc.aio.Server,
+    *,
+    store: SqliteStore,
+    publisher: Publisher,
+    fan_out: FanOut,
+    glasses: Glasses,
+    mutations: Mutations,
+) -> None:
+    """Add what operators ask."""
+    admin_pb2_grpc.add_RolloutServiceServicer_to_server(
+        RolloutService(store=store, publisher=publisher, fan_out=fan_out, mutations=mutations), server
+    )
+    admin_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(publisher=publisher, fan_out=fan_out), server)
+    admin_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(publisher=publisher, mutations=mutations), server)
+    policy_pb2_grpc.add_PolicyServiceServicer_to_server(
+        PolicyService(publisher=publisher, glasses=glasses, mutations=mutations), server
+    )
 
 
 def _terms(settings: ControlPlaneSettings, charter: Charter) -> Terms:
@@ -303,6 +333,12 @@ async def _warn(publisher: Publisher) -> None:
         for warning in warnings_of(publisher):
             log.warning(Event.EXPIRY_NEAR, warning=warning)
         await asyncio.sleep(WARN_EVERY_S)
+
+
+async def _forget_answers(store: SqliteStore) -> None:
+    while True:
+        await asyncio.to_thread(store.forget_answers, before=_now() - ANSWERS_KEPT)
+        await asyncio.sleep(FORGET_EVERY_S)
 
 
 def _readiness(publisher: Publisher, ready: asyncio.Event) -> Readiness:

@@ -4,12 +4,12 @@ The whole fleet runs one version of each template; the plan names runnable templ
 are in the library, from where nodes get them with the templates that need them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from control_plane.library import Approved, Library
-from control_plane.review import ChangeState
+from control_plane.lifecycle import ChangeState
 from templates.acceptance import accept_template
 from templates.charter import Charter
 from templates.names import TemplateRef
@@ -26,11 +26,15 @@ class RollbackRefusedError(AgentFactoryError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What decides whether a version may be active at this moment; ``revocations`` are all that are in force."""
+    """What decides whether a version may be active at this moment; ``revocations`` are all that are in force.
+
+    ``deprecated`` decides nothing about what runs, only what new versions are built on.
+    """
 
     charter: Charter
     revocations: Revocations
     now: datetime
+    deprecated: Collection[TemplateRef] = frozenset()
 
 
 def with_version(plan: Plan, added: Approved) -> Plan:
@@ -93,14 +97,21 @@ def refusals(plan: Plan, library: Library, rules: Rules) -> Mapping[TemplateRef,
     return refused
 
 
-def states(library: Library, plan: Plan, revocations: Revocations) -> Mapping[TemplateRef, ChangeState]:
-    """Say what each published version is under ``plan``."""
-    return {each.ref: _state(each, plan, revocations) for each in library}
+def states(
+    library: Library, plan: Plan, revocations: Revocations, *, deprecated: Collection[TemplateRef] = ()
+) -> Mapping[TemplateRef, ChangeState]:
+    """Say what each published version is under ``plan``; what persons deprecated stays so unless it is revoked."""
+    return {each.ref: state_of(each, plan, revocations, deprecated=deprecated) for each in library}
 
 
-def _state(approved: Approved, plan: Plan, revocations: Revocations) -> ChangeState:
+def state_of(
+    approved: Approved, plan: Plan, revocations: Revocations, *, deprecated: Collection[TemplateRef] = ()
+) -> ChangeState:
+    """Say what one published version is under ``plan``."""
     if approved.is_revoked(revocations):
         return ChangeState.REVOKED
+    if approved.ref in deprecated:
+        return ChangeState.DEPRECATED
     active = _active(plan, approved.ref)
     if active is None:
         return ChangeState.APPROVED

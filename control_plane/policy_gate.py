@@ -65,6 +65,15 @@ def standing_of(present: Published, now: datetime) -> Standing:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What an action stands on; with ``validate_only`` nothing comes of it, and no broken glass is used up."""
+
+    present: Published
+    now: datetime
+    validate_only: bool = False
+
+
 class PolicyGate:
     """Every method raises `PolicyDeniedError` unless the action may go on, or a glass was broken for it."""
 
@@ -72,33 +81,32 @@ class PolicyGate:
         self._glasses = glasses
         self._telemetry = telemetry
 
-    async def submit(self, change: Change, *, present: Published, now: datetime) -> None:
+    async def submit(self, change: Change, moment: Moment) -> None:
         """Ask for a change that was just derived, on behalf of its author.
 
         Raises:
             PolicyDeniedError
             InvalidPolicyError: it is a change of the policies, and they are not valid ones.
         """
-        await self._require(Action.SUBMIT, _of_change(change), [change.author], (), present=present, now=now)
+        await self._require(Action.SUBMIT, _of_change(change), [change.author], (), moment)
 
-    async def approve(self, change: Change, count: Tally, before: Tally, *, present: Published, now: datetime) -> None:
+    async def approve(self, change: Change, count: Tally, before: Tally, moment: Moment) -> None:
         """Ask for each person whose approval is new in ``count``."""
-        new, counted = sorted(count.counted - before.counted), count.counted
-        await self._require(Action.APPROVE, _of_change(change), new, counted, present=present, now=now)
+        new = sorted(count.counted - before.counted)
+        await self._require(Action.APPROVE, _of_change(change), new, count.counted, moment)
 
-    async def activate(self, change: Change, count: Tally, *, present: Published, now: datetime) -> None:
+    async def activate(self, change: Change, count: Tally, moment: Moment) -> None:
         """Ask for a change that has its approvals, on behalf of its author."""
-        await self._require(
-            Action.ACTIVATE, _of_change(change), [change.author], count.counted, present=present, now=now
-        )
+        await self._require(Action.ACTIVATE, _of_change(change), [change.author], count.counted, moment)
 
-    async def rollback(self, plan: Plan, *, person: str, present: Published, now: datetime) -> None:
+    async def rollback(self, plan: Plan, person: str, moment: Moment) -> None:
         """Ask for every version of ``plan`` that is not active now."""
-        active = set(present.material.plan.entries)
+        material = moment.present.material
+        active = set(material.plan.entries)
         for entry in plan.entries:
-            found = present.material.library.get(entry.template)
+            found = material.library.get(entry.template)
             if entry not in active and found is not None:
-                await self._require(Action.ROLLBACK, _of_approved(found), [person], (), present=present, now=now)
+                await self._require(Action.ROLLBACK, _of_approved(found), [person], (), moment)
 
     async def _require(
         self,
@@ -106,61 +114,63 @@ class PolicyGate:
         version: _Version,
         persons: Iterable[str],
         approvers: Collection[str],
-        *,
-        present: Published,
-        now: datetime,
+        moment: Moment,
     ) -> None:
         resolved = version.resolved
         if resolved.ref.domain == POLICIES_DOMAIN:
             await asyncio.to_thread(policies_of, resolved)
             return
-        standing, subject, needed = await asyncio.to_thread(_ground, version, present, now)
+        charter = moment.present.charter
+        standing, subject, needed = await asyncio.to_thread(_ground, version, moment.present, moment.now)
         for person in persons:
-            reviews = (name for name, domain in present.charter.domains.items() if person in domain.reviewers)
+            reviews = (name for name, domain in charter.domains.items() if person in domain.reviewers)
             question = Question(
                 action=action,
                 principal=Principal.of(person, reviews),
                 subject=subject,
                 circumstances=Circumstances(
-                    now=now,
-                    environment=present.charter.environment,
-                    mode=str(present.charter.mode),
+                    now=moment.now,
+                    environment=charter.environment,
+                    mode=str(charter.mode),
                     approvers=frozenset(approvers),
                     threshold=needed,
                 ),
             )
             verdict = await asyncio.to_thread(standing.decide, question)
             if not verdict.is_permitted:
-                verdict = await self._with_broken_glass(verdict, question, standing, present=present)
-            self._telemetry.count(POLICY_DECISIONS, str(action), "allow" if verdict.is_permitted else "deny")
-            if not verdict.is_permitted:
-                log.info(
-                    Event.DENIED,
-                    action=str(action),
-                    template=str(resolved.ref),
-                    person=person,
-                    policies=verdict.policies,
-                    denied_by=[each.name for each in verdict.denials],
-                )
+                verdict = await self._with_broken_glass(verdict, question, standing, moment)
+            self._tell(verdict, question)
             verdict.require(str(resolved.ref))
 
+    def _tell(self, verdict: Verdict, question: Question) -> None:
+        self._telemetry.count(POLICY_DECISIONS, str(verdict.action), "allow" if verdict.is_permitted else "deny")
+        if not verdict.is_permitted:
+            log.info(
+                Event.DENIED,
+                action=str(verdict.action),
+                template=str(question.subject.ref),
+                person=question.principal.name,
+                policies=verdict.policies,
+                denied_by=[each.name for each in verdict.denials],
+            )
+
     async def _with_broken_glass(
-        self, denied: Verdict, question: Question, standing: Standing, *, present: Published
+        self, denied: Verdict, question: Question, standing: Standing, moment: Moment
     ) -> Verdict:
         """Ask again with the glass that is broken for this version, if one is and it makes a difference."""
         ref = question.subject.ref
-        if await self._glasses.usable(ref, present=present) is None:
+        if await self._glasses.usable(ref, present=moment.present) is None:
             return denied
         again = replace(question, circumstances=replace(question.circumstances, break_glass=True))
         verdict = await asyncio.to_thread(standing.decide, again)
-        if not verdict.is_permitted:
+        if not verdict.is_permitted or moment.validate_only:
             return verdict
         noted = await self._glasses.use(
             ref,
             action=str(question.action),
             person=question.principal.name,
             policies=[each.name for each in denied.denials],
-            present=present,
+            present=moment.present,
         )
         return denied if noted is None else verdict
 

@@ -60,6 +60,11 @@ class Published:
         return self.accepted.generation
 
     @property
+    def etag(self) -> str:
+        """What an etag of the fleet's plan is now: opaque to callers."""
+        return f"g{self.number}"
+
+    @property
     def charter(self) -> Charter:
         return self.accepted.charter
 

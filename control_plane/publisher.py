@@ -6,17 +6,26 @@ transaction; (5) believe; (6) announce. A process killed before (4) has done not
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum, unique
-from typing import Protocol
 
 from control_plane import plan as planning
 from control_plane import review
 from control_plane.file_blobs import FileBlobs
+from control_plane.generation_records import (
+    Audience,
+    Beside,
+    Ground,
+    cause_of,
+    earlier_generation,
+    signed_state,
+)
 from control_plane.library import Library, approved_of
-from control_plane.policy_gate import PolicyGate
+from control_plane.lifecycle import ChangeState
+from control_plane.mutation import Ask, unasked
+from control_plane.policy_gate import Moment, PolicyGate
 from control_plane.publication import (
     Material,
     Published,
@@ -27,9 +36,9 @@ from control_plane.publication import (
     is_refresh_due,
     with_renewed_lease,
 )
-from control_plane.review import Change, ChangeState
+from control_plane.review import Change, EtagMismatchError
 from control_plane.sqlite_store import GenerationRecord, SignedState, SqliteStore
-from control_plane.trust_directory import newer_trust, trust_files, trust_of
+from control_plane.trust_directory import newer_trust, trust_etag, trust_of
 from control_plane.turns import Turns
 from service.logs import get_logger
 from service.telemetry import (
@@ -48,13 +57,14 @@ from templates.charter import Charter, read_charter
 from templates.names import TemplateRef
 from templates.plan import Plan
 from templates.policies.decision import PolicyDeniedError
-from templates.reasons import AgentFactoryError, Reason
+from templates.reasons import AgentFactoryError
 from templates.repository import OfflineTrust
 from templates.revocations import Revocations
 from templates.trusted_set import Belief, accept_from_disk, read_belief
 
 BUNDLES_KEPT = 8
-REASON_CHARACTERS_MAX = 500
+
+States = Mapping[TemplateRef, ChangeState]
 
 log = get_logger("publisher")
 
@@ -70,37 +80,12 @@ class Event(StrEnum):
     CHANGE_REVIEWED = "change_reviewed"
 
 
-class GenerationUnknownError(AgentFactoryError):
-    """There is no generation of this number."""
-
-    reason = Reason.GENERATION_UNKNOWN
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"expected the number of a published generation, got {number}")
-
-
-class Audience(Protocol):
-    """Who hears of what was published; both return at once."""
-
-    def published(self, published: Published, update: Update, *, urgent: bool) -> None: ...
-
-    def lease_renewed(self, published: Published, update: Update) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reviewed:
     """A change with how far its approvals have come."""
 
     change: Change
     tally: Tally
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What the next generation stands on; ``metadata`` is None before the first one."""
-
-    metadata: Mapping[str, bytes] | None
-    belief: Belief
 
 
 class Publisher:
@@ -152,6 +137,17 @@ class Publisher:
         """Return the state of a published version."""
         return self._states.get(ref)
 
+    def mark(self, ref: TemplateRef, state: ChangeState) -> None:
+        """Take note of a state that was stored without a generation: deprecated, or restored."""
+        self._states = {**self._states, ref: state}
+
+    def rules(self) -> planning.Rules:
+        """What decides at this moment whether a version may be active, and what new ones are built on."""
+        return replace(self.present.rules(self._clock()), deprecated=self._deprecated())
+
+    def _deprecated(self) -> frozenset[TemplateRef]:
+        return frozenset(ref for ref, state in self._states.items() if state is ChangeState.DEPRECATED)
+
     async def start(self, trust: OfflineTrust) -> None:
         """Take up the newest stored generation, or publish the first; then renew the lease and take newer documents.
 
@@ -170,138 +166,166 @@ class Publisher:
         ground = Ground(metadata=None, belief=Belief(root=trust.roots[0]))
         await self._publish(material, charter=charter, cause="installation", author="", ground=ground)
 
-    async def approve(self, number: int, envelope: bytes) -> Reviewed:
+    async def approve(self, number: int, envelope: bytes, *, ask: Ask[Reviewed] | None = None) -> Reviewed:
         """Add a reviewer's signatures; at the threshold the change enters the library, the plan, and the fleet.
 
         Raises:
             AgentFactoryError: the signatures do not count, or nodes would refuse the generation; nothing is stored.
         """
-        return await self._turns.take(lambda: self._approve(number, envelope))
+        return await self._turns.take(lambda: self._approve(number, envelope, ask or unasked()))
 
-    async def _approve(self, number: int, envelope: bytes) -> Reviewed:
+    async def _approve(self, number: int, envelope: bytes, ask: Ask[Reviewed]) -> Reviewed:
         now, present = self._clock(), self.present
-        known = await self._change(number)
-        change, tally = review.approve(known, envelope, charter=present.charter, revocations=present.revocations)
-        before = known.tally(present.charter, present.revocations)
-        await self._policy.approve(change, tally, before, present=present, now=now)
+        change = await self._change(number)
+        review.require_etag(change, ask.etag)
+        step, tally = review.approve(
+            change, envelope, charter=present.charter, revocations=present.revocations, at=now, by=ask.person
+        )
+        reviewed = Reviewed(change=step.change, tally=tally)
+        before = change.tally(present.charter, present.revocations)
+        moment = Moment(present=present, now=now, validate_only=ask.validate_only)
+        await self._policy.approve(step.change, tally, before, moment)
         if not tally.is_reached:
-            await asyncio.to_thread(self._store.save_change, change)
-            log.info(Event.CHANGE_REVIEWED, change=change.name, approvers=sorted(tally.counted), needed=tally.needed)
-            return Reviewed(change=change, tally=tally)
-        await self._require_activation(change, tally, present=present, now=now)
-        approved = approved_of(change)
+            if not ask.validate_only:
+                await asyncio.to_thread(self._store.save_step, step, answered=ask.answered(reviewed, now))
+            self._tell_reviewed(reviewed)
+            return reviewed
+        await self._require_activation(step, tally, moment)
+        approved = approved_of(step.change)
         material = replace(
             present.material,
             library=present.material.library.with_version(approved),
             plan=planning.with_version(present.material.plan, approved),
         )
-        generation = present.number + 1
-        change = replace(change, generation=generation)
+
+        def entered(record: GenerationRecord, states: States) -> Beside:
+            nonlocal reviewed
+            last = step.entered(record.number, states[change.ref])
+            reviewed = Reviewed(change=last.change, tally=tally)
+            return Beside(steps=(last,), answered=ask.answered(reviewed, now))
+
         await self._publish(
             material,
             charter=present.charter,
             cause=f"change {change.name}",
             author=change.author,
-            changes=[change],
+            beside=entered,
             added=change.ref,
+            validate_only=ask.validate_only,
         )
-        self._telemetry.count(CHANGES, str(ChangeState.APPROVED))
-        log.info(
-            Event.CHANGE_REVIEWED,
-            change=change.name,
-            approvers=sorted(tally.counted),
-            needed=tally.needed,
-            took_s=round((self._clock() - now).total_seconds(), 3),
-        )
-        return Reviewed(change=replace(change, state=self._states[change.ref]), tally=tally)
+        if not ask.validate_only:
+            self._telemetry.count(CHANGES, str(ChangeState.APPROVED))
+            self._tell_reviewed(reviewed, took_s=round((self._clock() - now).total_seconds(), 3))
+        return reviewed
 
-    async def _require_activation(self, change: Change, tally: Tally, *, present: Published, now: datetime) -> None:
+    async def _require_activation(self, step: review.Step, tally: Tally, moment: Moment) -> None:
         """Ask the policies; approvals that are complete are kept where they deny it, say until a freeze ends."""
         try:
-            await self._policy.activate(change, tally, present=present, now=now)
+            await self._policy.activate(step.change, tally, moment)
         except PolicyDeniedError:
-            await asyncio.to_thread(self._store.save_change, change)
+            if not moment.validate_only:
+                await asyncio.to_thread(self._store.save_step, step)
             raise
 
-    async def reject(self, number: int, *, by: str, why: str) -> Reviewed:
-        """Close a change for good.
+    def _tell_reviewed(self, reviewed: Reviewed, **facts: float) -> None:
+        approvers, needed = sorted(reviewed.tally.counted), reviewed.tally.needed
+        log.info(Event.CHANGE_REVIEWED, change=reviewed.change.name, approvers=approvers, needed=needed, **facts)
 
-        Raises:
-            AgentFactoryError: it is closed already, or not this person's to close.
-        """
-        return await self._turns.take(lambda: self._reject(number, by=by, why=why))
-
-    async def _reject(self, number: int, *, by: str, why: str) -> Reviewed:
-        present = self.present
-        change = review.reject(
-            await self._change(number), by=by, why=why, charter=present.charter, revocations=present.revocations
-        )
-        await asyncio.to_thread(self._store.save_change, change)
-        self._telemetry.count(CHANGES, str(ChangeState.REJECTED))
-        return Reviewed(change=change, tally=change.tally(present.charter, present.revocations))
-
-    async def rollback(self, number: int, *, author: str, why: str) -> GenerationRecord:
+    async def rollback(
+        self, number: int, *, author: str, why: str, ask: Ask[GenerationRecord] | None = None
+    ) -> GenerationRecord:
         """Publish a new generation that names the versions of an older one, for the whole fleet, at once.
 
         Args:
             number: 0 stands for the newest generation whose versions are not the present ones.
             author: the person who asks.
             why: for the list of generations.
+            ask: the request, if there was one.
 
         Raises:
             GenerationUnknownError: no such generation.
             RollbackRefusedError: a version of it may not run any more, or nothing would change.
         """
-        return await self._turns.take(lambda: self._rollback(number, author=author, why=why))
+        return await self._turns.take(lambda: self._rollback(number, author=author, why=why, ask=ask or unasked()))
 
-    async def _rollback(self, number: int, *, author: str, why: str) -> GenerationRecord:
+    async def _rollback(self, number: int, *, author: str, why: str, ask: Ask[GenerationRecord]) -> GenerationRecord:
         present = self.present
-        earlier = await asyncio.to_thread(self._earlier, number)
+        if ask.etag and ask.etag != present.etag:
+            raise EtagMismatchError(f"generation {present.number}", expected=present.etag, got=ask.etag)
+        earlier = await asyncio.to_thread(earlier_generation, self._store, self.present, number)
         plan = planning.rolled_back(
             present.material.plan, earlier.plan, present.material.library, present.rules(self._clock())
         )
-        await self._policy.rollback(plan, person=author, present=present, now=self._clock())
+        moment = Moment(present=present, now=self._clock(), validate_only=ask.validate_only)
+        await self._policy.rollback(plan, author, moment)
         return await self._publish(
             replace(present.material, plan=plan),
             charter=present.charter,
-            cause=_cause(f"rollback to {earlier.number}", why),
+            cause=cause_of(f"rollback to {earlier.number}", why),
             author=author,
+            beside=lambda record, _: Beside(answered=ask.answered(record, record.created_at)),
+            validate_only=ask.validate_only,
         )
 
-    async def revoke(self, added: Revocations, *, what: str, author: str, why: str) -> GenerationRecord:
-        """Take something out of service at once; only a charter lifts it again."""
-        return await self._turns.take(lambda: self._revoke(added, what=what, author=author, why=why))
+    async def revoke(
+        self,
+        added: Revocations,
+        *,
+        what: str,
+        author: str,
+        why: str,
+        ask: Ask[GenerationRecord] | None = None,
+    ) -> GenerationRecord:
+        """Take something out of service at once; only a charter lifts it again.
 
-    async def _revoke(self, added: Revocations, *, what: str, author: str, why: str) -> GenerationRecord:
-        present = self.present
-        plan = planning.with_revocations(
-            present.material.plan, added, present.material.library, present.rules(self._clock())
+        An etag is not asked for: whatever else moved, this must not wait.
+        """
+        return await self._turns.take(
+            lambda: self._revoke(added, what=what, author=author, why=why, ask=ask or unasked())
         )
-        revoked = [
-            replace(change, state=ChangeState.REVOKED)
-            for change in await asyncio.to_thread(self._store.changes, state=ChangeState.IN_REVIEW, limit=10_000)
-            if change.sha256 in added.templates or change.code_sha256 in added.modules
-        ]
+
+    async def _revoke(
+        self, added: Revocations, *, what: str, author: str, why: str, ask: Ask[GenerationRecord]
+    ) -> GenerationRecord:
+        now, present = self._clock(), self.present
+        plan = planning.with_revocations(present.material.plan, added, present.material.library, present.rules(now))
+        cause = cause_of(f"revoke {what}", why)
+        waiting = await asyncio.to_thread(self._store.open_changes_of, templates=added.templates, modules=added.modules)
+        closed = tuple(review.revoked(change, by=author, what=cause, at=now) for change in waiting)
         return await self._publish(
             replace(present.material, plan=plan),
             charter=present.charter,
-            cause=_cause(f"revoke {what}", why),
+            cause=cause,
             author=author,
-            changes=revoked,
+            beside=lambda record, _: Beside(steps=closed, answered=ask.answered(record, now)),
             urgent=True,
+            validate_only=ask.validate_only,
         )
 
-    async def update_trust(self, trust: OfflineTrust, *, author: str, cause: str = "trust update") -> GenerationRecord:
+    async def update_trust(
+        self,
+        trust: OfflineTrust,
+        *,
+        author: str,
+        cause: str = "trust update",
+        ask: Ask[GenerationRecord] | None = None,
+    ) -> GenerationRecord:
         """Publish under newer offline-signed documents, once they have passed the verification of nodes.
 
         Raises:
             AgentFactoryError: the documents are not signed, older, or do not fit the online keys.
         """
-        return await self._turns.take(lambda: self._update_trust(trust, author=author, cause=cause))
+        return await self._turns.take(lambda: self._update_trust(trust, author, cause, ask or unasked()))
 
-    async def _update_trust(self, trust: OfflineTrust, *, author: str, cause: str) -> GenerationRecord:
+    async def _update_trust(
+        self, trust: OfflineTrust, author: str, cause: str, ask: Ask[GenerationRecord]
+    ) -> GenerationRecord:
+        known = self.present.material.trust
+        if ask.etag and ask.etag != trust_etag(known):
+            raise EtagMismatchError("the trust documents", expected=trust_etag(known), got=ask.etag)
         ground = Ground(metadata=self.present.metadata, belief=self.present.accepted.belief)
-        return await self._republish(replace(self.present.material, trust=trust), ground, author=author, cause=cause)
+        material = replace(self.present.material, trust=trust)
+        return await self._republish(material, ground, author=author, cause=cause, ask=ask)
 
     async def refresh(self) -> GenerationRecord:
         """Publish the same again, so that every online role has its whole life before it."""
@@ -356,11 +380,16 @@ class Publisher:
         charter: Charter,
         cause: str,
         author: str,
-        changes: Iterable[Change] = (),
+        beside: Callable[[GenerationRecord, States], Beside] | None = None,
         added: TemplateRef | None = None,
         ground: Ground | None = None,
         urgent: bool = False,
+        validate_only: bool = False,
     ) -> GenerationRecord:
+        """Sign, verify, store and announce; ``beside`` says what else is stored in the same transaction.
+
+        With ``validate_only`` it ends after verification: what was signed is forgotten, as if it had been refused.
+        """
         started = time.perf_counter()
         with self._telemetry.span(SpanName.PUBLISH) as span:
             now = self._clock()
@@ -383,15 +412,27 @@ class Publisher:
                 cause=cause,
                 author=author,
                 plan=published.material.plan,
-                bundle_sha256=await asyncio.to_thread(self._blobs.put, published.bundle.to_bytes()),
+                bundle_sha256="",
             )
-            states = planning.states(published.material.library, published.material.plan, published.revocations)
+            states = planning.states(
+                published.material.library,
+                published.material.plan,
+                published.revocations,
+                deprecated=self._deprecated(),
+            )
+            also = beside(record, states) if beside else Beside()
+            if validate_only:
+                return record
+            record = replace(
+                record, bundle_sha256=await asyncio.to_thread(self._blobs.put, published.bundle.to_bytes())
+            )
             await asyncio.to_thread(
                 self._store.commit_generation,
-                _signed_state(record, published),
-                changes=changes,
+                signed_state(record, published),
+                steps=also.steps,
                 states={ref: state for ref, state in states.items() if self._states.get(ref) is not state},
                 bundles_kept=BUNDLES_KEPT,
+                answered=also.answered,
             )
         renewed = self._present is not None and self._present.number == published.number
         self._states = states
@@ -455,8 +496,17 @@ class Publisher:
         accepted = accept_from_disk(bundle, belief=belief, installation=self._terms.installation, now=self._clock())
         return Published(material=material, metadata=stored.metadata, bundle=bundle, accepted=accepted)
 
-    async def _republish(self, material: Material, ground: Ground, *, author: str, cause: str) -> GenerationRecord:
+    async def _republish(
+        self,
+        material: Material,
+        ground: Ground,
+        *,
+        author: str,
+        cause: str,
+        ask: Ask[GenerationRecord] | None = None,
+    ) -> GenerationRecord:
         """Publish under these trust documents what may run under them."""
+        asked = ask or unasked()
         charter = read_charter(material.trust.charter)
         known = effective_revocations(charter, ground.belief.revocations, material.plan.revocations)
         rules = planning.Rules(charter=charter, revocations=known, now=self._clock())
@@ -464,39 +514,18 @@ class Publisher:
         for ref, why in refused.items():
             log.warning(Event.VERSION_WITHDRAWN, template=str(ref), reason=why.reason, error=why.message)
         return await self._publish(
-            replace(material, plan=plan), charter=charter, cause=cause, author=author, ground=ground, urgent=True
+            replace(material, plan=plan),
+            charter=charter,
+            cause=cause,
+            author=author,
+            beside=lambda record, _: Beside(answered=asked.answered(record, record.created_at)),
+            ground=ground,
+            urgent=True,
+            validate_only=asked.validate_only,
         )
-
-    def _earlier(self, number: int) -> GenerationRecord:
-        if number:
-            found = self._store.generation(number)
-            if found is None or found.number > self.present.number:
-                raise GenerationUnknownError(number)
-            return found
-        before: int | None = self.present.number
-        while page := self._store.generations(before=before):
-            for each in page:
-                if set(each.plan.entries) != set(self.present.material.plan.entries):
-                    return each
-            before = page[-1].number
-        raise GenerationUnknownError(number)
 
     async def _change(self, number: int) -> Change:
         change = await asyncio.to_thread(self._store.change, number)
         if change is None:
             raise review.ChangeUnknownError(f"changes/{number}")
         return change
-
-
-def _signed_state(record: GenerationRecord, published: Published) -> SignedState:
-    return SignedState(
-        generation=record,
-        metadata=published.metadata,
-        belief=published.accepted.belief.to_bytes(),
-        trust=trust_files(published.material.trust),
-    )
-
-
-def _cause(what: str, why: str) -> str:
-    text = " ".join(why.split())[:REASON_CHARACTERS_MAX]
-    return f"{what}: {text}" if text else what

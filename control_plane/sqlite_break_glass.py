@@ -1,27 +1,30 @@
 """Broken glasses in the control plane's SQLite (ADR 5, ADR 21). What has returned is on the disk; these calls block."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine, Row
 
+from control_plane import sqlite_answers
 from control_plane.break_glass import BreakGlass, Use
+from control_plane.mutation import Answered
+from control_plane.sqlite_tables import SCHEMA
 from templates.names import TemplateRef
 
 _OPEN_AT_ONCE_MAX = 100
 
-_schema = sa.MetaData()
 _glasses = sa.Table(
     "break_glass",
-    _schema,
+    SCHEMA,
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("template", sa.String),
     sa.Column("why", sa.String),
     sa.Column("minutes", sa.Integer),
     sa.Column("opened_by", sa.String),
     sa.Column("opened_at", sa.Integer),
-    sa.Column("request_id", sa.String),
     sa.Column("confirmed_by", sa.String),
     sa.Column("confirmed_at", sa.Integer),
     sa.Column("closed_by", sa.String),
@@ -36,23 +39,24 @@ class SqliteBreakGlass:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def add(self, glass: BreakGlass) -> BreakGlass:
-        """Store a new one and return it with its number."""
+    def add(self, glass: BreakGlass, *, answer: Callable[[BreakGlass], Answered] | None = None) -> BreakGlass:
+        """Store a new one and return it with its number; ``answer`` is called with it, for the request's id."""
         values = {key: value for key, value in _values(glass).items() if key != "number"}
         with self._engine.begin() as connection:
             number = connection.execute(sa.insert(_glasses).values(values).returning(_glasses.c.number)).scalar_one()
-        found = self.get(number)
-        return glass if found is None else found
+            stored = replace(glass, number=number)
+            sqlite_answers.remember(connection, answer(stored) if answer else None)
+            return stored
 
-    def save(self, glass: BreakGlass) -> None:
+    def save(self, glass: BreakGlass, *, answered: Answered | None = None) -> None:
         with self._engine.begin() as connection:
             connection.execute(sa.update(_glasses).where(_glasses.c.number == glass.number).values(_values(glass)))
+            sqlite_answers.remember(connection, answered)
 
     def get(self, number: int) -> BreakGlass | None:
-        return self._one(_glasses.c.number == number)
-
-    def of_request(self, person: str, request_id: str) -> BreakGlass | None:
-        return self._one((_glasses.c.opened_by == person) & (_glasses.c.request_id == request_id))
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_glasses).where(_glasses.c.number == number)).first()
+            return None if row is None else _glass(row)
 
     def not_closed(self, ref: TemplateRef) -> list[BreakGlass]:
         """Return those for ``ref`` that were confirmed and not closed, newest first; some have lapsed."""
@@ -71,11 +75,6 @@ class SqliteBreakGlass:
         with self._engine.connect() as connection:
             return [_glass(row) for row in connection.execute(query)]
 
-    def _one(self, condition: sa.ColumnElement[bool]) -> BreakGlass | None:
-        with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_glasses).where(condition)).first()
-            return None if row is None else _glass(row)
-
 
 def _values(glass: BreakGlass) -> dict[str, object]:
     return {
@@ -85,7 +84,6 @@ def _values(glass: BreakGlass) -> dict[str, object]:
         "minutes": glass.minutes,
         "opened_by": glass.opened_by,
         "opened_at": _seconds(glass.opened_at),
-        "request_id": glass.request_id,
         "confirmed_by": glass.confirmed_by,
         "confirmed_at": _seconds(glass.confirmed_at),
         "closed_by": glass.closed_by,
@@ -105,7 +103,6 @@ def _glass(row: Row[Any]) -> BreakGlass:
         minutes=row.minutes,
         opened_by=row.opened_by,
         opened_at=_moment(row.opened_at),
-        request_id=row.request_id,
         confirmed_by=row.confirmed_by,
         confirmed_at=None if row.confirmed_at is None else _moment(row.confirmed_at),
         closed_by=row.closed_by,

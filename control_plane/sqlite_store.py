@@ -3,8 +3,8 @@
 What has returned is on the disk. These functions block: callers run them in a thread, and let one writer in at a time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,45 +15,28 @@ from alembic.config import Config
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection, Engine, Row
 
+from control_plane import sqlite_answers, sqlite_changes
 from control_plane.fleet import NodeView, Refusal
+from control_plane.lifecycle import OPEN, ChangeState
+from control_plane.mutation import Answered, Asked
 from control_plane.push import Stage
-from control_plane.review import Change, ChangeState
+from control_plane.review import Change, ChangeEvent, Step
 from control_plane.sqlite_break_glass import SqliteBreakGlass
+from control_plane.sqlite_changes import change_of, is_draft, is_version
+from control_plane.sqlite_changes import changes as _changes
+from control_plane.sqlite_tables import SCHEMA
 from templates.names import TemplateRef
 from templates.plan import Plan, read_plan
 
 _BUSY_TIMEOUT_MS = 5000
 _BELIEF_ROW = 1
 
-_schema = sa.MetaData()
-_changes = sa.Table(
-    "changes",
-    _schema,
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("state", sa.String),
-    sa.Column("domain", sa.String),
-    sa.Column("name", sa.String),
-    sa.Column("version", sa.String),
-    sa.Column("sha256", sa.String),
-    sa.Column("author", sa.String),
-    sa.Column("created_at", sa.Integer),
-    sa.Column("filename", sa.String),
-    sa.Column("document", sa.LargeBinary),
-    sa.Column("resolved", sa.LargeBinary),
-    sa.Column("statement", sa.LargeBinary),
-    sa.Column("code_sha256", sa.String),
-    sa.Column("request_id", sa.String),
-    sa.Column("envelope", sa.LargeBinary),
-    sa.Column("reject_reason", sa.String),
-    sa.Column("generation", sa.Integer),
-    sa.Column("warnings", sa.JSON),
-)
 _inspections = sa.Table(
-    "inspections", _schema, sa.Column("sha256", sa.String, primary_key=True), sa.Column("report", sa.LargeBinary)
+    "inspections", SCHEMA, sa.Column("sha256", sa.String, primary_key=True), sa.Column("report", sa.LargeBinary)
 )
 _generations = sa.Table(
     "generations",
-    _schema,
+    SCHEMA,
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("created_at", sa.Integer),
     sa.Column("cause", sa.String),
@@ -62,20 +45,18 @@ _generations = sa.Table(
     sa.Column("bundle_sha256", sa.String),
 )
 _metadata = sa.Table(
-    "metadata", _schema, sa.Column("file", sa.String, primary_key=True), sa.Column("content", sa.LargeBinary)
+    "metadata", SCHEMA, sa.Column("file", sa.String, primary_key=True), sa.Column("content", sa.LargeBinary)
 )
 _belief = sa.Table(
     "belief",
-    _schema,
+    SCHEMA,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("content", sa.LargeBinary),
 )
-_trust = sa.Table(
-    "trust", _schema, sa.Column("file", sa.String, primary_key=True), sa.Column("content", sa.LargeBinary)
-)
+_trust = sa.Table("trust", SCHEMA, sa.Column("file", sa.String, primary_key=True), sa.Column("content", sa.LargeBinary))
 _nodes = sa.Table(
     "nodes",
-    _schema,
+    SCHEMA,
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("seen_at", sa.Integer),
     sa.Column("view", sa.JSON),
@@ -134,45 +115,103 @@ class SqliteStore:
 
     # Changes
 
-    def add_change(self, change: Change, *, report: tuple[str, bytes] | None = None) -> int:
-        """Store a new change, with the report on a module that was inspected for it, and return its number."""
+    def add_change(
+        self,
+        change: Change,
+        *,
+        report: tuple[str, bytes] | None = None,
+        instead: Step | None = None,
+        answer: Callable[[Change], Answered] | None = None,
+    ) -> int:
+        """Store a new change, with the report on a module that was inspected for it, and return its number.
+
+        Args:
+            change: with number 0.
+            report: digest and report.
+            instead: closes the draft whose place the new change takes.
+            answer: called with the change as stored.
+        """
         with self._engine.begin() as connection:
             if report is not None:
                 _upsert(connection, _inspections, {"sha256": report[0], "report": report[1]})
-            values = {key: value for key, value in _change_values(change).items() if key != "number"}
-            result = connection.execute(sa.insert(_changes).values(values))
-            key = result.inserted_primary_key
-            return int(key[0]) if key is not None else 0
+            if instead is not None:
+                sqlite_changes.write(connection, instead)
+            number = sqlite_changes.insert(connection, change)
+            sqlite_answers.remember(connection, answer(replace(change, number=number)) if answer else None)
+            return number
 
-    def save_change(self, change: Change) -> None:
+    def save_step(self, step: Step, *, answered: Answered | None = None) -> None:
+        """Carry out a step that publishes nothing.
+
+        Raises:
+            TransitionRefusedError, EtagMismatchError, CommentsExhaustedError: nothing is written.
+        """
         with self._engine.begin() as connection:
-            _update_change(connection, change)
+            sqlite_changes.write(connection, step)
+            sqlite_answers.remember(connection, answered)
+
+    def events(self, number: int, *, after: int = 0, limit: int = 100) -> list[ChangeEvent]:
+        """Return the history of a change, oldest first."""
+        with self._engine.connect() as connection:
+            return sqlite_changes.events(connection, number, after=after, limit=limit)
+
+    # Answers to request ids
+
+    def save_answer(self, answered: Answered) -> None:
+        """Store the answer to a request that found its effect done already."""
+        with self._engine.begin() as connection:
+            sqlite_answers.remember(connection, answered)
+
+    def answer_to(self, asked: Asked) -> Answered | None:
+        """Return what was answered to this request; raise `RequestIdReusedError` if its id belongs to another."""
+        with self._engine.connect() as connection:
+            return sqlite_answers.answer_to(connection, asked)
+
+    def forget_answers(self, *, before: datetime) -> int:
+        with self._engine.begin() as connection:
+            return sqlite_answers.forget(connection, before=before)
+
+    # Reading changes
 
     def change(self, number: int) -> Change | None:
         return self._one_change(_changes.c.number == number)
 
     def change_of_version(self, ref: TemplateRef) -> Change | None:
-        """Return the change that proposed, or published, this version; rejected ones do not count."""
-        return self._one_change(_is_version(ref))
+        """Return the change that holds this version: drafts, rejected and withdrawn ones do not."""
+        return self._one_change(is_version(ref))
+
+    def draft_of(self, author: str, ref: TemplateRef) -> Change | None:
+        return self._one_change(is_draft(author, ref))
 
     def change_of_request(self, author: str, request_id: str) -> Change | None:
         return self._one_change((_changes.c.author == author) & (_changes.c.request_id == request_id))
 
-    def changes(self, *, state: ChangeState | None = None, before: int | None = None, limit: int = 100) -> list[Change]:
-        """Return changes, newest first, with numbers below ``before``."""
+    def changes(
+        self, *, states: Collection[ChangeState] = (), before: int | None = None, limit: int = 100
+    ) -> list[Change]:
+        """Return changes in ``states`` (none: in any), newest first, with numbers below ``before``."""
         query = sa.select(_changes).order_by(_changes.c.number.desc()).limit(limit)
-        if state is not None:
-            query = query.where(_changes.c.state == state)
+        if states:
+            query = query.where(_changes.c.state.in_([str(each) for each in states]))
         if before is not None:
             query = query.where(_changes.c.number < before)
         with self._engine.connect() as connection:
-            return [_change(row) for row in connection.execute(query)]
+            return [change_of(row) for row in connection.execute(query)]
+
+    def open_changes_of(self, *, templates: Collection[str], modules: Collection[str]) -> list[Change]:
+        """Return the changes that wait and are, or carry, one of these digests."""
+        query = sa.select(_changes).where(
+            _changes.c.state.in_([str(state) for state in OPEN])
+            & (_changes.c.sha256.in_(list(templates)) | _changes.c.code_sha256.in_(list(modules)))
+        )
+        with self._engine.connect() as connection:
+            return [change_of(row) for row in connection.execute(query)]
 
     def published(self) -> list[Change]:
         """Return every change that ever entered the library, oldest first."""
         query = sa.select(_changes).where(_changes.c.generation > 0).order_by(_changes.c.number)
         with self._engine.connect() as connection:
-            return [_change(row) for row in connection.execute(query)]
+            return [change_of(row) for row in connection.execute(query)]
 
     def referenced_blobs(self) -> set[str]:
         """Return the digests of all code and bundles that records refer to."""
@@ -194,9 +233,10 @@ class SqliteStore:
         self,
         state: SignedState,
         *,
-        changes: Iterable[Change] = (),
+        steps: Iterable[Step] = (),
         states: Mapping[TemplateRef, ChangeState],
         bundles_kept: int,
+        answered: Answered | None = None,
     ) -> None:
         """Store a signed generation and everything that it means, at once or not at all.
 
@@ -204,9 +244,13 @@ class SqliteStore:
 
         Args:
             state: the generation, its complete metadata, belief and trust documents; they replace the stored ones.
-            changes: changes to be written whole, before ``states``.
+            steps: what persons did to changes, carried out before ``states``.
             states: versions whose state is another one than before.
             bundles_kept: older generations than this many no longer refer to their bundle.
+            answered: what whoever asked for it is answered.
+
+        Raises:
+            TransitionRefusedError, EtagMismatchError: nothing is written.
         """
         record = state.generation
         with self._engine.begin() as connection:
@@ -230,10 +274,10 @@ class SqliteStore:
             _replace_files(connection, _metadata, state.metadata)
             _replace_files(connection, _trust, state.trust)
             _save_belief(connection, state.belief)
-            for change in changes:
-                _update_change(connection, change)
-            for ref, to in states.items():
-                connection.execute(sa.update(_changes).where(_is_version(ref)).values(state=str(to)))
+            for step in steps:
+                sqlite_changes.write(connection, step)
+            sqlite_changes.place(connection, states, by=record.author, cause=record.cause, at=record.created_at)
+            sqlite_answers.remember(connection, answered)
 
     def save_lease(self, timestamp: bytes, belief: bytes) -> None:
         """Store a renewed ``timestamp.json`` of the newest generation."""
@@ -285,7 +329,7 @@ class SqliteStore:
     def _one_change(self, condition: sa.ColumnElement[bool]) -> Change | None:
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(_changes).where(condition)).first()
-            return None if row is None else _change(row)
+            return None if row is None else change_of(row)
 
 
 def _configure(connection: Any, _record: object) -> None:
@@ -317,63 +361,6 @@ def _files(connection: Connection, table: sa.Table) -> dict[str, bytes]:
 
 def _save_belief(connection: Connection, belief: bytes) -> None:
     _upsert(connection, _belief, {"id": _BELIEF_ROW, "content": belief})
-
-
-def _is_version(ref: TemplateRef) -> sa.ColumnElement[bool]:
-    return (
-        (_changes.c.domain == ref.domain)
-        & (_changes.c.name == ref.name)
-        & (_changes.c.version == str(ref.version))
-        & (_changes.c.state != str(ChangeState.REJECTED))
-    )
-
-
-def _update_change(connection: Connection, change: Change) -> None:
-    connection.execute(sa.update(_changes).where(_changes.c.number == change.number).values(_change_values(change)))
-
-
-def _change_values(change: Change) -> dict[str, object]:
-    return {
-        "number": change.number,
-        "state": str(change.state),
-        "domain": change.ref.domain,
-        "name": change.ref.name,
-        "version": str(change.ref.version),
-        "sha256": change.sha256,
-        "author": change.author,
-        "created_at": int(change.created_at.timestamp()),
-        "filename": change.filename,
-        "document": change.document,
-        "resolved": change.resolved,
-        "statement": change.statement,
-        "code_sha256": change.code_sha256,
-        "request_id": change.request_id,
-        "envelope": change.envelope,
-        "reject_reason": change.reject_reason,
-        "generation": change.generation,
-        "warnings": list(change.warnings),
-    }
-
-
-def _change(row: Row[Any]) -> Change:
-    return Change(
-        number=row.number,
-        state=ChangeState(row.state),
-        ref=TemplateRef.parse(f"{row.domain}/{row.name}@{row.version}"),
-        sha256=row.sha256,
-        author=row.author,
-        created_at=datetime.fromtimestamp(row.created_at, UTC),
-        filename=row.filename,
-        document=row.document,
-        resolved=row.resolved,
-        statement=row.statement,
-        code_sha256=row.code_sha256,
-        request_id=row.request_id,
-        envelope=row.envelope,
-        reject_reason=row.reject_reason,
-        generation=row.generation,
-        warnings=tuple(row.warnings),
-    )
 
 
 def _generation(row: Row[Any]) -> GenerationRecord:

@@ -7,10 +7,12 @@ needs, `derive_change` builds the change from it. Every reviewer does the same w
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn
 
 from control_plane.library import Library
+from control_plane.lifecycle import ChangeState
 from control_plane.plan import Rules
-from control_plane.review import Change, ChangeState
+from control_plane.review import Change
 from templates.approval import Statement
 from templates.capabilities import ModuleReport, derive
 from templates.document import Abi, ModuleCode, SourceCode, Template, read_template
@@ -18,7 +20,15 @@ from templates.inheritance import ancestors_of, resolve
 from templates.names import IMAGES_DOMAIN, TemplateName, TemplateRef, nearest
 from templates.plan import Plan
 from templates.reasons import AgentFactoryError, Reason
-from templates.resolved import BlobPin, ImagePin, PinnedCode, PinnedModule, PinnedSource, ResolvedTemplate
+from templates.resolved import (
+    BlobPin,
+    ImagePin,
+    PinnedCode,
+    PinnedModule,
+    PinnedSource,
+    ResolvedTemplate,
+    read_resolved,
+)
 from templates.source_archive import SourceInvalidError, check_source
 
 DOCUMENT_BYTES_MAX = 262_144
@@ -48,6 +58,7 @@ class Submission:
     filename: str
     blob: BlobPin | None
     request_id: str = ""
+    is_draft: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +139,7 @@ def prepare(submission: Submission, template: Template, *, library: Library, rul
     _require_room(template.ref, rules)
 
     def newest(name: TemplateName) -> ResolvedTemplate | None:
-        found = library.newest(name, rules.revocations)
+        found = library.newest(name, rules.revocations, deprecated=rules.deprecated)
         return None if found is None else found.resolved
 
     resolved = resolve(
@@ -159,7 +170,7 @@ def derive_change(prepared: Prepared, report: ModuleReport | None, *, plan: Plan
     )
     return Change(
         number=0,
-        state=ChangeState.IN_REVIEW,
+        state=ChangeState.DRAFT if submission.is_draft else ChangeState.IN_REVIEW,
         ref=resolved.ref,
         sha256=resolved.digest,
         author=resolved.author,
@@ -170,15 +181,23 @@ def derive_change(prepared: Prepared, report: ModuleReport | None, *, plan: Plan
         statement=statement.to_payload(),
         code_sha256=submission.blob.sha256 if submission.blob else None,
         request_id=submission.request_id,
-        warnings=tuple(_warnings(resolved, plan)),
+        warnings=tuple(_warnings(resolved, plan, rules)),
     )
 
 
-def require_same(existing: Change, submission: Submission) -> None:
-    """Raise VERSION_EXISTS unless ``submission`` is what ``existing`` was made from, byte for byte."""
+def is_same(existing: Change, submission: Submission) -> bool:
+    """Whether ``submission`` is what ``existing`` was made from, byte for byte."""
     code = submission.blob.sha256 if submission.blob else None
-    if existing.document == submission.document and existing.code_sha256 == code:
-        return
+    return (existing.document, existing.code_sha256) == (submission.document, code)
+
+
+def require_same(existing: Change, submission: Submission) -> None:
+    """Raise VERSION_EXISTS unless ``submission`` is what ``existing`` was made from."""
+    if not is_same(existing, submission):
+        raise_version_exists(existing)
+
+
+def raise_version_exists(existing: Change) -> NoReturn:
     raise SubmissionRefusedError(
         f"expected a version that does not exist yet, or the same bytes as {existing.name}: {existing.ref} exists "
         f"({existing.state}) with other content; publish it under a higher version",
@@ -189,8 +208,7 @@ def require_same(existing: Change, submission: Submission) -> None:
 
 def require_same_request(existing: Change, submission: Submission) -> None:
     """Raise REQUEST_ID_REUSED unless ``submission`` repeats the one that made ``existing``."""
-    code = submission.blob.sha256 if submission.blob else None
-    if (existing.document, existing.code_sha256) != (submission.document, code):
+    if not is_same(existing, submission):
         raise SubmissionRefusedError(
             f"expected a new request id, got the one that made {existing.name} from other content",
             reason=Reason.REQUEST_ID_REUSED,
@@ -234,7 +252,7 @@ def _pin(template: Template, blob: BlobPin | None, library: Library, rules: Rule
 
 def _image(name: str, template: Template, library: Library, rules: Rules) -> ImagePin:
     image = TemplateName(IMAGES_DOMAIN, name)
-    found = library.newest(image, rules.revocations)
+    found = library.newest(image, rules.revocations, deprecated=rules.deprecated)
     if (
         found is None
         or not isinstance(found.resolved.code, PinnedModule)
@@ -252,12 +270,32 @@ def _image(name: str, template: Template, library: Library, rules: Rules) -> Ima
     return ImagePin(template=found.ref, sha256=module.sha256, length=module.length)
 
 
-def _warnings(resolved: ResolvedTemplate, plan: Plan) -> list[str]:
+def submission_of(draft: Change) -> tuple[Submission, Template]:
+    """Return what made ``draft``, to be derived again: its parents and its image may have moved on since."""
+    code = read_resolved(draft.resolved).code
+    blob = next((pin for pin in code.blobs() if pin.sha256 == draft.code_sha256), None) if code else None
+    submission = Submission(
+        author=draft.author,
+        document=draft.document,
+        filename=draft.filename,
+        blob=blob,
+        request_id=draft.request_id,
+    )
+    return submission, read_template(draft.document)
+
+
+def _warnings(resolved: ResolvedTemplate, plan: Plan, rules: Rules) -> list[str]:
     name, version = resolved.ref.template_name, resolved.ref.version
     warnings = [
         f"{entry.template} is active and newer: this version will be in the library only"
         for entry in plan.entries
         if entry.template.template_name == name and entry.template.version > version
+    ]
+    pins = [resolved.parent.template] if resolved.parent else []
+    if isinstance(resolved.code, PinnedSource):
+        pins.append(resolved.code.image.template)
+    warnings += [
+        f"{pin} is deprecated, and no other version of it is approved" for pin in pins if pin in rules.deprecated
     ]
     if not resolved.is_abstract and not resolved.is_image and not resolved.examples:
         warnings.append("no examples: reviewers cannot see what it answers")

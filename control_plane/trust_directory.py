@@ -1,5 +1,6 @@
 """The offline-signed documents that an operator laid out for this process: roots, targets, charter."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from templates.reasons import AgentFactoryError, Reason
 from templates.repository import OfflineTrust
 
 _DOCUMENT_BYTES_MAX = 4 << 20
+_ETAG_CHARACTERS = 32
 _ROOT = re.compile(r"([1-9][0-9]{0,8})\.root\.json")
 
 
@@ -51,6 +53,12 @@ def trust_of(files: Mapping[str, bytes]) -> OfflineTrust:
         targets=files["targets.json"],
         charter=files["charter.json"],
     )
+
+
+def trust_etag(trust: OfflineTrust) -> str:
+    """Return what an etag of these documents is: opaque to callers."""
+    content = b"\0".join(hashlib.sha256(data).digest() for data in trust_files(trust).values())
+    return hashlib.sha256(content).hexdigest()[:_ETAG_CHARACTERS]
 
 
 def newer_trust(known: OfflineTrust, laid_out: OfflineTrust) -> OfflineTrust | None:

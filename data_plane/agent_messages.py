@@ -12,6 +12,7 @@ from data_plane.activation.generation import ActiveTemplate
 from data_plane.agents.invocations import InvocationRecord
 from data_plane.agents.refusals import InvalidRequestError
 from data_plane.receipts import ReceiptDesk
+from data_plane.recording_files import KeptRecording
 from sandbox.outcome import LogLine
 from templates.canonical import JsonObject, canonical_bytes
 
@@ -56,6 +57,9 @@ def end_receipt(receipt: pb.Receipt, record: InvocationRecord) -> None:
         made.log_bytes = used.log_bytes
     if used.sent_bytes or used.received_bytes or used.tokens:
         made.sent_bytes, made.received_bytes, made.tokens = used.sent_bytes, used.received_bytes, used.tokens
+    if (by_grants := used.grants) is not None:
+        made.cost_microusd = by_grants.cost_microusd
+        made.file_read_bytes, made.file_written_bytes = by_grants.file_read_bytes, by_grants.file_written_bytes
 
 
 def log_line(line: LogLine) -> pb.LogLine:
@@ -75,6 +79,24 @@ def invocation(record: InvocationRecord, node_id: str, desk: ReceiptDesk | None 
         logs=[pb.LogLine(level=each.level, message=each.message, at=duration(each.at_us)) for each in record.logs],
         logs_cut=record.logs_cut,
         parent_invocation_id=record.parent_invocation_id,
+    )
+
+
+def recording_summary(
+    kept: KeptRecording, record: InvocationRecord | None, node_id: str, *, age_s_max: float
+) -> pb.RecordingSummary:
+    """``record`` is None when the log knows the invocation no more."""
+    create_time, expire_time = Timestamp(), Timestamp()
+    create_time.FromMicroseconds(int(kept.written_s * 1e6))
+    expire_time.FromMicroseconds(int((kept.written_s + age_s_max) * 1e6))
+    return pb.RecordingSummary(
+        invocation_id=kept.invocation_id,
+        template="" if record is None else f"{record.template}@{record.version}",
+        outcome="" if record is None else record.outcome,
+        create_time=create_time,
+        expire_time=expire_time,
+        size_bytes=kept.size,
+        node=node_id,
     )
 
 

@@ -98,11 +98,8 @@ async def make_carriers(
     http = HttpCalls(
         egress,
         secrets=secrets,
-        amounts=EgressAmounts(
-            requests_max=settings.http_requests_max,
-            sent_bytes_max=settings.http_sent_bytes_max,
-            received_bytes_max=settings.http_received_bytes_max,
-            response_bytes_max=settings.http_response_bytes_max,
+        allowed=EgressAmounts(
+            requests_max=settings.http_requests_max, response_bytes_max=settings.http_response_bytes_max
         ),
         limits=EgressLimits(first_byte_s=settings.http_timeout_s, total_s=settings.http_timeout_s),
         per_tenant_max=settings.http_per_tenant_max,

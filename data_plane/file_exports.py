@@ -77,6 +77,7 @@ class InvocationFiles:
 
     def __init__(self, session: FileSession, threads: ThreadPoolExecutor) -> None:
         self._session, self._threads = session, threads
+        self.usage = session.usage
 
     async def call(self, function: str, argument: bytes) -> bytes:
         """Return the reply to one request. What was begun is carried through even when this is cancelled."""

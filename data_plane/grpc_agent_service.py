@@ -28,6 +28,7 @@ from data_plane.agent_messages import (
     page_token,
     read_page_token,
     receipt,
+    recording_summary,
     template_summary,
 )
 from data_plane.agent_registry import AgentRegistry, ConfigMismatchError, EffectiveConfig, Wish, effective_config
@@ -48,8 +49,10 @@ from data_plane.recording_files import RecordingFiles
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import LogLine
 from service.identity import Identity
+from service.logs import get_logger
 from service.peer import peer_identity
 from service.status import DetailedError
+from service.telemetry import Field
 from templates.document import LeaseExpiry
 from templates.names import InvalidNameError, TemplateName
 from templates.reasons import AgentFactoryError
@@ -58,6 +61,8 @@ from templates.receipt import Draft
 Context = grpc.aio.ServicerContext[Any, Any]
 
 RECORDING_PIECE_BYTES: Final = 256 * 1024
+
+log = get_logger("agents")
 
 
 class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -190,6 +195,27 @@ class GrpcAgentService(agent_pb2_grpc.AgentServiceServicer):
         content = await self._recordings.read(tenant_of(peer_identity(context)), request.invocation_id)
         for start in range(0, len(content), RECORDING_PIECE_BYTES):
             yield pb.GetRecordingResponse(data=content[start : start + RECORDING_PIECE_BYTES])
+
+    async def ListRecordings(  # noqa: N802
+        self, request: pb.ListRecordingsRequest, context: Context
+    ) -> pb.ListRecordingsResponse:
+        tenant, size = tenant_of(peer_identity(context)), page_size(request.page_size)
+        found = self._recordings.page(tenant, before=read_page_token(request.page_token), count_max=size + 1)
+        page, age_s = found[:size], self._recordings.bounds.age_s_max
+        known = [await self._invocations.get(tenant, each.invocation_id) for each in page]
+        return pb.ListRecordingsResponse(
+            recordings=[
+                recording_summary(kept, record, self._node_id, age_s_max=age_s)
+                for kept, record in zip(page, known, strict=True)
+            ],
+            next_page_token=page_token(page[-1].invocation_id) if len(found) > size else "",
+        )
+
+    async def DeleteRecording(self, request: pb.DeleteRecordingRequest, context: Context) -> Empty:  # noqa: N802
+        caller = peer_identity(context)
+        await self._recordings.delete(tenant_of(caller), request.invocation_id)
+        log.info("recording_deleted", **{Field.INVOCATION: request.invocation_id, Field.PEER: caller.uri})
+        return Empty()
 
     async def GetReceiptKey(self, request: pb.GetReceiptKeyRequest, context: Context) -> pb.ReceiptKey:  # noqa: ARG002, N802
         return self._desk.key()

@@ -5,6 +5,7 @@ that is checked here again for each call, because a worker is not believed.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from data_plane.agents.agent import AgentScope
@@ -164,7 +165,7 @@ class Broker:
             template=running.call.template.name,
             grants=running.call.template.resolved.grants,
             bindings={} if active is None else active.accepted.charter.secret_bindings,
-            spent=running.egress,
+            amounts=running.amounts,
             deadline=running.budget.deadline,
         )
 
@@ -175,8 +176,15 @@ class Broker:
             if not grants:
                 return pack_reply(Errno.ACCES)
             self._held_files = await self._files.session(self._scope, grants)
-            self._running.endings.append(self._held_files.close)
+            self._running.endings.append(partial(self._end_files, self._held_files))
         return await self._held_files.call(function, argument)
+
+    def _end_files(self, files: InvocationFiles) -> None:
+        """The invocation has ended: say in its amounts what it read and wrote."""
+        files.close()
+        if files.usage.bytes_read or files.usage.bytes_written:
+            used = self._running.amounts.used_by_grants()
+            used.file_read_bytes, used.file_written_bytes = files.usage.bytes_read, files.usage.bytes_written
 
     async def _agents_call(self, function: str, members: Members) -> JsonValue:
         call, budget = self._running.call, self._running.budget
@@ -206,7 +214,6 @@ class Broker:
             parent_invocation_id=self._running.invocation_id,
             depth=call.depth + 1,
             above=self._running.amounts,
-            egress_above=self._running.egress,
         )
         self._allowances()
         try:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from data_plane.admission.circuit_breaker import CircuitBreakers, Refused
+from data_plane.broker.amounts import Amount, Amounts
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
 from data_plane.broker.http_grant import (
     EgressAmounts,
-    EgressSpent,
     OutgoingRequest,
     answer_of,
     joined_headers,
@@ -48,14 +48,14 @@ class _Judge:
 
 
 class HttpCalls:
-    """Shared by all invocations; what one of them spends is in its own `EgressSpent`."""
+    """Shared by all invocations; what one of them spends is in its own `Amounts`."""
 
     def __init__(
         self,
         egress: HttpEgress,
         *,
         secrets: SecretKeeper,
-        amounts: EgressAmounts,
+        allowed: EgressAmounts,
         limits: EgressLimits,
         per_tenant_max: int,
         breakers: CircuitBreakers[tuple[str, str]],
@@ -68,7 +68,7 @@ class HttpCalls:
         """
         self._egress = egress
         self._secrets = secrets
-        self._amounts = amounts
+        self._allowed = allowed
         self._limits = limits
         self._per_tenant_max = per_tenant_max
         self._breakers = breakers
@@ -85,7 +85,7 @@ class HttpCalls:
         template: TemplateName,
         grants: Grants,
         bindings: Mapping[str, SecretBinding],
-        spent: EgressSpent,
+        amounts: Amounts,
         deadline: float,
     ) -> JsonValue:
         """Return the answer to one call.
@@ -97,7 +97,7 @@ class HttpCalls:
             template: whose grants these are.
             grants: as approved.
             bindings: of the charter in force now.
-            spent: of the invocation; is counted up.
+            amounts: of the invocation.
             deadline: of the invocation, on the event loop's clock.
 
         Raises:
@@ -107,11 +107,10 @@ class HttpCalls:
         try:
             require_granted(grants)
             request = outgoing(grants, read_http_request(function, members))
-            body_bytes_max = self._amounts.require(spent, request)
-            spent.add(requests=1)
+            body_bytes_max = self._allowed.take(amounts, request)
             secret = await self._secret(request, bindings, template)
             with self._room(tenant), self._judged(tenant, request.grant.origin) as judge:
-                answer, status = await self._fetch(request, secret, spent, body_bytes_max, deadline)
+                answer, status = await self._fetch(request, secret, amounts, body_bytes_max, deadline)
                 judge.status = status
             result = f"{status // 100}xx"
         except HostRefusal as refusal:
@@ -174,7 +173,7 @@ class HttpCalls:
             raise HostRefusal(ErrorKind.FAILED, f"the node cannot use the secret {injection.secret}") from None
 
     async def _fetch(
-        self, request: OutgoingRequest, secret: Secret | None, spent: EgressSpent, body_bytes_max: int, deadline: float
+        self, request: OutgoingRequest, secret: Secret | None, amounts: Amounts, body_bytes_max: int, deadline: float
     ) -> tuple[JsonValue, int]:
         grant = request.grant
         headers = list(request.headers)
@@ -197,7 +196,8 @@ class HttpCalls:
         except HostRefusal as refusal:
             raise HostRefusal(refusal.kind, scrubber.scrub_text(refusal.message)) from None
         finally:
-            spent.add(sent_bytes=traffic.sent, received_bytes=traffic.received)
+            amounts.note(Amount.SENT_BYTES, traffic.sent)
+            amounts.note(Amount.RECEIVED_BYTES, traffic.received)
             self._telemetry.count(HTTP_BYTES, "sent", amount=traffic.sent)
             self._telemetry.count(HTTP_BYTES, "received", amount=traffic.received)
         if secret is None:

@@ -31,7 +31,7 @@ from data_plane.agents.refusals import (
 )
 from data_plane.broker.agents_grant import Budget
 from data_plane.broker.amounts import Amounts
-from data_plane.broker.http_grant import EgressSpent
+from data_plane.invocation_metrics import InvocationMetrics
 from data_plane.recording_port import Recorder, RecorderFactory
 from data_plane.sandbox_span import describe_sandbox
 from data_plane.schema_checks import checked_output, misfit
@@ -42,9 +42,6 @@ from sandbox.request import InvocationRequest
 from sandbox.supervisor import HostCalls
 from service.logs import get_logger
 from service.telemetry import (
-    INVOCATION_FUEL,
-    INVOCATION_SECONDS,
-    INVOCATIONS,
     INVOCATIONS_IN_FLIGHT,
     Field,
     SpanName,
@@ -61,8 +58,6 @@ DEADLINE_MARGIN_MS: Final = 20
 """What is kept of an RPC's deadline for the way back, so that the caller gets the typed failure and the receipt."""
 
 WORKERS_TRIED_MAX: Final = 3
-SETTLE_S: Final = 0.02
-"""Longest that metrics lag behind an invocation."""
 
 FAILURE_REASONS: Final[Mapping[FailureKind, Reason]] = {kind: Reason(kind.value) for kind in FailureKind}
 """The kinds of failure are reasons of the same name; `service.status` maps those to gRPC."""
@@ -106,7 +101,6 @@ class Call:
     parent_invocation_id: str = ""
     depth: int = 0
     above: Amounts | None = None
-    egress_above: EgressSpent | None = None
     on_log: Callable[[LogLine], None] | None = None
     record: bool = False
     on_begun: Callable[[InvocationRecord], None] | None = None
@@ -138,7 +132,6 @@ class Running:
     task: "asyncio.Task[object]"
     budget: Budget
     amounts: Amounts
-    egress: EgressSpent
     record: InvocationRecord | None = None
     host_call_s: float = 0.0
     stopped: Failure | None = None
@@ -196,7 +189,7 @@ class Invoker:
         self._own_digits = secrets.token_hex(7)
         self._sequence = 0
         self._last_ms = 0
-        self._ended: list[InvocationRecord] = []
+        self._metrics = InvocationMetrics(telemetry)
         self._idle = asyncio.Event()
         self._idle.set()
         self.not_serving = "the node has not accepted a generation yet"
@@ -371,15 +364,13 @@ class Invoker:
             deadline=self._monotonic() + limits.wall_ms / 1000,
             depth=call.depth,
         )
-        amounts = Amounts(limits, call.above)
         running = Running(
             call=call,
             invocation_id=invocation_id,
             started_at=started_at,
             task=task,
             budget=budget,
-            amounts=amounts,
-            egress=EgressSpent(above=call.egress_above, amounts=amounts),
+            amounts=Amounts(limits, call.above),
         )
         if call.record:
             running.recorder = self._recorders(running, data, limits, started_at)
@@ -389,13 +380,11 @@ class Invoker:
         with self._telemetry.span(SpanName.INVOKE) as span:
             span.set(Field.TEMPLATE, template.ref_text)
             span.set(Field.INVOCATION, invocation_id)
+            interrupted: asyncio.CancelledError | None = None
             try:
                 outcome = await self._in_worker(running, data, limits)
-            except asyncio.CancelledError:
-                outcome = self._interrupted(running)
-                if running.stopped is None:
-                    self._finish(running, outcome, cost)
-                    raise
+            except asyncio.CancelledError as error:
+                interrupted, outcome = error, self._interrupted(running)
             finally:
                 self._running.discard(running)
                 for end in running.endings:
@@ -405,7 +394,9 @@ class Invoker:
             of_sandbox, outcome = outcome, checked_output(outcome, template.output_schema)
             record = self._finish(running, outcome, cost)
             if running.recorder is not None:
-                await running.recorder.keep(of_sandbox)
+                await running.recorder.keep(of_sandbox, was_stopped=interrupted is not None)
+            if interrupted is not None and running.stopped is None:
+                raise interrupted
             if outcome.failure is not None:
                 span.fail(outcome.failure.kind)
                 raise InvocationFailedError(outcome.failure.kind, outcome.failure.message, record=record)
@@ -439,6 +430,7 @@ class Invoker:
                 stream_logs=call.on_log is not None,
                 order=None if running.recorder is None else running.recorder.order,
                 meter=running.budget.meter,
+                on_late=None if running.recorder is None else running.recorder.ended_late,
             )
             host = self._host_calls(running, scope)
             if running.recorder is not None:
@@ -500,6 +492,7 @@ class Invoker:
             child_invocations=budget.children,
         )
         record.usage.sent_bytes, record.usage.received_bytes, record.usage.tokens, _ = running.amounts.used
+        record.usage.grants = running.amounts.grants
         if outcome.output is not None:
             record.output_hmac_sha256 = commitment(record.salt, outcome.output)
         cost.fuel = used.fuel + budget.spent_fuel
@@ -521,18 +514,7 @@ class Invoker:
         self._invocations.record(record)
         self.counts.invocations += 1
         self.counts.failures += record.outcome != OK
-        self._ended.append(record)
-        if len(self._ended) == 1:
-            asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
-
-    def _settle(self) -> None:
-        """Count what has ended, many at a time and off the way of the answers."""
-        ended, self._ended = self._ended, []
-        for record in ended:
-            template, usage = record.template, record.usage
-            self._telemetry.count(INVOCATIONS, template, "" if record.outcome == OK else record.outcome)
-            self._telemetry.observe(INVOCATION_SECONDS, usage.wall_us / 1e6, template)
-            self._telemetry.count(INVOCATION_FUEL, template, amount=usage.fuel)
+        self._metrics.add(record)
 
     def _stop_revoked(self, revocations: Revocations) -> None:
         for running in list(self._running):

@@ -362,6 +362,8 @@ class LlmInvocation:
         amounts.settle(Amount.TOKENS, difference.tokens)
         amounts.settle(Amount.SENT_BYTES, progress.sent_bytes)
         amounts.settle(Amount.RECEIVED_BYTES, progress.received_bytes)
+        if used.cost_microusd:
+            amounts.used_by_grants().cost_microusd += used.cost_microusd
         if paid.account is not None and node.use is not None:
             node.use.settle(paid.account, difference)
         node.telemetry.count(LLM_CALLS, ask.name, result)

@@ -178,6 +178,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                 bytes_max=settings.recordings_bytes_max,
                 age_s_max=settings.recordings_kept_s,
             ),
+            telemetry=telemetry,
             clock=time.time,
         )
         recordings.load()
@@ -248,6 +249,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                 access=RecordingAccess(settings.recording_templates),
                 store=recordings,
                 bytes_max=settings.recording_bytes_max,
+                telemetry=telemetry,
             ),
             invocations=invocations,
             gate=AdmissionGate(
@@ -423,7 +425,7 @@ def _spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(250_000, 20, 100)
 
 
 def _arguments() -> argparse.Namespace:

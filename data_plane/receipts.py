@@ -5,9 +5,9 @@ from typing import Final
 
 from agentfactory.agent.v1 import agent_pb2 as pb
 
-from data_plane.agents.invocations import InvocationRecord
+from data_plane.agents.invocations import InvocationRecord, UsageRecord
 from service.receipt_keys import ReceiptSigner
-from templates.receipt import Draft, begin_statement, end_statement
+from templates.receipt import Draft, begin_statement, end_statement, stencil
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -25,9 +25,7 @@ class ReceiptDesk:
         """Prepare what can be said while the invocation runs; the salt goes out while it is still known."""
         made.key_id = self._key_id
         made.salt = record.salt
-        return begin_statement(
-            invocation=record.invocation_id,
-            parent=record.parent_invocation_id,
+        common = stencil(
             node=self._node_uri,
             agent=record.agent_id,
             generation=record.generation,
@@ -37,6 +35,11 @@ class ReceiptDesk:
             code_sha256=record.code_sha256,
             image_sha256=record.image_sha256,
             config_sha256=record.config_sha256,
+        )
+        return begin_statement(
+            common,
+            invocation=record.invocation_id,
+            parent=record.parent_invocation_id,
             started_us=(record.started_at - _EPOCH) // _MICROSECOND,
             input_hmac_sha256=record.input_hmac_sha256,
         )
@@ -48,20 +51,7 @@ class ReceiptDesk:
             draft or self.begin(made, record),
             outcome=record.outcome,
             output_hmac_sha256=record.output_hmac_sha256,
-            usage={
-                "child_invocations": usage.child_invocations,
-                "fuel": usage.fuel,
-                "guest_us": usage.guest_us,
-                "host_calls": usage.host_calls,
-                "input_bytes": usage.input_bytes,
-                "log_bytes": usage.log_bytes,
-                "output_bytes": usage.output_bytes,
-                "received_bytes": usage.received_bytes,
-                "sent_bytes": usage.sent_bytes,
-                "tokens": usage.tokens,
-                "wall_us": usage.wall_us,
-                "wasi_calls": usage.wasi_calls,
-            },
+            usage=_amounts(usage),
         )
         made.statement = statement.decode()
         made.signature = self._signer.sign(statement)
@@ -75,3 +65,22 @@ class ReceiptDesk:
             signature=voucher.signature,
             certificates=voucher.certificates.decode(),
         )
+
+
+def _amounts(usage: UsageRecord) -> dict[str, int]:
+    """Return every amount in canonical order. Those of grants are named where any of them was used (ADR 15)."""
+    amounts = {
+        "child_invocations": usage.child_invocations,
+        "fuel": usage.fuel,
+        "guest_us": usage.guest_us,
+        "host_calls": usage.host_calls,
+        "input_bytes": usage.input_bytes,
+        "log_bytes": usage.log_bytes,
+        "output_bytes": usage.output_bytes,
+        "received_bytes": usage.received_bytes,
+        "sent_bytes": usage.sent_bytes,
+        "tokens": usage.tokens,
+        "wall_us": usage.wall_us,
+        "wasi_calls": usage.wasi_calls,
+    }
+    return amounts if usage.grants is None else dict(sorted((amounts | usage.grants.amounts()).items()))

@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -22,12 +22,14 @@ from sandbox.nature import SEED_BYTES, TAPE_BYTES_CEILING, RecordOrder, Verdict
 from sandbox.outcome import Outcome
 from sandbox.recording import (
     CUT_CALLS,
+    CUT_LOGS,
     CUT_OUTPUT,
     CUT_TAPE,
     STOPPED_FROM_OUTSIDE,
     Provenance,
     RecordedCall,
     RecordedEnd,
+    RecordedLine,
     Recording,
     digest,
     write,
@@ -35,14 +37,19 @@ from sandbox.recording import (
 from sandbox.request import FuelMeter
 from sandbox.supervisor import HostCalls
 from service.logs import get_logger
-from service.telemetry import Field
+from service.telemetry import RECORDING_BYTES, RECORDINGS, Field, Telemetry
 from templates.reasons import AgentFactoryError
 
 AT_ONCE_MAX: Final = 32
 """Of one tenant: each holds what it has recorded in the node's memory until it ends."""
 
+LAST_WORD_S: Final = 2.0
+"""How long a worker may take to end an invocation that was stopped; it is killed earlier if it does not obey."""
+
 _CALL_COST: Final = 256
 """Bytes that a call takes besides its answer."""
+_LINE_COST: Final = 16
+"""Bytes that a log line takes besides its text."""
 
 log = get_logger("recorder")
 
@@ -64,14 +71,17 @@ class Recorder:
         self._recorders = recorders
         room = recorders.bytes_max - len(data) - len(running.call.config) - len(template.source or b"")
         if room < 0:
+            recorders.telemetry.count(RECORDINGS, "refused")
             raise RecordingTooLargeError(bytes_max=recorders.bytes_max)
         self.order = RecordOrder(seed=recorders.entropy(SEED_BYTES), tape_bytes_max=min(room // 3, TAPE_BYTES_CEILING))
         self._calls_room = self._room = room // 3
         self._calls: list[RecordedCall] = []
         self._are_calls_cut = False
+        self._last_word: asyncio.Future[Outcome] | None = None
 
     def listening(self, host: HostCalls) -> HostCalls:
         """Return ``host``, heard; what an earlier worker may have asked is forgotten."""
+        self._last_word = asyncio.get_running_loop().create_future()
         self._calls.clear()
         self._calls_room, self._are_calls_cut = self._room, False
         return _Heard(host, self, self._running.budget.meter)
@@ -100,16 +110,28 @@ class Recorder:
         else:
             self._calls[index] = replace(self._calls[index], answer=answer, answer_sha256=digest(answer), fuel=fuel)
 
-    async def keep(self, outcome: Outcome) -> None:
+    def ended_late(self, outcome: Outcome) -> None:
+        if self._last_word is not None and not self._last_word.done():
+            self._last_word.set_result(outcome)
+
+    async def keep(self, outcome: Outcome, *, was_stopped: bool) -> None:
         """Put the recording into the store. A store that fails costs the recording, not the invocation."""
-        running = self._running
+        running, telemetry = self._running, self._recorders.telemetry
+        if was_stopped and self._last_word is not None:
+            with suppress(TimeoutError):
+                last = await asyncio.wait_for(self._last_word, self._recorders.last_word_s)
+                outcome = replace(last, output=None, failure=outcome.failure)
         try:
-            content = await asyncio.to_thread(write, self.made(outcome))
+            content = await asyncio.to_thread(write, self.made(outcome, was_stopped=was_stopped))
             await self._recorders.store.keep(running.call.tenant, running.invocation_id, content)
         except AgentFactoryError as error:
+            telemetry.count(RECORDINGS, "lost")
             log.warning("recording_lost", **{Field.INVOCATION: running.invocation_id, Field.ERROR: str(error)})
+        else:
+            telemetry.count(RECORDINGS, "written")
+            telemetry.count(RECORDING_BYTES, amount=len(content))
 
-    def made(self, outcome: Outcome) -> Recording:
+    def made(self, outcome: Outcome, *, was_stopped: bool = False) -> Recording:
         """Return the recording of an invocation that ended so."""
         call, template = self._running.call, self._running.call.template
         tape, is_whole = _tape_of(outcome)
@@ -119,6 +141,9 @@ class Recorder:
         output = outcome.output
         if output is not None and len(output) > self._room:
             cut.add(CUT_OUTPUT)
+        lines = self._lines(outcome, self._room - (0 if output is None or CUT_OUTPUT in cut else len(output)))
+        if len(lines) < len(outcome.logs):
+            cut.add(CUT_LOGS)
         return Recording(
             provenance=Provenance(
                 invocation_id=self._running.invocation_id,
@@ -150,11 +175,23 @@ class Recorder:
                 fuel=outcome.usage.fuel,
                 host_calls=outcome.usage.host_calls,
                 wasi_calls=outcome.usage.wasi_calls,
-                from_outside=not outcome.report
+                from_outside=was_stopped
+                or not outcome.report
                 or (outcome.failure is not None and outcome.failure.kind in STOPPED_FROM_OUTSIDE),
+                logs=lines,
             ),
             cut=frozenset(cut),
         )
+
+    def _lines(self, outcome: Outcome, room: int) -> tuple[RecordedLine, ...]:
+        """Return the log lines that have room, from the first."""
+        lines: list[RecordedLine] = []
+        for line in outcome.logs:
+            room -= _LINE_COST + len(line.message.encode())
+            if room < 0:
+                break
+            lines.append(RecordedLine(line.level, line.message))
+        return tuple(lines)
 
 
 class Recorders:
@@ -168,10 +205,12 @@ class Recorders:
         access: RecordingAccess,
         store: RecordingStore,
         bytes_max: int,
+        telemetry: Telemetry,
+        last_word_s: float = LAST_WORD_S,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.node_id, self.engine, self.store = node_id, engine, store
-        self.bytes_max, self.entropy = bytes_max, entropy
+        self.node_id, self.engine, self.store, self.telemetry = node_id, engine, store, telemetry
+        self.bytes_max, self.last_word_s, self.entropy = bytes_max, last_word_s, entropy
         self._access = access
         self._inside: Counter[str] = Counter()
 
@@ -185,8 +224,10 @@ class Recorders:
         """
         tenant = call.tenant
         if not self._access.permits(tenant, call.template.name):
+            self.telemetry.count(RECORDINGS, "refused")
             raise RecordingNotAllowedError(call.template.name_text)
         if self._inside[tenant] >= AT_ONCE_MAX:
+            self.telemetry.count(RECORDINGS, "refused")
             raise ConcurrencyExhaustedError(
                 f"expected at most {AT_ONCE_MAX} invocations of {tenant} recorded at once", retry_s=1.0
             )

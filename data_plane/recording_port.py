@@ -21,8 +21,15 @@ class Recorder(Protocol):
         """Return ``host`` such that its answers are recorded."""
         ...
 
-    async def keep(self, outcome: Outcome) -> None:
-        """Keep what was recorded; never raises but for cancellation."""
+    def ended_late(self, outcome: Outcome) -> None:
+        """Hear how the worker ended what was stopped from outside."""
+        ...
+
+    async def keep(self, outcome: Outcome, *, was_stopped: bool) -> None:
+        """Keep what was recorded; never raises but for cancellation.
+
+        ``was_stopped``: the node stopped the guest, so that the worker's last word is still on its way.
+        """
         ...
 
 

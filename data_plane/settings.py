@@ -149,12 +149,6 @@ class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
         "system's.",
     )
     http_requests_max: int = Field(default=100, ge=0, description="HTTP requests of one invocation.")
-    http_sent_bytes_max: int = Field(
-        default=16 * 1024 * 1024, ge=0, description="Bytes that one invocation may send in HTTP requests."
-    )
-    http_received_bytes_max: int = Field(
-        default=32 * 1024 * 1024, ge=0, description="Bytes that one invocation may receive in HTTP responses."
-    )
     http_response_bytes_max: int = Field(
         default=2 * 1024 * 1024,
         ge=0,

@@ -1,8 +1,9 @@
 """Recent invocations in a database of their own: written in batches off the invoke path, bounded in number and age.
 
-Recording appends to a bounded queue and returns. A task writes the queue a few times a second; a query writes first
-what is still queued, so that a caller finds its own last invocation. When the queue is full the oldest records are
-dropped and counted.
+Recording appends to a list and returns. Once the answer is on its way the record becomes the text of its row: far more
+invocations wait for the disk than run, and a text is a fraction of a record. A task writes the rows a few times a
+second; a query writes first what still waits, so that a caller finds its own last invocation. When too many wait the
+oldest are dropped and counted.
 """
 
 import asyncio
@@ -11,11 +12,14 @@ import json
 import sqlite3
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _text
 from typing import Any, Final
 
-from data_plane.agents.invocations import InvocationFilter, InvocationRecord, LogRecord, UsageRecord
-from data_plane.sealed_rows import RowDamagedError
+from data_plane.agents.invocations import GrantUsage, InvocationFilter, InvocationRecord, LogRecord, UsageRecord
+from data_plane.sealed_rows import RowDamagedError, RowSeals
 from data_plane.sqlite_writer import DatabaseFailedError, SqliteWriter
 from service.logs import get_logger
 
@@ -24,6 +28,9 @@ BATCH_MAX: Final = 500
 TRIM_EVERY: Final = 2_000
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_TABLE: Final = '"invocations"'
+_REMEMBERED_MAX: Final = 4_096
 # One statement for a whole batch: sqlite3 gives up the interpreter lock at every step, so that a step for each row
 # would take turns with the event loop and cost it more than the invocations themselves.
 _INSERT: Final = (
@@ -34,7 +41,7 @@ _INSERT: Final = (
 )
 _COLUMNS: Final = "tenant, invocation_id, agent_id, template, started_us, facts, seal"
 
-_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 log = get_logger("invocations")
 
@@ -46,9 +53,10 @@ class SqliteInvocations:
         self._writer = writer
         self._seals = writer.seals
         self._kept_max = kept_max
-        self._kept = timedelta(seconds=kept_s)
+        self._kept_s = kept_s
         self._period_s = period_s
-        self._queue: deque[InvocationRecord] = deque()
+        self._fresh: list[InvocationRecord] = []
+        self._queue: deque[_Row] = deque()
         self._turn = asyncio.Lock()
         self._since_trim = TRIM_EVERY
         self.dropped = 0
@@ -56,10 +64,17 @@ class SqliteInvocations:
     def record(self, record: InvocationRecord) -> None:
         if self._kept_max == 0:
             return
-        if len(self._queue) >= QUEUE_MAX:
+        self._fresh.append(record)
+        if len(self._fresh) == 1:
+            asyncio.get_running_loop().call_soon(self._queue_fresh)
+
+    def _queue_fresh(self) -> None:
+        """Make rows of what was recorded since the last time."""
+        fresh, self._fresh = self._fresh, []
+        self._queue.extend([_row(each, self._seals) for each in fresh])
+        for _ in range(len(self._queue) - QUEUE_MAX):
             self._queue.popleft()
             self.dropped += 1
-        self._queue.append(record)
 
     async def run(self) -> None:
         """Write what is queued, for ever; a failed write is logged and its records are dropped."""
@@ -70,6 +85,7 @@ class SqliteInvocations:
     async def flush(self) -> None:
         """Write everything that was recorded before this call; what another call is writing counts."""
         async with self._turn:
+            self._queue_fresh()
             await self._flush()
 
     async def _flush(self) -> None:
@@ -82,12 +98,12 @@ class SqliteInvocations:
 
             def work(
                 connection: sqlite3.Connection,
-                rows: str = _encode([self._row(each) for each in batch]),
-                now: datetime | None = batch[-1].started_at if trim else None,
+                rows: str = f"[{','.join([each.text for each in batch])}]",
+                now_us: int | None = batch[-1].started_us if trim else None,
             ) -> None:
                 connection.execute(_INSERT, (rows,))
-                if now is not None:
-                    self._trim(connection, now)
+                if now_us is not None:
+                    self._trim(connection, now_us)
 
             try:
                 await self._writer.write(work)
@@ -127,10 +143,6 @@ class SqliteInvocations:
 
         return await self._writer.read(work)
 
-    def _row(self, record: InvocationRecord) -> tuple[str | int, ...]:
-        columns = _columns(record)
-        return (*columns, self._seals.seal("invocations", columns[:6]).hex())
-
     def _record(self, row: tuple[str, str, str, str, int, str, str], *, logs: str | None = None) -> InvocationRecord:
         """Return a record, with its logs if they were read: the seal covers their digest, which stands in the facts."""
         columns, seal = row[:6], row[6]
@@ -146,20 +158,29 @@ class SqliteInvocations:
             record.logs = tuple(LogRecord(*each) for each in json.loads(logs))
         return record
 
-    def _trim(self, connection: sqlite3.Connection, now: datetime) -> None:
+    def _trim(self, connection: sqlite3.Connection, now_us: int) -> None:
         """Rows are in the order of their writing, so that age and number need no index of their own."""
         first_young = "(SELECT rowid FROM invocations WHERE started_us >= ? ORDER BY rowid LIMIT 1)"
-        young_from = _to_us(now - self._kept)
-        connection.execute(f"DELETE FROM invocations WHERE rowid < {first_young}", (young_from,))  # noqa: S608
+        young_from_us = now_us - int(self._kept_s * 1e6)
+        connection.execute(f"DELETE FROM invocations WHERE rowid < {first_young}", (young_from_us,))  # noqa: S608
         connection.execute(
             "DELETE FROM invocations WHERE rowid <= (SELECT max(rowid) FROM invocations) - ?", (self._kept_max,)
         )
 
 
-def _columns(record: InvocationRecord) -> tuple[str, str, str, str, int, str, str]:
+@dataclass(slots=True)
+class _Row:
+    """A row as JSON, sealed."""
+
+    text: str
+    started_us: int
+
+
+def _row(record: InvocationRecord, seals: RowSeals) -> _Row:
+    """Return the row of a record. It is made for every invocation, and so written by hand where that is cheaper."""
     usage = record.usage
     logs = _encode([(each.level, each.message, each.at_us) for each in record.logs]) if record.logs else "[]"
-    facts = (
+    common = _common_facts(
         record.caller,
         record.version,
         record.generation,
@@ -167,35 +188,27 @@ def _columns(record: InvocationRecord) -> tuple[str, str, str, str, int, str, st
         record.code_sha256,
         record.image_sha256,
         record.config_sha256,
-        record.outcome,
-        record.message,
-        record.logs_cut,
-        record.parent_invocation_id,
-        usage.fuel,
-        usage.wall_us,
-        usage.guest_us,
-        usage.host_calls,
-        usage.wasi_calls,
-        usage.input_bytes,
-        usage.output_bytes,
-        usage.log_bytes,
-        usage.child_invocations,
-        _digest(logs),
-        usage.sent_bytes,
-        usage.received_bytes,
-        usage.tokens,
-        record.input_hmac_sha256,
-        record.output_hmac_sha256,
     )
-    return (
-        record.tenant,
-        record.invocation_id,
-        record.agent_id,
-        record.template,
-        _to_us(record.started_at),
-        _encode(facts),
-        logs,
+    granted = "" if usage.grants is None else f",{_encode(tuple(usage.grants.amounts().values()))[1:-1]}"
+    facts = (
+        f"{common}{_text(record.outcome)},{_text(record.message)},{'true' if record.logs_cut else 'false'},"
+        f"{_text(record.parent_invocation_id)},{usage.fuel},{usage.wall_us},{usage.guest_us},{usage.host_calls},"
+        f"{usage.wasi_calls},{usage.input_bytes},{usage.output_bytes},{usage.log_bytes},{usage.child_invocations},"
+        f'"{_digest(logs)}",{usage.sent_bytes},{usage.received_bytes},{usage.tokens},'
+        f'"{record.input_hmac_sha256}","{record.output_hmac_sha256}"{granted}]'
     )
+    started_us = (record.started_at - _EPOCH) // _MICROSECOND
+    sealed = (
+        f"{_text(record.tenant)},{_text(record.invocation_id)},{_text(record.agent_id)},{_text(record.template)},"
+        f"{started_us},{_text(facts)}"
+    )
+    return _Row(f'[{sealed},{_text(logs)},"{seals.seal_text(f"{_TABLE},{sealed}").hex()}"]', started_us)
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def _common_facts(*facts: str | int) -> str:
+    """Return the beginning of the facts, which is the same for all invocations of one template by one caller."""
+    return f"{_encode(facts)[:-1]},"
 
 
 def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, str]:
@@ -207,6 +220,7 @@ def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, s
     )
     # Rows from before these existed end there.
     sent_bytes, received_bytes, tokens, input_hmac, output_hmac = facts[21:26] or (0, 0, 0, "", "")
+    by_grants = facts[26:29]
     record = InvocationRecord(
         tenant=tenant,
         invocation_id=invocation_id,
@@ -237,6 +251,7 @@ def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, s
             sent_bytes=sent_bytes,
             received_bytes=received_bytes,
             tokens=tokens,
+            grants=_grant_usage(*by_grants) if by_grants else None,
         ),
         input_hmac_sha256=input_hmac,
         output_hmac_sha256=output_hmac,
@@ -244,9 +259,13 @@ def _read(row: tuple[str, str, str, str, int, str]) -> tuple[InvocationRecord, s
     return record, logs_digest
 
 
+def _grant_usage(cost_microusd: int, file_read_bytes: int, file_written_bytes: int) -> GrantUsage:
+    return GrantUsage(
+        cost_microusd=cost_microusd, file_read_bytes=file_read_bytes, file_written_bytes=file_written_bytes
+    )
+
+
+@lru_cache(maxsize=16)
 def _digest(logs: str) -> str:
+    """Most invocations log nothing, and all of those the same."""
     return hashlib.sha256(logs.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _to_us(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)

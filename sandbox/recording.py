@@ -24,7 +24,8 @@ RECORDING_BYTES_CEILING: Final = 64 << 20
 CUT_TAPE: Final = "tape"
 CUT_CALLS: Final = "calls"
 CUT_OUTPUT: Final = "output"
-CUTS: Final = frozenset({CUT_TAPE, CUT_CALLS, CUT_OUTPUT})
+CUT_LOGS: Final = "logs"
+CUTS: Final = frozenset({CUT_TAPE, CUT_CALLS, CUT_OUTPUT, CUT_LOGS})
 
 STOPPED_FROM_OUTSIDE: Final = frozenset(
     {FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.CRASH, FailureKind.REVOKED}
@@ -63,9 +64,22 @@ class RecordedCall:
         return self.answer is not None and digest(self.answer) != self.answer_sha256
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedLine:
+    """A log line, without the moment."""
+
+    level: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.message}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEnd:
     """What the sandbox made of it. ``output`` is None when there was none, or when it was too long to be kept.
+
+    ``logs`` is None in recordings from before they were kept.
 
     ``from_outside``: something else than the guest ended it (its deadline, a revocation, the death of its worker), at a
     moment that no replay meets again.
@@ -79,6 +93,7 @@ class RecordedEnd:
     host_calls: int
     wasi_calls: int
     from_outside: bool = False
+    logs: tuple[RecordedLine, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +167,7 @@ def write(recording: Recording) -> bytes:
             "host_calls": end.host_calls,
             "wasi_calls": end.wasi_calls,
             "from_outside": end.from_outside,
+            "logs": None if end.logs is None else [[each.level, each.message] for each in end.logs],
         },
         "cut": sorted(recording.cut),
     }
@@ -217,6 +233,7 @@ def read(data: bytes) -> Recording:
             host_calls=end.number("host_calls"),
             wasi_calls=end.number("wasi_calls"),
             from_outside=end.truth("from_outside"),
+            logs=_read_lines(end),
         ),
         cut=cut,
     )
@@ -244,6 +261,16 @@ def _read_call(members: "_Members") -> RecordedCall:
         answer_sha256=members.text("answer_sha256"),
         fuel=members.number("fuel"),
     )
+
+
+def _read_lines(end: "_Members") -> tuple[RecordedLine, ...] | None:
+    if not end.has("logs"):
+        return None
+    pairs = end.items("logs")
+    for each in pairs:
+        if not isinstance(each, list) or [type(part) for part in each] != [str, str]:
+            raise RecordingFormatError("expected a level and a text as each of end.logs")
+    return tuple(RecordedLine(*each) for each in pairs)
 
 
 def _bytes(name: str, value: bytes | None) -> dict[str, str | None]:
@@ -284,6 +311,10 @@ class _Members:
     @property
     def names(self) -> list[str]:
         return list(self._value)
+
+    def has(self, name: str) -> bool:
+        """Say whether there is such a member that is not null."""
+        return self._value.get(name) is not None
 
     def text(self, name: str) -> str:
         value = self._value.get(name)

@@ -1,10 +1,12 @@
 """What is handed to a worker: compiled code once, then invocations of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from sandbox.limits import SandboxLimits
 from sandbox.nature import Order
+from sandbox.outcome import Outcome
 
 Abi = Literal["component", "image", "command"]
 NO_CONFIG = b"{}"
@@ -44,7 +46,8 @@ class InvocationRequest:
     ``load`` is called, but nothing is processed: a dry run, whose output is empty. With ``stream_logs`` log lines are
     also told while the guest runs. ``meter``, if there is one, is kept up to date while it runs; a request with a meter
     is for one invocation. An ``order`` has it recorded or replayed; a replay gets ``extra_ms`` beyond its limit of
-    time: the machine that recorded it may have been faster.
+    time: the machine that recorded it may have been faster. ``on_late`` of a request with an order hears how an
+    invocation ended that was cancelled: nobody awaits that any more.
     """
 
     code_id: str
@@ -61,6 +64,7 @@ class InvocationRequest:
     meter: FuelMeter | None = None
     order: Order | None = None
     extra_ms: int = 0
+    on_late: Callable[[Outcome], None] | None = None
 
 
 class HostCalls(Protocol):

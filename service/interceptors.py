@@ -17,6 +17,7 @@ What a method does with each outcome:
 import asyncio
 import inspect
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ import grpc
 import grpc.aio
 
 from service.identity import Identity
-from service.logs import AT_NS, gathered_lines, get_logger
+from service.logs import AT_NS, FrequentEvent, gathered_lines, get_logger
 from service.peer import UnauthenticatedError, peer_of
 from service.status import ExhaustedError, UnavailableError, to_status, trailing_metadata
 from service.telemetry import (
@@ -56,6 +57,8 @@ _HEALTH: Final = "/grpc.health.v1.Health/"
 _OPEN: Final = (_HEALTH, "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/")
 
 RETRY_S: Final = 1.0
+_COMPONENT: Final = "rpc"
+_OK: Final = "OK"
 SETTLE_S: Final = 0.02
 """Longest that an ended call waits to be counted and logged."""
 
@@ -100,7 +103,7 @@ class _Call:
     started: float
     peer: str = ""
     trace_id: str = ""
-    code: str = "OK"
+    code: str = _OK
     reason: str = ""
     error: BaseException | None = None
     took_s: float = 0.0
@@ -148,7 +151,8 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         self._ended: list[_Call] = []
         self._settling: asyncio.TimerHandle | None = None
         self._guarded: dict[str, Handler] = {}
-        self._log = get_logger("rpc")
+        self._log = get_logger(_COMPONENT)
+        self._answered = FrequentEvent(_COMPONENT, Event.RPC_ANSWERED)
         telemetry.measure(RPC_SERVER_IN_FLIGHT, lambda: self._calls + self._streams)
 
     @property
@@ -335,18 +339,29 @@ class ServerGuard(grpc.aio.ServerInterceptor):
             self._settling.cancel()
             self._settling = None
         ended, self._ended = self._ended, []
+        for (method, code), calls in Counter([(call.method, call.code) for call in ended]).items():
+            self._telemetry.count(RPC_SERVER_CALLS, method, code, amount=calls)
         with gathered_lines():
             for call in ended:
+                self._telemetry.observe(RPC_SERVER_SECONDS, call.took_s, call.method)
                 self._tell(call)
 
     def _tell(self, call: _Call) -> None:
-        self._telemetry.count(RPC_SERVER_CALLS, call.method, call.code)
-        self._telemetry.observe(RPC_SERVER_SECONDS, call.took_s, call.method)
+        took_s = round(call.took_s, 6)
+        if call.code == _OK and not call.trace_id and not call.method.startswith(_OPEN):
+            self._answered.log(
+                (Field.METHOD, call.method),
+                (Field.PEER, call.peer),
+                (Field.CODE, call.code),
+                amount=(Field.TOOK_S, took_s),
+                at_ns=call.ended_ns,
+            )
+            return
         facts: dict[str, Any] = {
             Field.METHOD: call.method,
             Field.PEER: call.peer,
             Field.CODE: call.code,
-            Field.TOOK_S: round(call.took_s, 6),
+            Field.TOOK_S: took_s,
             AT_NS: call.ended_ns,
         }
         if call.reason:

@@ -65,14 +65,14 @@ def configure_logs(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            _stamp(),
+            _stamp,
             _add_trace,
             _exception_without_locals,
             scrub,
             _render_console if console else _render_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=_Lines(out),
+        logger_factory=_Lines(out, threshold),
         cache_logger_on_first_use=True,
     )
     handler = _LibraryHandler(level=max(threshold, logging.WARNING))
@@ -99,6 +99,31 @@ def get_logger(component: str) -> structlog.typing.FilteringBoundLogger:
     """Return the logger of one component; its lines carry ``component``."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**{Field.COMPONENT: component})
     return logger
+
+
+class FrequentEvent:
+    """An event that every call logs, at INFO: lines as a logger writes them, with what they share encoded once."""
+
+    def __init__(self, component: str, event: str) -> None:
+        self._logger = get_logger(component)
+        self._component = component
+        self._end = f'"event":{_encode(event)},"level":"info","timestamp":"'
+        self._event = event
+
+    def log(self, *facts: tuple[str, str], amount: tuple[str, float], at_ns: int) -> None:
+        """Log one line; ``facts`` are few and return, ``amount`` is another one each time."""
+        now = structlog.get_config()
+        lines = now["logger_factory"]
+        if not isinstance(lines, _Lines) or now["processors"][-1] is not _render_json or current_trace_id():
+            self._logger.info(self._event, **dict(facts), **{amount[0]: amount[1], AT_NS: at_ns})
+        elif lines.threshold <= logging.INFO:
+            common = _encoded((Field.COMPONENT, self._component), *facts)
+            lines.msg(f'{common},"{amount[0]}":{amount[1]!r},{self._end}{_time_text(at_ns)}"}}')
+
+
+@lru_cache(maxsize=4096)
+def _encoded(*facts: tuple[str, str]) -> str:
+    return _encode(scrub(None, "", dict(facts)))[:-1]
 
 
 def scrub(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -135,7 +160,8 @@ def _scrubbed(value: object) -> object:
 class _Lines:
     """Where lines go, and what structlog asks for a logger; threads may write at the same time."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, threshold: int) -> None:
+        self.threshold = threshold
         self._out = out
         self._held: list[str] | None = None
         self._turn = threading.Lock()
@@ -165,23 +191,22 @@ class _Lines:
                 self._out.flush()
 
 
-def _stamp() -> structlog.typing.Processor:
-    """Add ``timestamp`` (RFC 3339, UTC, milliseconds); the calendar is asked once a second, not once a line.
+def _stamp(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add ``timestamp``. A line that is written later than it was due brings ``at_ns``, nanoseconds since the epoch."""
+    line["timestamp"] = _time_text(line.pop(AT_NS, None) or time.time_ns())
+    return line
 
-    A line that is written later than it was due brings ``at_ns``, nanoseconds since the epoch.
-    """
-    second, text = -1, ""
 
-    def stamp(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        nonlocal second, text
-        at_ns = line.pop(AT_NS, None) or time.time_ns()
-        now, milliseconds = divmod(at_ns // 1_000_000, 1000)
-        if now != second:
-            second, text = now, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-        line["timestamp"] = f"{text}.{milliseconds:03d}Z"
-        return line
+def _time_text(at_ns: int) -> str:
+    """Return a time in RFC 3339, UTC, with milliseconds."""
+    second, milliseconds = divmod(at_ns // 1_000_000, 1000)
+    return f"{_second_text(second)}.{milliseconds:03d}Z"
 
-    return stamp
+
+@lru_cache(maxsize=16)
+def _second_text(second: int) -> str:
+    """The calendar is asked once a second, not once a line."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _add_trace(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -244,6 +244,21 @@ HTTP_BYTES: Final = MetricName(
     labels=("direction",),
     services=_NODE,
 )
+RECORDINGS: Final = MetricName(
+    name="agentfactory_recordings_total",
+    help="Recordings of invocations: written, lost (the store failed), refused, deleted (by a caller), "
+    "dropped (age, room).",
+    labels=("result",),
+    services=_NODE,
+)
+RECORDING_BYTES: Final = MetricName(
+    name="agentfactory_recording_bytes_total", help="Bytes of recordings that were written.", services=_NODE
+)
+RECORDINGS_KEPT_BYTES: Final = MetricName(
+    name="agentfactory_recordings_kept_bytes",
+    help="Bytes of the recordings that are kept, encrypted.",
+    services=_NODE,
+)
 WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.", services=_NODE)
 ISOLATION_LEVEL: Final = MetricName(
     name="agentfactory_isolation_level",

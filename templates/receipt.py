@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from templates.reasons import AgentFactoryError, Reason
@@ -23,6 +24,7 @@ STATEMENT_BYTES_MAX: Final = 16_384
 SALT_BYTES: Final = 32
 OK: Final = "OK"
 
+_STENCILS_MAX: Final = 4096
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -75,6 +77,15 @@ class ReceiptKey:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Stencil:
+    """What statements about one template for one caller have in common, in three pieces of text."""
+
+    head: str
+    middle: str
+    tail: str
+
+
 @dataclass(slots=True)
 class Draft:
     """What can be said of an invocation while it runs: the text before its end, and the text between end and usage."""
@@ -83,10 +94,9 @@ class Draft:
     between: str
 
 
-def begin_statement(
+@lru_cache(maxsize=_STENCILS_MAX)
+def stencil(
     *,
-    invocation: str,
-    parent: str,
     node: str,
     agent: str,
     generation: int,
@@ -96,22 +106,27 @@ def begin_statement(
     code_sha256: str,
     image_sha256: str,
     config_sha256: str,
-    started_us: int,
-    input_hmac_sha256: str,
-) -> Draft:
-    """Prepare a statement: RFC 8785 text, written by hand because each answer waits for it.
+) -> Stencil:
+    """Return the stencil, remembered: RFC 8785 text, written by hand because each answer waits for it.
 
     Keys are in their canonical order as they stand here, and every value is a text or a whole number below 2^53, for
     which Python's encoder and RFC 8785 agree; a test compares the two.
     """
-    before: dict[str, object] = {"agent": agent} if agent else {}
-    before |= {"caller": caller, "code_sha256": code_sha256, "config_sha256": config_sha256, "generation": generation}
+    head: dict[str, object] = {"agent": agent} if agent else {}
+    head |= {"caller": caller, "code_sha256": code_sha256, "config_sha256": config_sha256, "generation": generation}
     if image_sha256:
-        before["image_sha256"] = image_sha256
-    before |= {"input_hmac_sha256": input_hmac_sha256, "invocation": invocation, "node": node}
-    between: dict[str, object] = {"parent": parent} if parent else {}
-    between |= {"schema": 1, "started": _time(started_us), "template": template, "template_sha256": template_sha256}
-    return Draft(_encode(before)[:-1], _encode(between)[1:-1])
+        head["image_sha256"] = image_sha256
+    tail = _encode({"template": template, "template_sha256": template_sha256})
+    return Stencil(_encode(head)[:-1], _encode({"node": node})[1:-1], tail[1:-1])
+
+
+def begin_statement(common: Stencil, *, invocation: str, parent: str, started_us: int, input_hmac_sha256: str) -> Draft:
+    """Prepare a statement. Ids and digests are hexadecimal, as nodes make them; ``parent`` may be empty."""
+    origin = f'"parent":"{parent}",' if parent else ""
+    return Draft(
+        f'{common.head},"input_hmac_sha256":"{input_hmac_sha256}","invocation":"{invocation}",{common.middle}',
+        f'{origin}"schema":1,"started":"{_time(started_us)}",{common.tail}',
+    )
 
 
 def end_statement(draft: Draft, *, outcome: str, output_hmac_sha256: str, usage: Mapping[str, int]) -> bytes:
@@ -181,4 +196,11 @@ def require_committed(receipt: Receipt, *, salt: bytes, input_: bytes | None, ou
 
 
 def _time(us: int) -> str:
-    return f"{_EPOCH + timedelta(microseconds=us):%Y-%m-%dT%H:%M:%S.%f}Z"
+    seconds, rest = divmod(us, 1_000_000)
+    return f"{_second(seconds)}.{rest:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    """The calendar is asked once a second, not once an invocation."""
+    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"

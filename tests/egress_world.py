@@ -16,9 +16,7 @@ from data_plane.http_calls import HttpCalls
 from data_plane.http_egress import EgressLimits, HttpEgress
 from service.telemetry import Telemetry
 
-AMOUNTS = EgressAmounts(
-    requests_max=5, sent_bytes_max=10_000, received_bytes_max=5_000_000, response_bytes_max=2_000_000
-)
+ALLOWED = EgressAmounts(requests_max=5, response_bytes_max=2_000_000)
 
 
 class FixedResolver:
@@ -66,7 +64,7 @@ def http_calls(
     egress: HttpEgress | None = None,
     *,
     secrets: MemorySecrets | None = None,
-    amounts: EgressAmounts = AMOUNTS,
+    allowed: EgressAmounts = ALLOWED,
     per_tenant_max: int = 10,
     telemetry: Telemetry | None = None,
     breakers: CircuitBreakers[tuple[str, str]] | None = None,
@@ -75,7 +73,7 @@ def http_calls(
     return HttpCalls(
         egress or egress_of({}, resolver=FixedResolver()),
         secrets=secrets or MemorySecrets({}),
-        amounts=amounts,
+        allowed=allowed,
         limits=EgressLimits(),
         per_tenant_max=per_tenant_max,
         breakers=breakers or CircuitBreakers(BreakerSettings(calls_min=1_000_000)),

@@ -11,6 +11,7 @@ from sandbox.recording import (
     Provenance,
     RecordedCall,
     RecordedEnd,
+    RecordedLine,
     Recording,
     digest,
 )
@@ -101,6 +102,7 @@ def recording_of(
             host_calls=outcome.usage.host_calls,
             wasi_calls=outcome.usage.wasi_calls,
             from_outside=kind in STOPPED_FROM_OUTSIDE,
+            logs=tuple(RecordedLine(line.level, line.message) for line in outcome.logs),
         ),
         cut=frozenset() if report.verdict is Verdict.WHOLE else frozenset({CUT_TAPE}),
     )

@@ -58,13 +58,14 @@ def node_channel(found: Profile, address: str) -> "Iterator[grpc.Channel]":
 def _channel(found: Profile, address: str, identity: str) -> "Iterator[grpc.Channel]":
     import grpc
 
+    from client.agentctl.mutations import REPEATABLE
     from service.client_interceptors import RetryPolicy, intercept_channel
     from service.tls import channel_credentials
 
     options = (("grpc.max_receive_message_length", 64 << 20),)
     channel = grpc.secure_channel(address, channel_credentials(found.tls(identity)), options=options)
     try:
-        yield intercept_channel(channel, RetryPolicy())
+        yield intercept_channel(channel, RetryPolicy(idempotent_methods=REPEATABLE))
     finally:
         channel.close()
 

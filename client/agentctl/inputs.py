@@ -73,3 +73,13 @@ def read_passphrase(file: Path | None) -> bytes | None:
     from service.keystore import passphrase_from
 
     return passphrase_from(value=None, file=file)
+
+
+def read_pairs(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of a repeated option NAME=VALUE; the last ``=`` divides."""
+    pairs = tuple((name, value) for name, _, value in (each.rpartition("=") for each in values))
+    if not all(name and value for name, value in pairs):
+        raise click.BadParameter(f"expected NAME=VALUE, got {' '.join(values)}")
+    return pairs

@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "node": "node:node",
     "policy": "policy:policy",
     "receipt": "receipt:receipt",
+    "recording": "recording:recording",
     "replay": "replay:replay",
     "revoke": "revoke:revoke",
     "rollout": "rollout:rollout",

@@ -186,6 +186,15 @@ class Case:
     def summary(self) -> str:
         return self.text.strip().partition("\n")[0]
 
+    @property
+    def timed(self) -> Timed:
+        """Whose calls must be in time.
+
+        Forged generations are brought to nodes of their own: what those take from the neighbours is the machine's, and
+        says nothing about the node.
+        """
+        return Timed.NOBODY if self.attack_class is AttackClass.TRUST_AND_DISTRIBUTION else self.attack.timed
+
     def template(self, guest: str) -> str:
         """Return the name of a guest's template: short, because names are, and unlike any other's."""
         number = sorted(self.attack.guests).index(guest)

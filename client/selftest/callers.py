@@ -1,10 +1,13 @@
-"""Callers that should not be let in: certificates of every wrong kind, and protocols that are too old."""
+"""Callers that should not be let in: certificates of every wrong kind, protocols that are too old, replays."""
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import grpc
 import grpc.aio
@@ -13,7 +16,7 @@ from agentfactory.agent.v1.agent_pb2_grpc import AgentServiceStub
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from client.selftest.stage import Stage
@@ -111,3 +114,72 @@ def call_over_tls_1_2(port: int, method: str, files: TlsFiles, *, timeout_s: flo
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def with_key_of(owner: TlsFiles, thief: TlsFiles) -> bytes:
+    """Return the certificate of ``owner`` (PEM) with the public key of ``thief`` in it, its signature left as it is.
+
+    Somebody else's certificate alone cannot be shown: every TLS library refuses a key that is not the certificate's.
+    """
+    found = [x509.load_pem_x509_certificate(each.certificate.read_bytes()) for each in (owner, thief)]
+    stolen, other = (each.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in found)
+    return ssl.DER_cert_to_PEM_cert(found[0].public_bytes(Encoding.DER).replace(stolen, other)).encode()
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Stands between a caller and the node on ``port``; keeps what each connection sent, encrypted as it is."""
+
+    port: int
+    address: str = ""
+    connections: list[bytearray] = field(default_factory=list)
+    _server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.address = f"localhost:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent = bytearray()
+        self.connections.append(sent)
+        back, forth = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_copy(reader, forth, sent))
+                group.create_task(_copy(back, writer, None))
+        finally:
+            forth.close()
+            writer.close()
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, kept: bytearray | None) -> None:
+    try:
+        while piece := await source.read(65_536):
+            if kept is not None:
+                kept += piece
+            target.write(piece)
+            await target.drain()
+        target.write_eof()
+    except OSError:
+        target.close()
+
+
+def replayed(port: int, sent: bytes) -> bytes:
+    """Send what somebody else sent; return what comes back."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as plain:
+        try:
+            plain.sendall(sent)
+            plain.shutdown(socket.SHUT_WR)
+            while chunk := plain.recv(65_536):
+                received += chunk
+        except OSError:
+            return received
+    return received

@@ -70,7 +70,7 @@ class HostileModel:
             "models": {name: {} for name in _BEHAVIOURS},
             "output_tokens_max": OUTPUT_TOKENS_MAX,
         }
-        return {"llm_bindings": json.dumps(dict.fromkeys(_BEHAVIOURS, binding)), "llm_cache_s": "0"}
+        return {"llm_bindings": json.dumps(dict.fromkeys(_BEHAVIOURS, binding)), "llm_cache_s": "60"}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
@@ -113,6 +113,10 @@ async def _answer(asked: Asked, writer: asyncio.StreamWriter, text: str, *, reas
         await writer.drain()
     writer.write(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}], **other}))
     writer.write(b"data: [DONE]\n\n")
+
+
+async def _plain(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    await _answer(asked, writer, "an answer", usage={"prompt_tokens": 1, "completion_tokens": 2})
 
 
 async def _endless(asked: Asked, writer: asyncio.StreamWriter) -> None:
@@ -176,6 +180,7 @@ async def _garbled(asked: Asked, writer: asyncio.StreamWriter) -> None:
 
 
 _BEHAVIOURS: Final[Mapping[str, Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]]] = {
+    "plain": _plain,
     "endless": _endless,
     "silent": _silent,
     "giant-line": _giant_line,

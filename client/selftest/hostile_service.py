@@ -46,6 +46,12 @@ class HostileService:
     def origin(self) -> str:
         return f"{PLACEHOLDER}:{self.port}"
 
+    @property
+    def proxy_variables(self) -> dict[str, str]:
+        """Return an environment that names the service as the proxy of everything."""
+        names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+        return dict.fromkeys(names, f"http://{HOST}:{self.port}")
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, HOST, 0, limit=_HEAD_BYTES_MAX)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -132,6 +138,14 @@ async def _slow(_request: Received, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.2)
 
 
+async def _silent(_request: Received, writer: asyncio.StreamWriter) -> None:
+    """Says nothing for longer than any attack waits, and knows when nobody waits any more."""
+    for _ in range(100):
+        if writer.is_closing():
+            return
+        await asyncio.sleep(0.2)
+
+
 async def _bomb(_request: Received, writer: asyncio.StreamWriter) -> None:
     writer.write(_answer(await asyncio.to_thread(gzip.compress, bytes(_FLOOD_BYTES)), "Content-Encoding: gzip"))
 
@@ -169,6 +183,7 @@ _BEHAVIOURS: Final[Mapping[str, Callable[[Received, asyncio.StreamWriter], Await
     "redirect": _redirect,
     "redirect-here": _redirect_here,
     "endless": _endless,
+    "silent": _silent,
     "slow": _slow,
     "bomb": _bomb,
     "bomb-in-bomb": _bomb_in_bomb,

@@ -32,7 +32,10 @@ class Imported:
 
 @dataclass(slots=True)
 class Node:
-    """One node over one store. Its ports are loopback's, and free a moment before."""
+    """One node over one store. Its ports are loopback's, and free a moment before.
+
+    ``environment`` is what stands in that of its process beside the settings.
+    """
 
     world: World
     name: str = NODE
@@ -40,6 +43,7 @@ class Node:
     observation: str = ""
     canary: str = field(default_factory=lambda: f"canary-environment-{secrets.token_hex(16)}")
     settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     _process: ServerProcess | None = None
     _log_read: int = 0
 
@@ -73,6 +77,7 @@ class Node:
             "data_plane.main",
             environment={
                 CANARY_VARIABLE: self.canary,
+                **self.environment,
                 **self._environment(port=port, observation_port=observation_port),
             },
             log=self.log,

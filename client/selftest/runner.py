@@ -7,7 +7,7 @@ without an attack measured anew. Noise makes calls slower, never faster, so one 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Protocol
 
@@ -17,7 +17,7 @@ from client.selftest.stage import ATTACKER, Stage
 
 RATIO_MAX: Final = 2.0
 FLOOR_MS: Final = 50.0
-"""A neighbour's p99 may be this much over its own before: it is the slowest of a handful of calls beside a short one
+"""A neighbour's p99 may be this much over its own before: it is the slowest of a handful of calls beside a short one,
 and a few time slices of other processes are not the attack's. The ratio itself is measured by ``make bench``.
 """
 ROUNDS_MAX: Final = 6
@@ -64,12 +64,11 @@ class House(Protocol):
 
 
 class Runner:
-    """Runs cases in one house. Not for two at a time."""
+    """Runs cases in one house. Not for two at a time. ``sleep`` is how it lets time pass."""
 
-    def __init__(self, house: House, *, quiet_s: float = QUIET_S, pause_s: float = PAUSE_S) -> None:
+    def __init__(self, house: House, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._house = house
-        self._quiet_s = quiet_s
-        self._pause_s = pause_s
+        self._sleep = sleep
         self._usual: dict[str, float] = {}
 
     async def run(self, case: Case) -> Result:
@@ -77,7 +76,7 @@ class Runner:
         late: list[str] = []
         for number in range(ROUNDS_MAX):
             if number:
-                await asyncio.sleep(self._pause_s * 2 ** (number - 1))
+                await self._sleep(PAUSE_S * 2 ** (number - 1))
             if not self._usual:
                 self._usual = await self._quiet()
             problems, measured = await self._round(case)
@@ -96,7 +95,7 @@ class Runner:
     async def _quiet(self) -> dict[str, float]:
         """Return what the neighbours need while nobody attacks: p99 in milliseconds, by tenant."""
         await self._house.start_neighbours()
-        await asyncio.sleep(self._quiet_s)
+        await self._sleep(QUIET_S)
         return {tenant: beside.p99_ms for tenant, beside in (await self._house.stop_neighbours()).items()}
 
     async def _round(self, case: Case) -> tuple[list[str], Measured]:
@@ -113,7 +112,7 @@ class Runner:
     def _late(self, case: Case, measured: Measured) -> list[str]:
         late = []
         for tenant, beside in measured.items():
-            if case.attack.timed is Timed.NOBODY or (case.attack.timed is Timed.OTHER_TENANTS and tenant == ATTACKER):
+            if case.timed is Timed.NOBODY or (case.timed is Timed.OTHER_TENANTS and tenant == ATTACKER):
                 continue
             usual = self._usual[tenant]
             bound = max(RATIO_MAX * usual, usual + FLOOR_MS)

@@ -142,7 +142,7 @@ async def started(
             **exports.settings(attacker=ATTACKER, other=OTHER),
             **model.settings,
         }
-        node = Node(world, settings=settings)
+        node = Node(world, settings=settings, environment=service.proxy_variables)
         await asyncio.to_thread(_furnish, world, node, cases, service)
         tell(f"starting a node that compiles {len({each.sha256 for each in world.library.values()})} guests")
         stack.callback(node.stop)

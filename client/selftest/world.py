@@ -41,6 +41,7 @@ from templates.repository import (
     publish,
 )
 from templates.resolved import BlobPin, ImagePin, PinnedModule, PinnedSource, ResolvedTemplate
+from templates.revocations import NO_REVOCATIONS, Revocations
 
 TRUST_DOMAIN: Final = "selftest.local"
 ENVIRONMENT: Final = "selftest"
@@ -258,6 +259,7 @@ class World:
         now: datetime | None = None,
         signers: OnlineSigners | None = None,
         lease_s: int = _LEASE_S,
+        revocations: Revocations = NO_REVOCATIONS,
     ) -> Generation:
         """Sign the generation after ``previous``, in which ``active`` runs."""
         libraries = {
@@ -272,7 +274,7 @@ class World:
         return publish(
             trust=self.trust,
             libraries=libraries,
-            plan=Plan(environment=ENVIRONMENT, entries=entries),
+            plan=Plan(environment=ENVIRONMENT, entries=entries, revocations=revocations),
             signers=signers or self.online,
             validity=Validity(lease_s=lease_s),
             now=(now or datetime.now(UTC)).replace(microsecond=0),

@@ -20,7 +20,26 @@ class LogRecord:
 
 
 @dataclass(slots=True, kw_only=True)
+class GrantUsage:
+    """What few invocations use: bytes of files, and the cost of language models in millionths of a US dollar."""
+
+    cost_microusd: int = 0
+    file_read_bytes: int = 0
+    file_written_bytes: int = 0
+
+    def amounts(self) -> dict[str, int]:
+        """Return every amount by its name in receipts."""
+        return {
+            "cost_microusd": self.cost_microusd,
+            "file_read_bytes": self.file_read_bytes,
+            "file_written_bytes": self.file_written_bytes,
+        }
+
+
+@dataclass(slots=True, kw_only=True)
 class UsageRecord:
+    """``grants`` is None where none of its amounts was used."""
+
     fuel: int = 0
     wall_us: int = 0
     guest_us: int = 0
@@ -33,6 +52,7 @@ class UsageRecord:
     sent_bytes: int = 0
     received_bytes: int = 0
     tokens: int = 0
+    grants: GrantUsage | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,6 +7,7 @@ left is right at every moment, children that still run included.
 from enum import StrEnum, unique
 from typing import Final
 
+from data_plane.agents.invocations import GrantUsage
 from data_plane.broker.answers import ErrorKind, HostRefusal
 from data_plane.broker.llm_budget import LlmAllowances
 from sandbox.limits import SandboxLimits
@@ -25,7 +26,7 @@ class Amount(StrEnum):
 class Amounts:
     """Made with an invocation. ``take`` before the effect; ``give_back`` what turned out not to be needed."""
 
-    __slots__ = ("above", "llm", "remaining", "used")
+    __slots__ = ("above", "grants", "http_requests", "llm", "remaining", "used")
 
     def __init__(self, limits: SandboxLimits, above: "Amounts | None" = None) -> None:
         """``above`` is the caller's, for a child."""
@@ -35,6 +36,10 @@ class Amounts:
         """By this invocation itself, in the order of `Amount`; what children use is in theirs."""
         self.llm: LlmAllowances | None = None
         """Of each binding of language models, once this invocation or a child of it may ask for one."""
+        self.grants: GrantUsage | None = None
+        """What else this invocation itself used, for its receipt; made by the first who uses any."""
+        self.http_requests = 0
+        """Made by this invocation and everything below it."""
 
     def left(self, amount: Amount) -> int:
         """Return how much may still be taken: the least of its own and everybody's above."""
@@ -44,6 +49,26 @@ class Amounts:
             least = min(least, above.remaining[index])
             above = above.above
         return max(0, least)
+
+    def used_by_grants(self) -> GrantUsage:
+        """Return what `grants` is to be, to be added to."""
+        if self.grants is None:
+            self.grants = GrantUsage()
+        return self.grants
+
+    def take_http_request(self, most: int) -> None:
+        """Count one request, here and above; agents that invoke agents do not multiply what the first may make.
+
+        Raises:
+            HostRefusal: kind ``budget``: the first of the invocations above has made ``most`` with all below it.
+        """
+        line = [self]
+        while line[-1].above is not None:
+            line.append(line[-1].above)
+        if line[-1].http_requests >= most:
+            raise HostRefusal(ErrorKind.BUDGET, f"expected at most {most} requests in one invocation")
+        for each in line:
+            each.http_requests += 1
 
     def take(self, amount: Amount, count: int) -> None:
         """Use ``count`` more, or nothing.

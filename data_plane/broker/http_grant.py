@@ -88,75 +88,31 @@ class OutgoingRequest:
     body: bytes = field(repr=False)
 
 
-@dataclass(slots=True, kw_only=True)
-class EgressSpent:
-    """What one invocation and everything below it have sent and received so far, in bytes of HTTP.
-
-    ``above`` is that of the invocation that asked for this one: agents that invoke agents do not multiply what the
-    first may send.
-    """
-
-    requests: int = 0
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    above: "EgressSpent | None" = None
-    amounts: Amounts | None = None
-    """The invocation's own limits, in which what its grants send and receive is counted together (ADR 15)."""
-
-    def add(self, *, requests: int = 0, sent_bytes: int = 0, received_bytes: int = 0) -> None:
-        """Count here and at every level above."""
-        if self.amounts is not None:
-            self.amounts.note(Amount.SENT_BYTES, sent_bytes)
-            self.amounts.note(Amount.RECEIVED_BYTES, received_bytes)
-        level: EgressSpent | None = self
-        while level is not None:
-            level.requests += requests
-            level.sent_bytes += sent_bytes
-            level.received_bytes += received_bytes
-            level = level.above
-
-    def whole(self) -> "EgressSpent":
-        """Return what the first of the invocations above has spent, this one's included."""
-        level = self
-        while level.above is not None:
-            level = level.above
-        return level
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressAmounts:
-    """What one invocation may send and receive. ``response_bytes_max`` is that of one decoded body."""
+    """What an operator lets one invocation have. ``response_bytes_max`` is that of one decoded body."""
 
     requests_max: int
-    sent_bytes_max: int
-    received_bytes_max: int
     response_bytes_max: int
 
-    def require(self, spent: EgressSpent, request: OutgoingRequest) -> int:
-        """Return how long the body of the next response may be.
+    def take(self, amounts: Amounts, request: OutgoingRequest) -> int:
+        """Count a request, and return how long the body of its response may be.
+
+        What it sends and receives is counted in ``amounts`` when it is known.
 
         Raises:
             HostRefusal: ``budget``: nothing is left for this request.
         """
-        own, spent = spent.amounts, spent.whole()
-        if spent.requests >= self.requests_max:
-            raise HostRefusal(ErrorKind.BUDGET, f"expected at most {self.requests_max} requests in one invocation")
         length = (
             len(request.target) + len(request.body) + sum(len(name) + len(value) for name, value in request.headers)
         )
-        if spent.sent_bytes + length > self.sent_bytes_max:
-            raise HostRefusal(ErrorKind.BUDGET, f"expected at most {self.sent_bytes_max} bytes sent in one invocation")
-        left = self.received_bytes_max - spent.received_bytes
-        if own is not None:
-            if length > own.left(Amount.SENT_BYTES):
-                raise HostRefusal(ErrorKind.BUDGET, "expected a request within the invocation's limit sent_bytes")
-            left = min(left, own.left(Amount.RECEIVED_BYTES))
-        if left <= 0:
-            raise HostRefusal(
-                ErrorKind.BUDGET,
-                f"expected at most {self.received_bytes_max} bytes received in one invocation, or its own limit",
-            )
-        return min(left, self.response_bytes_max)
+        sendable, receivable = amounts.left(Amount.SENT_BYTES), amounts.left(Amount.RECEIVED_BYTES)
+        if length > sendable:
+            raise HostRefusal(ErrorKind.BUDGET, f"expected a request within {sendable} bytes (left of sent_bytes)")
+        if not receivable:
+            raise HostRefusal(ErrorKind.BUDGET, "expected bytes left of received_bytes, got none")
+        amounts.take_http_request(self.requests_max)
+        return min(receivable, self.response_bytes_max)
 
 
 def require_granted(grants: Grants) -> None:

@@ -1,6 +1,7 @@
 """SIGKILL at many moments: whatever a node acknowledged is there when it starts again, and nothing is half-done."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -76,6 +77,68 @@ def all_agents(stub: agent_pb2_grpc.AgentServiceStub) -> set[str]:
         if not page.next_page_token:
             return names
         page = stub.ListAgents(pb.ListAgentsRequest(page_size=1000, page_token=page.next_page_token), timeout=30)
+
+
+KV_GUEST = guests.command(  # "p" and a request puts, "g" and a request gets
+    "(local $n i32) (i32.store (i32.const 0) (i32.const 2048)) (i32.store (i32.const 4) (i32.const 4096))"
+    "(drop (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))"
+    "(local.set $n (call $call"
+    " (select (i32.const 256) (i32.const 272) (i32.eq (i32.load8_u (i32.const 2048)) (i32.const 112))) (i32.const 6)"
+    " (i32.const 2049) (i32.sub (i32.load (i32.const 8)) (i32.const 1)) (i32.const 65536) (i32.const 32768)))"
+    "(i32.store (i32.const 0) (i32.const 65536)) (i32.store (i32.const 4) (local.get $n))"
+    "(drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))",
+    rest='(data (i32.const 256) "kv.put") (data (i32.const 272) "kv.get")',
+)
+CLOCKS_S = 0.5
+"""How far apart this process and a node may read the same clock, calls in between included."""
+
+
+def test_entries_live_as_long_as_they_were_to_whatever_kills_the_node(tmp_path: Path) -> None:
+    """What was acknowledged is there until its time is up, and not a moment longer: also while no node ran."""
+    world = NodeWorld.make(tmp_path / "world")
+    world.publish(world.command("docs/kv", KV_GUEST, grants={"kv": {"namespace": "notes", "bytes_max": 1_000_000}}))
+    world.seed()
+    entries: dict[str, tuple[float, float]] = {}
+    """By key: before when it is there, and from when it is not."""
+    judged = {"there": 0, "gone": 0, "gone within one life": 0}
+
+    def call(stub: agent_pb2_grpc.AgentServiceStub, operation: str, **request: object) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(invoke(stub, "docs/kv", operation + json.dumps(request)).output)
+        return answer
+
+    def judge(stub: agent_pb2_grpc.AgentServiceStub, started: float) -> None:
+        for key, (there_before, gone_from) in entries.items():
+            asked = time.time()
+            found = call(stub, "g", key=key)["ok"]
+            answered = time.time()
+            if answered < there_before:
+                assert isinstance(found, dict), (key, answered, there_before)
+                assert found["value"] == key
+                judged["there"] += 1
+            elif asked >= gone_from:
+                assert found is None, (key, asked, gone_from)
+                judged["gone"] += 1
+                judged["gone within one life"] += gone_from > started
+
+    for round_ in range(ROUNDS // 2):
+        with NodeProcess(world.installation, world.environment()) as node:
+            started, stub = time.time(), node.agents()
+            judge(stub, started)
+            for ttl_s in (1, 4, 15, 3_600, None):
+                key = f"r{round_}-{ttl_s}"
+                before = time.time()
+                answer = call(stub, "p", key=key, value=key, **({} if ttl_s is None else {"ttl_s": ttl_s}))
+                assert "ok" in answer, answer
+                life_s = float("inf") if ttl_s is None else ttl_s
+                entries[key] = (before + life_s - CLOCKS_S, time.time() + life_s + CLOCKS_S)
+            time.sleep(0.3 * round_)
+            judge(stub, started)
+            node.kill()
+    with NodeProcess(world.installation, world.environment()) as node:
+        last = max(gone for _, gone in entries.values() if gone < time.time() + 10)
+        time.sleep(max(0.0, last - time.time()))
+        judge(node.agents(), 0.0)
+    assert all(judged.values()), judged
 
 
 def test_a_kill_at_any_moment_of_an_activation_leaves_a_generation_that_serves(tmp_path: Path) -> None:

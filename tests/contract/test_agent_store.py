@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_plane.agents.agent import Agent, NewAgent, request_digest
-from data_plane.agents.invocations import InvocationFilter, InvocationRecord, LogRecord, UsageRecord
+from data_plane.agents.invocations import GrantUsage, InvocationFilter, InvocationRecord, LogRecord, UsageRecord
 from data_plane.agents.ports import AgentStore, InvocationLog
 from data_plane.agents.refusals import AgentExistsError, AgentsExhaustedError, RequestIdReusedError
 from data_plane.sqlite_agents import SqliteAgents
@@ -196,6 +196,14 @@ async def test_a_recorded_invocation_is_found_at_once_with_its_logs(invocations:
     assert await invocations.get("rival", record(1).invocation_id) is None
 
 
+async def test_what_grants_used_is_kept_with_the_rest(invocations: InvocationLog) -> None:
+    used = GrantUsage(cost_microusd=1, file_read_bytes=2, file_written_bytes=3)
+    invocations.record(record(1, usage=UsageRecord(fuel=5, grants=used)))
+    kept = await invocations.get("acme", record(1).invocation_id)
+    assert kept is not None
+    assert kept.usage == UsageRecord(fuel=5, grants=used)
+
+
 async def test_invocations_are_listed_newest_first_without_logs(invocations: InvocationLog) -> None:
     for number in range(5):
         invocations.record(record(number, agent_id="one" if number % 2 else "", template="docs/notes"))
@@ -244,5 +252,5 @@ async def test_a_full_queue_drops_the_oldest_and_counts_them(tmp_path: Path, mon
         log = SqliteInvocations(writer, kept_max=10, kept_s=1e9)
         for number in range(3):
             log.record(record(number))
-        assert log.dropped == 1
         assert len(await log.list(InvocationFilter(tenant="acme"))) == 2
+        assert log.dropped == 1

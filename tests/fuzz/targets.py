@@ -2,7 +2,8 @@
 
 The promise is the same everywhere: the errors of the interface and no others, bounded memory, and, where two ways of
 reading exist, one meaning. ``tests.fuzz`` feeds them by coverage (atheris), ``test_corpus`` with everything that was
-ever found, ``test_properties`` with what hypothesis builds.
+ever found, ``test_properties`` with what hypothesis builds. Here: what workers, templates and modules say; what crosses
+the broker is in ``egress_targets``, files are in ``file_targets``, guests that call anything in ``guest_calls``.
 """
 
 import ipaddress
@@ -42,6 +43,8 @@ from templates.document import read_template
 from templates.problems import InvalidDocumentError
 from templates.reasons import AgentFactoryError
 from templates.strict_json import loads, parse
+from tests.fuzz import egress_targets, file_targets
+from tests.fuzz.guest_calls import guest_calls
 
 Target = Callable[[bytes], None]
 LIMITS = SandboxLimits(output_bytes=4_096, log_bytes=1_024, host_calls=4, fuel=1_000_000, wall_ms=1_000)
@@ -222,8 +225,22 @@ TARGETS: Mapping[str, Target] = {
         approvals,
         bundles,
         documents,
+        egress_targets.guest_requests,
+        egress_targets.http_requests,
+        egress_targets.llm_answers,
+        egress_targets.llm_streams,
+        egress_targets.names_of_callers,
+        file_targets.archives,
+        file_targets.file_replies,
+        file_targets.file_requests,
+        file_targets.guest_paths,
+        file_targets.metadata,
+        file_targets.receipts,
+        file_targets.recordings,
+        file_targets.sealed_recordings,
         frames_from_a_worker,
         frames_to_a_worker,
+        guest_calls,
         host_arguments,
         modules,
         payloads_from_a_worker,

@@ -103,7 +103,7 @@ def test_a_recording_is_fetched_later_and_under_a_passphrase(factory: Factory, n
     made = factory.ctl("agent", "invoke", "dev/reader", "", "--record", str(first), "--passphrase-file", str(secret))
     invocation = made.data["receipt"]["invocation_id"]
     assert b"dev/reader" not in first.read_bytes()
-    fetched = factory.ctl("invocation", "recording", invocation, "--file", str(second))
+    fetched = factory.ctl("recording", "fetch", invocation, "--file", str(second))
     assert fetched.status == 0, fetched.errors
     (listed,) = [each for each in factory.ctl("invocation", "list").data if each["invocation_id"] == invocation]
     assert listed["has_recording"] is True
@@ -117,11 +117,24 @@ def test_a_recording_is_fetched_later_and_under_a_passphrase(factory: Factory, n
     assert "RECORDING_DAMAGED" in locked.errors
 
 
+def test_recordings_are_listed_and_deleted(factory: Factory, tmp_path: Path) -> None:
+    made = factory.ctl("agent", "invoke", "dev/reader", "", "--record", str(tmp_path / "one"))
+    invocation = made.data["receipt"]["invocation_id"]
+    newest = factory.ctl("recording", "list", "--count", "1").data
+    assert [each["invocation_id"] for each in newest] == [invocation]
+    assert (newest[0]["outcome"], newest[0]["template"].partition("@")[0]) == ("OK", "dev/reader")
+    assert factory.ctl("recording", "delete", invocation).status == 0
+    assert invocation not in [each["invocation_id"] for each in factory.ctl("recording", "list").data]
+    again = factory.ctl("recording", "delete", invocation)
+    assert again.status == 4
+    assert "UNKNOWN_RECORDING" in again.errors
+
+
 def test_what_was_not_recorded_is_not_found_and_what_is_no_recording_is_refused(
     factory: Factory, nowhere: Path, tmp_path: Path
 ) -> None:
     plain = factory.ctl("agent", "invoke", "dev/echo", "x").data["receipt"]["invocation_id"]
-    missing = factory.ctl("invocation", "recording", plain, "--file", str(tmp_path / "none"))
+    missing = factory.ctl("recording", "fetch", plain, "--file", str(tmp_path / "none"))
     assert missing.status == 4
     assert "UNKNOWN_RECORDING" in missing.errors
     assert not (tmp_path / "none").exists()

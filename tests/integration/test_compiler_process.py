@@ -124,11 +124,25 @@ def children() -> set[int]:
     return found
 
 
+def has_its_limits(child: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that only started the next
+        return "Max file size             0" in Path(f"/proc/{child}/limits").read_text(encoding="ascii")
+    return False
+
+
+async def settled_child(before: set[int]) -> int:
+    """Wait for the child that a job starts, until it has set its limits: the last that it does before it reads."""
+    async with asyncio.timeout(30):
+        while not (found := [child for child in children() - before if has_its_limits(child)]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    (child,) = found
+    return child
+
+
 async def test_cancelling_kills_the_child() -> None:
     before = children()
     job = asyncio.ensure_future(compile_module(heavy()))
-    await asyncio.sleep(0.3)
-    (child,) = children() - before
+    child = await settled_child(before)
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job
@@ -142,9 +156,7 @@ async def test_the_child_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     inherited = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(inherited, True)
     job = asyncio.ensure_future(compile_module(heavy()))
-    await asyncio.sleep(1)
-    (child,) = children() - before
-    process = Path(f"/proc/{child}")
+    process = Path(f"/proc/{await settled_child(before)}")
     environment = (process / "environ").read_bytes()
     limits = (process / "limits").read_text(encoding="ascii")
     targets = [os.readlink(entry) for entry in (process / "fd").iterdir()]  # noqa: PTH115 - not a path

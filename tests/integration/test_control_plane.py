@@ -3,6 +3,7 @@
 import hashlib
 import json
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -172,11 +173,13 @@ def test_a_document_s_problems_travel_with_their_places(alice: PersonClient) -> 
 
 
 def test_submitting_again_is_the_same_change_and_other_bytes_are_refused(alice: PersonClient) -> None:
-    first = alice.submit(document("same"), request_id="request-1")
-    assert alice.submit(document("same"), request_id="request-1").name == first.name
+    request_id = str(uuid.uuid4())
+    first = alice.submit(document("same"), request_id=request_id)
+    assert alice.submit(document("same"), request_id=request_id) == first
     assert alice.submit(document("same")).name == first.name
     assert reason_of(lambda: alice.submit(document("same", role="x"))) is Reason.VERSION_EXISTS
-    assert reason_of(lambda: alice.submit(document("other"), request_id="request-1")) is Reason.REQUEST_ID_REUSED
+    assert reason_of(lambda: alice.submit(document("other"), request_id=request_id)) is Reason.REQUEST_ID_REUSED
+    assert reason_of(lambda: alice.submit(document("other"), request_id="request-1")) is Reason.INVALID_REQUEST
     lie = [hashlib.sha256(b"x").digest()]
     tool = document("tool", code={"module": "tool.wasm", "abi": "command"})
     assert reason_of(lambda: alice.submit(tool, small_modules.command(), sha256=lie)) is Reason.BLOB_MISMATCH

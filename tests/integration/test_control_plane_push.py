@@ -144,7 +144,7 @@ async def view_of(alice: PersonClient, node: PretendedNode) -> admin_pb2.Node:
 
 
 async def revoke(alice: PersonClient, **target: str) -> int:
-    request = admin_pb2.RevokeRequest(reason="hostile", **target)
+    request = admin_pb2.RevokeRequest(reason="hostile", **target)  # type: ignore[arg-type]  # no target is a bool
     return (await asyncio.to_thread(alice.rollouts.Revoke, request)).generation
 
 

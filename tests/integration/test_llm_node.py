@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agentfactory.agent.v1 import agent_pb2 as pb
 
 from tests.http_server import ServerTls, server_tls
 from tests.isolation import guests
@@ -133,6 +134,21 @@ def test_an_agent_gets_an_answer_over_tls(node: NodeProcess, server: LlmServer) 
         "messages": [{"role": "user", "content": "hello there"}],
         "max_tokens": 50,
     }
+
+
+def test_the_receipt_says_what_the_operators_prices_make_of_it(node: NodeProcess) -> None:
+    asked = json.dumps({"say": "what does this cost", "model": "echo"})
+    receipt = invoke(node.agents(), "docs/asker", asked).receipt
+    tokens_in, tokens_out = json.loads(invoke(node.agents(), "docs/asker", asked).output)[2:4]
+    assert receipt.usage.tokens == tokens_in + tokens_out
+    assert receipt.usage.cost_microusd == -(-(2 * tokens_in + 5 * tokens_out) // 2) > 0
+    assert json.loads(receipt.statement)["usage"]["cost_microusd"] == receipt.usage.cost_microusd
+    looked_up = node.agents().GetInvocation(pb.GetInvocationRequest(invocation_id=receipt.invocation_id))
+    assert looked_up.receipt.statement == receipt.statement
+    assert looked_up.receipt.usage.cost_microusd == receipt.usage.cost_microusd
+    unpriced = invoke(node.agents(), "docs/asker", json.dumps({"model": "count"})).receipt
+    assert unpriced.usage.tokens > 0
+    assert "cost_microusd" not in json.loads(unpriced.statement)["usage"]
 
 
 def test_an_agent_gets_an_answer_in_pieces(node: NodeProcess) -> None:

@@ -1,6 +1,7 @@
 """A real node records a CPython agent that reads time and chance, keeps state and asks another agent; then a replay."""
 
 import json
+import time
 from collections.abc import Iterator
 from textwrap import dedent
 
@@ -55,6 +56,16 @@ BOUND = """
         while True:
             pass
 """
+WAITING = """
+    import time
+    from agentfactory_sdk import kv, log
+
+    def process(text):
+        kv.put("when", str(time.time()))
+        log.info("begun")
+        time.sleep(60)
+        log.info("never")
+"""
 SLOW = "import time\n\ndef process(text):\n    time.sleep(60)\n    return text"
 
 
@@ -70,6 +81,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> NodeWorld:
         world.source(
             "docs/bound", dedent(BOUND), limits={**LIMITS, "fuel": 700_000_000}, grants={"agents": ["docs/*"]}
         ),
+        world.source("docs/waiting", dedent(WAITING), limits={**LIMITS, "wall_ms": 60_000}, grants=kv),
         world.source("docs/slow", SLOW, limits={**LIMITS, "wall_ms": 800}),
     )
     world.seed()
@@ -97,6 +109,10 @@ def refused(stub: Stub, template: str, text: str = "") -> RemoteError:
     with pytest.raises(grpc.RpcError) as error:
         ask(stub, template, text)
     return from_rpc_error(error.value)
+
+
+def listed(stub: Stub) -> list[pb.RecordingSummary]:
+    return list(stub.ListRecordings(pb.ListRecordingsRequest(), timeout=CALL_TIMEOUT_S).recordings)
 
 
 def fetch(stub: Stub, invocation_id: str) -> Recording:
@@ -190,6 +206,63 @@ def test_a_failure_is_recorded(acme: Stub) -> None:
     found = replay.run(recording, compiled_image())
     assert found.is_identical
     assert found.ended_early
+
+
+def test_an_invocation_that_its_caller_cancels_leaves_a_recording_that_can_be_followed(
+    node: NodeProcess, acme: Stub
+) -> None:
+    known = {each.invocation_id for each in listed(acme)}
+    request = pb.StreamInvokeRequest(template=pb.InvokeTemplateRequest(template="docs/waiting", record=True))
+    stream = acme.StreamInvoke(request, timeout=CALL_TIMEOUT_S)
+    assert next(stream).log.message == "begun"
+    stream.cancel()
+    deadline = time.monotonic() + CALL_TIMEOUT_S
+    while not (found := [each for each in listed(acme) if each.invocation_id not in known]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (summary,) = found
+    assert (summary.template, summary.outcome, summary.node) == ("docs/waiting@1.0.0", "CANCELLED", "n1")
+    recording = fetch(acme, summary.invocation_id)
+    assert recording.end.kind is FailureKind.CANCELLED
+    assert [call.name for call in recording.calls] == ["kv.put"]
+    assert recording.cut == frozenset()
+    assert recording.end.logs is not None
+    assert [line.message for line in recording.end.logs] == ["begun"]
+    assert recording.end.fuel > 0
+    replayed = replay.run(recording, compiled_image())
+    assert replayed.differences == ()
+    assert (replayed.ended_early, replayed.calls) == (True, 1)
+    status, page = node.observed("/metrics")
+    assert status == 200
+    assert b'agentfactory_recordings_total{result="written"}' in page
+
+
+def test_a_tenant_lists_and_deletes_its_own_recordings(node: NodeProcess, acme: Stub) -> None:
+    ids = [ask(acme, "docs/everything").receipt.invocation_id for _ in range(3)]
+    first = acme.ListRecordings(pb.ListRecordingsRequest(page_size=2), timeout=CALL_TIMEOUT_S)
+    assert [each.invocation_id for each in first.recordings] == [ids[2], ids[1]]
+    rest = acme.ListRecordings(
+        pb.ListRecordingsRequest(page_size=2, page_token=first.next_page_token), timeout=CALL_TIMEOUT_S
+    )
+    assert rest.recordings[0].invocation_id == ids[0]
+    kept = first.recordings[0]
+    assert (kept.template, kept.outcome) == ("docs/everything@1.0.0", "OK")
+    assert kept.expire_time.seconds - kept.create_time.seconds == 7 * 86_400
+    assert kept.size_bytes > 500
+
+    rival = node.agents("rival")
+    assert listed(rival) == []
+    for stub, invocation_id in ((rival, ids[0]), (acme, "0123"), (acme, ""), (acme, "../" + ids[0])):
+        with pytest.raises(grpc.RpcError) as error:
+            stub.DeleteRecording(pb.DeleteRecordingRequest(invocation_id=invocation_id), timeout=CALL_TIMEOUT_S)
+        assert from_rpc_error(error.value).reason is Reason.UNKNOWN_RECORDING
+    acme.DeleteRecording(pb.DeleteRecordingRequest(invocation_id=ids[1]), timeout=CALL_TIMEOUT_S)
+    assert [each.invocation_id for each in listed(acme)][:2] == [ids[2], ids[0]]
+    with pytest.raises(grpc.RpcError) as error:
+        fetch(acme, ids[1])
+    assert from_rpc_error(error.value).reason is Reason.UNKNOWN_RECORDING
+    request = pb.GetInvocationRequest(invocation_id=ids[1])
+    assert not acme.GetInvocation(request, timeout=CALL_TIMEOUT_S).has_recording
 
 
 def test_a_flipped_byte_at_rest_is_a_typed_error_and_a_restart_keeps_the_rest(

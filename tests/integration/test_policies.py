@@ -17,7 +17,7 @@ WHY = "payments are down, fix first"
 
 @pytest.fixture(scope="module")
 def factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
-    with running_factory(tmp_path_factory.mktemp("governed") / "installation") as factory:
+    with running_factory(tmp_path_factory.mktemp("governed") / "installation", "--threshold", "2") as factory:
         yield factory
 
 

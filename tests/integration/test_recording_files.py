@@ -11,6 +11,7 @@ from data_plane.recording_envelope import RecordingDamagedError, WrappedKey, ope
 from data_plane.recording_files import RecordingBounds, RecordingFiles
 from data_plane.recording_keys import LocalRecordingKeys
 from data_plane.sealed_files import StoreFailedError
+from service.telemetry import RECORDINGS, RECORDINGS_KEPT_BYTES, Telemetry
 from templates.reasons import Reason
 
 SECRET = b"what the tenant asked and was answered"
@@ -23,7 +24,10 @@ class Shelf:
     def __init__(self, directory: Path, bounds: RecordingBounds = ROOMY) -> None:
         self.directory, self.now = directory, 1_000_000.0
         self.keys = LocalRecordingKeys(directory / "keys")
-        self.files = RecordingFiles(directory / "recordings", keys=self.keys, bounds=bounds, clock=lambda: self.now)
+        self.telemetry = Telemetry()
+        self.files = RecordingFiles(
+            directory / "recordings", keys=self.keys, bounds=bounds, telemetry=self.telemetry, clock=lambda: self.now
+        )
         self.files.load()
 
     def paths(self) -> list[Path]:
@@ -181,3 +185,42 @@ def test_a_downloaded_file_is_its_owners_and_a_passphrase_closes_it(tmp_path: Pa
         path.write_bytes(whole[:index] + bytes((whole[index] ^ 1,)) + whole[index + 1 :])
         with pytest.raises((RecordingLockedError, RecordingInvalidError)):
             read_recording(path, passphrase=b"correct horse")
+
+
+async def test_a_tenant_sees_its_own_from_the_newest_in_pages(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    for index in range(5):
+        shelf.now += 1
+        await shelf.files.keep("acme", f"0{index}", SECRET)
+    await shelf.files.keep("rival", "09", SECRET)
+    first = shelf.files.page("acme", count_max=3)
+    assert [each.invocation_id for each in first] == ["04", "03", "02"]
+    assert [each.invocation_id for each in shelf.files.page("acme", before="02", count_max=3)] == ["01", "00"]
+    assert shelf.files.page("nobody", count_max=3) == []
+    assert first[0].written_s == shelf.now
+    sizes = {path.stem: path.stat().st_size for path in shelf.paths()}
+    assert first[0].size == sizes["04"]
+    assert shelf.telemetry.registry.get_sample_value(RECORDINGS_KEPT_BYTES.name) == sum(sizes.values())
+
+
+async def test_what_is_deleted_is_gone_at_once_and_after_a_restart(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    for name in ("01ab", "01ac"):
+        await shelf.files.keep("acme", name, SECRET)
+    await shelf.files.delete("acme", "01ab")
+    for files in (shelf.files, Shelf(tmp_path).files):
+        assert not files.has("acme", "01ab")
+        assert [each.invocation_id for each in files.page("acme", count_max=9)] == ["01ac"]
+        with pytest.raises(UnknownRecordingError):
+            await files.read("acme", "01ab")
+    assert [path.stem for path in shelf.paths()] == ["01ac"]
+    assert shelf.telemetry.registry.get_sample_value(RECORDINGS.name, {"result": "deleted"}) == 1
+
+
+async def test_nobody_deletes_what_is_not_theirs(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    await shelf.files.keep("acme", "01ab", SECRET)
+    for tenant, name in (("rival", "01ab"), ("acme", "../01ab"), ("acme", "01ac"), ("acme", "")):
+        with pytest.raises(UnknownRecordingError):
+            await shelf.files.delete(tenant, name)
+    assert await shelf.files.read("acme", "01ab") == SECRET

@@ -10,7 +10,7 @@ import pytest
 from client.replay import Replay, replay
 from sandbox.limits import SandboxLimits
 from sandbox.outcome import FailureKind
-from sandbox.recording import CUT_CALLS, CUT_TAPE, Recording, read, write
+from sandbox.recording import CUT_CALLS, CUT_LOGS, CUT_TAPE, RecordedLine, Recording, read, write
 from sandbox.request import InvocationRequest
 from sandbox.supervisor import Worker, WorkerSettings
 from tests.images import compiled_image
@@ -145,7 +145,7 @@ async def test_an_invocation_that_its_deadline_ended_is_followed_to_where_it_was
         worker,
         "import time\nfrom agentfactory_sdk import kv\n"
         "def process(text):\n    kv.put('k', str(time.time()))\n    time.sleep(60)\n    return str(time.time())",
-        wall_ms=700,
+        wall_ms=2_000,
     )
     assert recording.end.kind is FailureKind.DEADLINE
     found = await again(recording)
@@ -243,6 +243,50 @@ async def test_another_output_is_a_difference(worker: Worker) -> None:
     end = dataclasses.replace(recording.end, output_sha256="0" * 64)
     found = await again(dataclasses.replace(recording, end=end))
     assert [each.what for each in found.differences] == ["output"]
+
+
+def with_logs(recording: Recording, *lines: RecordedLine, cut: frozenset[str] = frozenset()) -> Recording:
+    return dataclasses.replace(recording, end=dataclasses.replace(recording.end, logs=lines), cut=cut)
+
+
+async def test_log_lines_are_compared_and_the_first_other_one_is_named(worker: Worker) -> None:
+    recording = await recorded(worker, EVERYTHING)
+    logs = recording.end.logs
+    assert logs is not None
+    first, second = logs
+    assert (first, second.message[:7]) == (RecordedLine("info", "in the middle"), "printed")
+    assert (await again(recording)).is_identical
+    other = RecordedLine("info", "at the end")
+    for lines, what, expected, got in (
+        ((other, second), "log line 0", "info: at the end", "info: in the middle"),
+        ((first,), "log line 1", "no further line", str(second)),
+        ((first, second, other), "log line 2", "info: at the end", "no further line"),
+    ):
+        (found,) = (await again(with_logs(recording, *lines))).differences
+        assert (found.what, found.call, found.expected, found.got) == (what, None, expected, got)
+
+
+async def test_log_lines_that_were_not_recorded_or_cut_are_not_compared(worker: Worker) -> None:
+    recording = await recorded(worker, EVERYTHING)
+    older = dataclasses.replace(recording, end=dataclasses.replace(recording.end, logs=None))
+    assert (await again(older)).is_identical
+    assert recording.end.logs is not None
+    cut = frozenset({CUT_LOGS})
+    assert (await again(with_logs(recording, recording.end.logs[0], cut=cut))).is_identical
+    assert not (await again(with_logs(recording, RecordedLine("info", "another"), cut=cut))).is_identical
+
+
+async def test_what_a_guest_logged_until_its_deadline_is_compared(worker: Worker) -> None:
+    recording = await recorded(
+        worker,
+        "import time\ndef process(text):\n    print('before')\n    time.sleep(60)\n    print('never')",
+        wall_ms=700,
+    )
+    assert recording.end.logs == (RecordedLine("info", "before"),)
+    found = await again(recording)
+    assert (found.is_identical, found.ended_early) == (True, True)
+    (difference,) = (await again(with_logs(recording, RecordedLine("info", "after")))).differences
+    assert difference.what == "log line 0"
 
 
 async def test_a_tape_that_was_cut_is_followed_up_to_there_and_says_so(worker: Worker) -> None:

@@ -96,7 +96,7 @@ def test_a_tenant_at_its_quota_is_told_which_and_others_work_on(node: NodeProces
         started = time.perf_counter()
         assert invoke(acme, "docs/echo", "x").output == "x"
         took.append(time.perf_counter() - started)
-    assert sorted(took)[10] < 0.5
+    assert sorted(took)[10] < 2, "the sleeper beside them takes far longer"
     first.cancel()
     node.until("none in flight", lambda each: use(each, tenant).in_flight == 0)
     assert invoke(stub, "docs/echo", "x").output == "x"
@@ -120,7 +120,7 @@ def test_node_and_tenant_narrow_what_the_template_allows(node: NodeProcess) -> N
     assert refused(acme, "docs/spinner").reason is Reason.FUEL  # the template alone would have a trillion
     started = time.perf_counter()
     assert refused(rival, "docs/spinner").reason is Reason.FUEL
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 60, "a trillion would take longer"
     assert refused(rival, "docs/echo", "x" * 101).reason is Reason.INPUT
     assert invoke(acme, "docs/echo", "x" * 101).output == "x" * 101
 

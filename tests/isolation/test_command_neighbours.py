@@ -70,7 +70,7 @@ async def test_a_slot_that_never_comes_ends_at_the_deadline() -> None:
     worker = await Worker.start(WorkerSettings(slots=1))
     try:
         await worker.load(guests.ECHO, guests.compiled(guests.ECHO))
-        hog = asyncio.ensure_future(run(worker, guests.sleeper(10**18), limits=replace(LIMITS, wall_ms=1_000)))
+        hog = asyncio.ensure_future(run(worker, guests.sleeper(10**18), limits=replace(LIMITS, wall_ms=3_000)))
         await guests.until_in_flight(worker, 1)
         waiting = await run(worker, guests.ECHO, limits=replace(LIMITS, wall_ms=100))
         assert waiting.failure is not None
@@ -120,7 +120,7 @@ class Broken:
 
 async def test_a_host_call_that_never_answers_ends_at_the_deadline_and_is_cancelled(worker: Worker) -> None:
     host = Silent()
-    outcome = await run(worker, guests.ask(b"kv.get", b"{}"), host=host, limits=replace(LIMITS, wall_ms=100))
+    outcome = await run(worker, guests.ask(b"kv.get", b"{}"), host=host, limits=replace(LIMITS, wall_ms=1_000))
     assert outcome.failure is not None
     assert outcome.failure.kind is FailureKind.DEADLINE
     assert host.is_cancelled

@@ -46,7 +46,7 @@ async def worker() -> AsyncIterator[Worker]:
 async def run(worker: Worker, text: str, *, fuel: int, charged: int) -> tuple[Outcome, Costly]:
     await worker.load(text, guests.compiled(text))
     meter = FuelMeter()
-    limits = replace(LIMITS, fuel=fuel)
+    limits = replace(LIMITS, fuel=fuel, wall_ms=60_000)
     request = InvocationRequest(code_id=text, abi="command", limits=limits, granted=KV, meter=meter)
     host = Costly(meter, charged)
     return await worker.invoke(request, host), host

@@ -66,7 +66,7 @@ async def test_a_worker_that_dies_fails_its_own_invocations_only(workers: tuple[
 
 async def test_a_worker_that_does_not_end_an_invocation_is_killed_at_deadline_and_grace() -> None:
     worker = await Worker.start(WorkerSettings(slots=5, grace_ms=100))
-    overdue = asyncio.ensure_future(run(worker, guests.sleeper(10**12), limits=replace(LIMITS, wall_ms=300)))
+    overdue = asyncio.ensure_future(run(worker, guests.sleeper(10**12), limits=replace(LIMITS, wall_ms=2_000)))
     beside = asyncio.ensure_future(run(worker, guests.sleeper(10**12), limits=PATIENT))
     await guests.until_in_flight(worker, 2)
     os.kill(worker.pid, signal.SIGSTOP)  # nothing inside answers any more

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from client.agentctl import connections
+from client.agentctl.commands.recording import download_recording
 from client.agentctl.inputs import read_input, read_object, read_passphrase
 from client.agentctl.output import bullet_lines, emit, emit_table, is_json, note, printable
 
@@ -137,16 +138,6 @@ def _streamed(factory: "AgentFactory", target: str, data: str, **options: Any) -
             return event
         note(f"[{event.at_ms:8.1f} ms] {event.level}: {event.message}")
     raise click.ClickException("the stream ended without an answer")
-
-
-def download_recording(factory: "AgentFactory", invocation_id: str, file: Path, *, passphrase: bytes | None) -> None:
-    """Fetch a recording and write it; the person is told what the file is."""
-    from client.recording_files import write_recording
-
-    content = factory.get_recording(invocation_id)
-    write_recording(file, content, passphrase=passphrase)
-    how = "encrypted" if passphrase is not None else "not encrypted, only you can read it"
-    note(f"recording of {invocation_id}: {file} ({len(content):,} bytes, {how}); agentctl replay {file}")
 
 
 def _limits(texts: tuple[str, ...]) -> "Limits":

@@ -1,12 +1,12 @@
 """agentctl policy break-glass: the admission policies put aside for one version, by two persons, for a time."""
 
-import uuid
 from typing import Any
 
 import click
 
 from client.agentctl import connections
 from client.agentctl.exit_codes import ExitCode
+from client.agentctl.mutations import mutation_fields, mutation_options
 from client.agentctl.output import emit, emit_table
 
 
@@ -18,12 +18,13 @@ def break_glass() -> None:
 @break_glass.command("open")
 @click.argument("template", metavar="DOMAIN/NAME@VERSION")
 @click.option("--reason", required=True, help="Why; people read it later.")
+@mutation_options(etag=False)
 @click.option("--minutes", type=click.IntRange(1, 240), default=60, help="How long, from the confirmation on.")
-def open_glass(template: str, reason: str, minutes: int) -> None:
+def open_glass(template: str, reason: str, minutes: int, **options: Any) -> None:
     """Ask for it as a reviewer; exit 10, since nothing happens before another reviewer confirms."""
     from agentfactory.admin.v1 import policy_pb2 as pb
 
-    request = pb.OpenBreakGlassRequest(template=template, reason=reason, minutes=minutes, request_id=str(uuid.uuid4()))
+    request = pb.OpenBreakGlassRequest(template=template, reason=reason, minutes=minutes, **mutation_fields(options))
     glass = _call("OpenBreakGlass", request)
     emit(glass, text=f"{glass['name']} for {template} waits until {glass['expires']} for a second person to confirm it")
     raise click.exceptions.Exit(ExitCode.WAITING)
@@ -31,21 +32,23 @@ def open_glass(template: str, reason: str, minutes: int) -> None:
 
 @break_glass.command()
 @click.argument("name")
-def confirm(name: str) -> None:
+@mutation_options(etag=False)
+def confirm(name: str, **options: Any) -> None:
     """Confirm NAME as the second person: from now on the policies yield for its version."""
     from agentfactory.admin.v1 import policy_pb2 as pb
 
-    glass = _call("ConfirmBreakGlass", pb.ConfirmBreakGlassRequest(name=_glass(name), request_id=str(uuid.uuid4())))
+    glass = _call("ConfirmBreakGlass", pb.ConfirmBreakGlassRequest(name=_glass(name), **mutation_fields(options)))
     emit(glass, text=f"{glass['name']} for {glass['template']} is open until {glass['expires']}: {glass['reason']}")
 
 
 @break_glass.command()
 @click.argument("name")
-def close(name: str) -> None:
+@mutation_options(etag=False)
+def close(name: str, **options: Any) -> None:
     """End NAME early."""
     from agentfactory.admin.v1 import policy_pb2 as pb
 
-    glass = _call("CloseBreakGlass", pb.CloseBreakGlassRequest(name=_glass(name), request_id=str(uuid.uuid4())))
+    glass = _call("CloseBreakGlass", pb.CloseBreakGlassRequest(name=_glass(name), **mutation_fields(options)))
     emit(glass, text=f"{glass['name']} for {glass['template']} is closed after {len(glass['uses'])} uses")
 
 

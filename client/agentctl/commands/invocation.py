@@ -1,14 +1,11 @@
 """agentctl invocation: what ran recently, and what it logged."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from client.agentctl import connections
-from client.agentctl.commands.agent import download_recording
-from client.agentctl.inputs import read_passphrase
 from client.agentctl.output import emit, emit_table, is_json, printable
 
 if TYPE_CHECKING:
@@ -56,24 +53,6 @@ def show(invocation_id: str) -> None:
     with connections.agent_factory(connections.profile()) as factory:
         record = factory.get_invocation(invocation_id).to_json()
     emit(record, text=json.dumps(record, indent=2, ensure_ascii=False))
-
-
-@invocation.command()
-@click.argument("invocation_id")
-@click.option(
-    "--file", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where to write it (mode 0600)."
-)
-@click.option(
-    "--passphrase-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=None,
-    help="Encrypts the file.",
-)
-def recording(invocation_id: str, file: Path, passphrase_file: Path | None) -> None:
-    """Fetch the recording of one invocation, for `agentctl replay`."""
-    passphrase = read_passphrase(passphrase_file)
-    with connections.agent_factory(connections.profile()) as factory:
-        download_recording(factory, invocation_id, file, passphrase=passphrase)
 
 
 @invocation.command()

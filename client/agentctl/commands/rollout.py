@@ -7,6 +7,7 @@ import click
 
 from client.agentctl import connections
 from client.agentctl.exit_codes import ExitCode
+from client.agentctl.mutations import mutation_fields, mutation_options
 from client.agentctl.output import emit, emit_table, fail_line, progress
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def generation_values(message: Any) -> dict[str, Any]:
         "templates": list(message.templates),
         "nodes_active": message.nodes_active,
         "nodes_connected": message.nodes_connected,
+        "etag": message.etag,
     }
 
 
@@ -92,14 +94,15 @@ def _wait(channel: "grpc.Channel", *, until: float) -> ExitCode:
     "--to", "generation", type=click.IntRange(0), default=0, help="Generation to return to; the one before by default."
 )
 @click.option("--reason", default="", help="Why; kept with the generation.")
-def rollback(generation: int, reason: str) -> None:
+@mutation_options()
+def rollback(generation: int, reason: str, **options: Any) -> None:
     """Publish a new generation that names the versions of an older one: at once, for the whole fleet."""
     from agentfactory.admin.v1 import admin_pb2 as pb
     from agentfactory.admin.v1.admin_pb2_grpc import RolloutServiceStub
 
     with connections.admin_channel(connections.profile()) as channel:
         made = RolloutServiceStub(channel).Rollback(
-            pb.RollbackRequest(generation=generation, reason=reason), timeout=30.0
+            pb.RollbackRequest(generation=generation, reason=reason, **mutation_fields(options)), timeout=30.0
         )
     values = generation_values(made)
     emit(values, text=f"generation {made.generation}: {made.cause}\n  " + "\n  ".join(made.templates))

@@ -14,7 +14,7 @@ from client.agentctl import connections
 from client.agentctl.commands.change import change_values
 from client.agentctl.exit_codes import ExitCode
 from client.agentctl.failures import describe
-from client.agentctl.inputs import read_file_argument, read_input, read_object
+from client.agentctl.inputs import read_file_argument, read_input, read_object, read_pairs
 from client.agentctl.output import emit, emit_table, fail_line, is_json, note, printable, progress, warn
 from templates.reasons import AgentFactoryError
 
@@ -122,7 +122,8 @@ def import_document(file: str, domain: str, out: Path | None) -> None:
 @template.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--validate-only", is_flag=True, help="Let the control plane check, and store nothing.")
-def publish(files: tuple[Path, ...], validate_only: bool) -> None:  # noqa: FBT001
+@click.option("--draft", is_flag=True, help="Keep it as your draft; `agentctl change submit` puts it into review.")
+def publish(files: tuple[Path, ...], validate_only: bool, draft: bool) -> None:  # noqa: FBT001
     """Submit FILES with their code for review; exit 10 when changes wait for approvals."""
     from agentfactory.admin.v1 import admin_pb2 as pb
 
@@ -133,7 +134,7 @@ def publish(files: tuple[Path, ...], validate_only: bool) -> None:  # noqa: FBT0
     with connections.admin_channel(connections.profile()) as channel:
         for submission in submissions:
             with progress(f"submitting {submission.filename}"):
-                change = submit(channel, submission, validate_only=validate_only)
+                change = submit(channel, submission, validate_only=validate_only, draft=draft)
             rows.append(change_values(change))
             for line in change.warnings:
                 warn(line)
@@ -201,15 +202,6 @@ def _grants(_context: click.Context, _parameter: click.Parameter, values: tuple[
             expected = "expected kv, files=MOUNT=DIR[:rw], http, http:BINDING or llm:BINDING=URL"
             raise click.BadParameter(f"{expected}, got {value}")
     return values
-
-
-def _pairs(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    pairs = tuple((name, value) for name, _, value in (each.rpartition("=") for each in values))
-    if not all(name and value for name, value in pairs):
-        raise click.BadParameter(f"expected NAME=VALUE, got {' '.join(values)}")
-    return pairs
 
 
 @template.command()
@@ -302,14 +294,14 @@ def document_at(place: Path) -> Path:
     "llm_keys",
     multiple=True,
     metavar="BINDING=FILE",
-    callback=_pairs,
+    callback=read_pairs,
     help="The key of an llm endpoint, from a file of mode 0600.",
 )
 @click.option(
     "--private",
     multiple=True,
     metavar="ORIGIN=NETWORK",
-    callback=_pairs,
+    callback=read_pairs,
     help="Let http and llm reach this origin inside of a private network: http://api.example:8080=127.0.0.1/32.",
 )
 @click.option(
@@ -317,7 +309,7 @@ def document_at(place: Path) -> Path:
     "secrets",
     multiple=True,
     metavar="NAME=FILE",
-    callback=_pairs,
+    callback=read_pairs,
     help="A secret that the template's http grants inject, from a file of mode 0600.",
 )
 @click.option(

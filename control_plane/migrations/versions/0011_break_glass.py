@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0011"
-down_revision = "0001"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
@@ -18,7 +18,6 @@ def upgrade() -> None:
         sa.Column("minutes", sa.Integer, nullable=False),
         sa.Column("opened_by", sa.String, nullable=False),
         sa.Column("opened_at", sa.Integer, nullable=False),
-        sa.Column("request_id", sa.String, nullable=False),
         sa.Column("confirmed_by", sa.String, nullable=False),
         sa.Column("confirmed_at", sa.Integer),
         sa.Column("closed_by", sa.String, nullable=False),
@@ -27,10 +26,3 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("break_glass_by_template", "break_glass", ["template", "number"])
-    op.create_index(
-        "one_break_glass_per_request",
-        "break_glass",
-        ["opened_by", "request_id"],
-        unique=True,
-        sqlite_where=sa.text("request_id != ''"),
-    )

@@ -29,6 +29,9 @@ RECEIPT = pb.Receipt(
         sent_bytes=9,
         received_bytes=10,
         tokens=11,
+        cost_microusd=12,
+        file_read_bytes=13,
+        file_written_bytes=14,
     ),
     statement="{}",
     signature=b"\x01\xff",
@@ -69,6 +72,9 @@ def test_every_field_of_a_receipt_arrives() -> None:
         "sent_bytes": 9,
         "received_bytes": 10,
         "tokens": 11,
+        "cost_microusd": 12,
+        "file_read_bytes": 13,
+        "file_written_bytes": 14,
     }
 
 

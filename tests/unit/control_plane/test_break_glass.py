@@ -15,7 +15,6 @@ from control_plane.break_glass import (
     close,
     confirm,
     open_glass,
-    require_same,
     usable,
     used,
 )
@@ -41,7 +40,7 @@ def charter(installation: LocalInstallation) -> Charter:
 
 
 def opened(charter: Charter, by: str = "alice", **members: Any) -> BreakGlass:
-    values: dict[str, Any] = {"why": WHY, "minutes": 30, "request_id": "", "now": NOW, **members}
+    values: dict[str, Any] = {"why": WHY, "minutes": 30, "now": NOW, **members}
     return open_glass(REF, by=by, charter=charter, revocations=NO_REVOCATIONS, **values)
 
 
@@ -129,7 +128,6 @@ def test_whoever_is_revoked_opens_confirms_and_keeps_nothing_open(charter: Chart
             by="alice",
             why=WHY,
             minutes=5,
-            request_id="",
             charter=charter,
             revocations=Revocations(reviewers=frozenset({"alice"})),
             now=NOW,
@@ -143,21 +141,12 @@ def test_it_is_for_one_version_alone(charter: Charter) -> None:
         assert usable([glass], ref, charter=charter, revocations=NO_REVOCATIONS, now=NOW) is None
 
 
-def test_a_request_id_is_for_one_request(charter: Charter) -> None:
-    require_same(opened(charter), opened(charter))
-    for changed in ({"why": "another good reason"}, {"minutes": 31}):
-        with pytest.raises(BreakGlassRefusedError):
-            require_same(opened(charter), opened(charter, **changed))
-
-
 def test_records_come_back_as_they_were_stored(charter: Charter, world: World) -> None:
     store = world.store.break_glass()
-    first = store.add(opened(charter, request_id="r1"))
-    second = store.add(opened(charter, by="bob", request_id="r1"))
+    first = store.add(opened(charter))
+    second = store.add(opened(charter, by="bob"))
     assert [each.number for each in store.all()] == [second.number, first.number]
     assert [each.number for each in store.all(before=second.number)] == [first.number]
-    assert store.of_request("alice", "r1") == first
-    assert store.of_request("carol", "r1") is None
     assert store.not_closed(REF) == []  # neither is confirmed
     confirmed = confirm(first, by="bob", charter=charter, revocations=NO_REVOCATIONS, now=NOW)
     noted = used(confirmed, action="activate", person="alice", policies=["freeze", "team-label"], now=NOW)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.review import ChangeState
+from control_plane.lifecycle import ChangeState
 from control_plane.submission import ARCHIVE_BYTES_MAX, DOCUMENT_BYTES_MAX, MODULE_BYTES_MAX, SOURCE_BYTES_MAX
 from templates.approval import Envelope
 from templates.capabilities import MemoryReport

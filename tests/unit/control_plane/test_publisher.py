@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from control_plane.generation_records import GenerationUnknownError
+from control_plane.lifecycle import Action, ChangeState, TransitionRefusedError
 from control_plane.plan import RollbackRefusedError
-from control_plane.publisher import GenerationUnknownError
-from control_plane.review import ApprovalRefusedError, ChangeClosedError, ChangeState, ChangeUnknownError
+from control_plane.review import ApprovalRefusedError, ChangeUnknownError
 from control_plane.trust_directory import TrustUnreadableError
 from templates.bundle import decompress, read_bundle
 from templates.charter import Domain
@@ -196,31 +197,31 @@ async def test_closed_changes_stay_closed(world: World) -> None:
     await world.start()
     published = await world.publish(document("base"))
     rejected = await world.submit(document("other"))
-    closed = await world.publisher.reject(rejected.number, by="bob", why="not\n  needed")
-    assert (closed.change.state, closed.change.reject_reason) == (ChangeState.REJECTED, "bob: not needed")
+    closed = await world.close(rejected, Action.REJECT, by="bob", why="not\n  needed")
+    assert (closed.state, closed.state_reason) == (ChangeState.REJECTED, "bob: not needed")
     for change in (published, rejected):
-        with pytest.raises(ChangeClosedError):
+        with pytest.raises(TransitionRefusedError):
             await world.approve(change, "bob")
-        with pytest.raises(ChangeClosedError):
-            await world.publisher.reject(change.number, by="bob", why="")
+        with pytest.raises(TransitionRefusedError):
+            await world.close(change, Action.REJECT, by="bob", why="again")
     with pytest.raises(ChangeUnknownError):
-        await world.publisher.reject(99, by="bob", why="")
+        await world.desk.close(99, Action.REJECT, by="bob", why="never was")
 
 
 async def test_rejecting_takes_a_reviewer_or_the_author(world: World) -> None:
     await world.start()
     change = await world.submit(document("base"), author="dave")
     with pytest.raises(ApprovalRefusedError) as refused:
-        await world.publisher.reject(change.number, by="mallory", why="")
+        await world.close(change, Action.REJECT, by="mallory", why="mine")
     assert refused.value.reason is Reason.APPROVAL_STRANGER
-    withdrawn = await world.publisher.reject(change.number, by="dave", why="")
-    assert withdrawn.change.reject_reason == "dave gave no reason"
+    rejected = await world.close(change, Action.REJECT, by="dave", why="my mistake")
+    assert rejected.state_reason == "dave: my mistake"
 
 
 async def test_a_rejected_version_may_be_submitted_again(world: World) -> None:
     await world.start()
     first = await world.submit(document("base"))
-    await world.publisher.reject(first.number, by="bob", why="typo")
+    await world.close(first, Action.REJECT, by="bob", why="typo")
     second = await world.submit(document("base", role="better"))
     assert second.number > first.number
 
@@ -340,7 +341,7 @@ class TestRevoke:
         await world.publisher.revoke(
             Revocations(templates=frozenset({change.sha256})), what="template", author="bob", why=""
         )
-        with pytest.raises(ChangeClosedError):
+        with pytest.raises(TransitionRefusedError):
             await world.approve(change, "bob", "carol")
 
     async def test_only_the_charter_lifts_it(self, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -4,14 +4,17 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from control_plane.change_desk import ChangeDesk
 from control_plane.file_blobs import FileBlobs
 from control_plane.glasses import Glasses
 from control_plane.intake import Intake
+from control_plane.lifecycle import Action
+from control_plane.mutation import Ask, unasked
 from control_plane.policy_gate import PolicyGate
 from control_plane.publication import OWN_NODE_ID, Published, Terms, Update
 from control_plane.publisher import Publisher, Reviewed
@@ -62,6 +65,10 @@ def fake_report(wasm: bytes, **members: Any) -> ModuleReport:
         "memories": (MemoryReport(bytes_min=65536, bytes_max=None),),
     }
     return ModuleReport(**{**facts, **members})
+
+
+def only_try(person: str) -> Ask[object]:
+    return replace(unasked(person), validate_only=True)
 
 
 @dataclass
@@ -144,6 +151,8 @@ class World:
             telemetry=telemetry,
         )
 
+        self.desk = ChangeDesk(store=self.store, publisher=self.publisher, telemetry=telemetry, turns=self.turns)
+
     async def _inspect(self, wasm: bytes) -> ModuleReport:
         await asyncio.sleep(0)
         self.inspected.append(hashlib.sha256(wasm).hexdigest())
@@ -164,6 +173,7 @@ class World:
         author: str = "alice",
         request_id: str = "",
         validate_only: bool = False,
+        is_draft: bool = False,
         announced: list[BlobPin] | None = None,
         piece_bytes: int = 65536,
     ) -> Change:
@@ -183,7 +193,8 @@ class World:
             blobs=blobs,
             pieces=pieces(),
             request_id=request_id,
-            validate_only=validate_only,
+            is_draft=is_draft,
+            ask=only_try(author) if validate_only else None,
         )
 
     async def approve(self, change: Change, *persons: str) -> Reviewed:
@@ -192,6 +203,15 @@ class World:
         for each in envelopes[1:]:
             merged = merge(merged, each)
         return await self.publisher.approve(change.number, merged.to_bytes())
+
+    async def close(self, change: Change, action: Action, *, by: str, why: str = "") -> Change:
+        """Reject, withdraw, deprecate or restore."""
+        return (await self.desk.close(change.number, action, by=by, why=why)).change
+
+    def stored(self, change: Change) -> Change:
+        found = self.store.change(change.number)
+        assert found is not None
+        return found
 
     async def publish(self, content: Mapping[str, Any], *code: bytes, author: str = "alice") -> Change:
         """Submit and approve with everybody's signature but the author's."""

@@ -37,6 +37,7 @@ class FakeWorker:
         self.dropped: list[str] = []
         self.requests: list[InvocationRequest] = []
         self.behaviour = behaviour
+        self.late: Outcome | None = None  # what is said of an invocation that was cancelled
         self.is_silent = False  # gone, and its exit not yet noticed
 
     @property
@@ -61,7 +62,12 @@ class FakeWorker:
         work = asyncio.ensure_future(self.behaviour(request, host))
         death = asyncio.ensure_future(self.exited.wait())
         try:
-            await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                if request.on_late is not None and self.late is not None:
+                    asyncio.get_running_loop().call_soon(request.on_late, self.late)
+                raise
             if work.done():
                 outcome = work.result()
                 if on_log is not None and request.stream_logs:

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.broker.amounts import Amounts
+from data_plane.broker.amounts import Amount, Amounts
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members
 from data_plane.broker.http_grant import (
     REQUEST_BYTES_MAX,
     EgressAmounts,
-    EgressSpent,
     OutgoingRequest,
     answer_of,
     is_under_one,
@@ -311,39 +310,58 @@ def test_a_request_has_a_limit() -> None:
 
 # --- amounts and answers
 
-AMOUNTS = EgressAmounts(requests_max=3, sent_bytes_max=1_000, received_bytes_max=5_000, response_bytes_max=2_000)
+ALLOWED = EgressAmounts(requests_max=3, response_bytes_max=2_000)
+LIMITS = SandboxLimits(sent_bytes=1_000, received_bytes=5_000)
+
+
+def amounts_after(*, requests: int = 0, sent: int = 0, received: int = 0, above: Amounts | None = None) -> Amounts:
+    amounts = Amounts(LIMITS, above)
+    for _ in range(requests):
+        amounts.take_http_request(requests)
+    amounts.note(Amount.SENT_BYTES, sent)
+    amounts.note(Amount.RECEIVED_BYTES, received)
+    return amounts
 
 
 @pytest.mark.parametrize(
-    ("spent", "allowed"),
+    ("amounts", "allowed"),
     [
-        (EgressSpent(), 2_000),
-        (EgressSpent(requests=2, received_bytes=4_000), 1_000),
-        (EgressSpent(requests=3), None),
-        (EgressSpent(sent_bytes=995), None),
-        (EgressSpent(received_bytes=5_000), None),
-        (EgressSpent(received_bytes=9_000), None),
+        (amounts_after(), 2_000),
+        (amounts_after(requests=2, received=4_000), 1_000),
+        (amounts_after(requests=3), None),
+        (amounts_after(sent=995), None),
+        (amounts_after(received=5_000), None),
+        (amounts_after(received=9_000), None),
     ],
 )
-def test_an_invocation_may_send_and_receive_so_much(spent: EgressSpent, allowed: int | None) -> None:
+def test_an_invocation_may_send_and_receive_so_much(amounts: Amounts, allowed: int | None) -> None:
+    before = amounts.http_requests
     if allowed is not None:
-        assert AMOUNTS.require(spent, go()) == allowed
+        assert ALLOWED.take(amounts, go()) == allowed
+        assert amounts.http_requests == before + 1
         return
     with pytest.raises(HostRefusal) as caught:
-        AMOUNTS.require(spent, go())
+        ALLOWED.take(amounts, go())
     assert caught.value.kind is ErrorKind.BUDGET
+    assert amounts.http_requests == before
 
 
-def test_what_is_spent_below_counts_above_and_what_is_spent_beside_counts_too() -> None:
-    root = EgressSpent()
-    left, right = EgressSpent(above=root), EgressSpent(above=root)
-    below = EgressSpent(above=left)
-    below.add(requests=2, sent_bytes=10, received_bytes=100)
-    left.add(requests=1)
-    assert [each.requests for each in (root, left, right, below)] == [3, 3, 0, 2]
-    assert (root.sent_bytes, left.received_bytes, right.received_bytes) == (10, 100, 0)
-    with pytest.raises(HostRefusal):
-        AMOUNTS.require(right, go())
+def test_requests_made_below_count_above_and_those_made_beside_count_too() -> None:
+    root = Amounts(LIMITS)
+    left, right = Amounts(LIMITS, root), Amounts(LIMITS, root)
+    below = Amounts(LIMITS, left)
+    for each in (below, below, left):
+        ALLOWED.take(each, go())
+    assert [each.http_requests for each in (root, left, right, below)] == [3, 3, 0, 2]
+    with pytest.raises(HostRefusal, match="at most 3 requests"):
+        ALLOWED.take(right, go())
+
+
+def test_what_language_models_sent_leaves_less_to_http() -> None:
+    amounts = Amounts(LIMITS)
+    amounts.settle(Amount.SENT_BYTES, 998)  # as data_plane.llm_calls does
+    with pytest.raises(HostRefusal, match="within 2 bytes"):
+        ALLOWED.take(amounts, go())
 
 
 def test_an_answer_is_text_where_it_can_be() -> None:
@@ -435,18 +453,3 @@ def test_what_is_no_secret_is_refused_without_showing_it(content: bytes) -> None
 def test_a_name_that_could_be_a_path_is_refused(name: str) -> None:
     with pytest.raises(SecretUnusableError):
         require_name(name)
-
-
-def test_the_invocations_own_limits_bound_http_and_count_it() -> None:
-    own = Amounts(SandboxLimits(sent_bytes=600, received_bytes=50))
-    spent = EgressSpent(amounts=own)
-    request = go(method="POST", body="x" * 300)
-    assert AMOUNTS.require(spent, request) == 50
-    spent.add(requests=1, sent_bytes=400, received_bytes=20)
-    assert own.used == [400, 20, 0, 0]
-    with pytest.raises(HostRefusal, match="sent_bytes"):
-        AMOUNTS.require(spent, request)
-    assert AMOUNTS.require(spent, go()) == 30
-    spent.add(received_bytes=40)
-    with pytest.raises(HostRefusal, match="own limit"):
-        AMOUNTS.require(spent, go())

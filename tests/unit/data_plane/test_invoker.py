@@ -42,7 +42,7 @@ from templates.names import TemplatePattern
 from templates.revocations import Revocations
 from templates.schemas import compile_schema
 from templates.trusted_set import Accepted
-from tests.egress_world import AMOUNTS, http_calls
+from tests.egress_world import ALLOWED, http_calls
 from tests.llm_world import no_models
 from tests.trust_world import HARDWARE_REF, NOW, believe, pinned, ready_world
 from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker, compiled, echo, until
@@ -123,6 +123,8 @@ class World:
             access=RecordingAccess({"acme": ["docs/*"]}),
             store=self,
             bytes_max=100_000,
+            telemetry=Telemetry(),
+            last_word_s=0.2,
             entropy=lambda count: b"r" * count,
         )
         self.invoker = Invoker(
@@ -534,7 +536,7 @@ async def test_agents_that_invoke_agents_do_not_multiply_the_requests_of_the_fir
 
     world.behave(behave)
     await world.invoker.run(world.call(template))
-    assert AMOUNTS.requests_max == 5
+    assert ALLOWED.requests_max == 5
     assert kinds == ["failed"] * 5 + ["budget"]  # there is no such name
     kinds.clear()
     await world.invoker.run(world.call(template))

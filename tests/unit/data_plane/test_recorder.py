@@ -1,5 +1,6 @@
 """What a node keeps of an invocation that asks to be recorded, and when it refuses to."""
 
+import asyncio
 import json
 from contextlib import ExitStack
 
@@ -10,14 +11,15 @@ from data_plane.agents.refusals import ConcurrencyExhaustedError, RecordingNotAl
 from data_plane.invoker import InvocationFailedError
 from data_plane.recorder import AT_ONCE_MAX
 from sandbox.nature import RecordOrder, Verdict
-from sandbox.outcome import FailureKind, Outcome, Usage
-from sandbox.recording import CUT_CALLS, CUT_OUTPUT, CUT_TAPE, Recording, read
-from sandbox.request import InvocationRequest
+from sandbox.outcome import Failure, FailureKind, LogLine, Outcome, Usage
+from sandbox.recording import CUT_CALLS, CUT_LOGS, CUT_OUTPUT, CUT_TAPE, RecordedLine, Recording, read
+from sandbox.request import CompiledCode, InvocationRequest
 from sandbox.supervisor import HostCalls
+from service.telemetry import RECORDING_BYTES, RECORDINGS
 from templates.grants import Grants, KvGrant
 from templates.names import TemplateName, TemplatePattern
 from templates.schemas import compile_schema
-from tests.unit.data_plane.fake_worker import Behaviour
+from tests.unit.data_plane.fake_worker import Behaviour, FakeWorker
 from tests.unit.data_plane.test_invoker import World, ends_with, template_of, world
 
 __all__ = ["world"]
@@ -139,6 +141,90 @@ async def test_the_outcome_of_the_sandbox_is_recorded_not_what_a_schema_made_of_
     with pytest.raises(InvocationFailedError):
         await world.invoker.run(world.call(template, record=True))
     assert only(world).end.output == b"out"
+
+
+@pytest.mark.parametrize("has_last_word", [True, False])
+async def test_an_invocation_that_its_caller_cancelled_leaves_a_recording(world: World, *, has_last_word: bool) -> None:
+    template = world.activate(template_of(world.accepted, grants=KV))
+    asked = asyncio.Event()
+
+    async def behave(request: InvocationRequest, host: HostCalls) -> Outcome:
+        await host.call("kv", "get", b'{"key":"k"}')
+        asked.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    world.behave(behave)
+    if has_last_word:
+        lines = (LogLine("info", "so far", 5),)
+        cancelled = Failure(FailureKind.CANCELLED, "the caller cancelled it")
+        world.worker.late = Outcome(None, cancelled, Usage(fuel=77), lines, report=TAPE)
+    task = asyncio.create_task(world.invoker.run(world.call(template, record=True)))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    found = only(world)
+    assert (found.end.kind, found.end.from_outside, found.ends_early) == (FailureKind.CANCELLED, True, True)
+    assert [call.name for call in found.calls] == ["kv.get"]
+    assert (found.tape, found.end.fuel, found.cut) == (
+        (b"\x04\x08", 77, frozenset()) if has_last_word else (b"", 0, {CUT_TAPE})
+    )
+    assert found.end.logs == ((RecordedLine("info", "so far"),) if has_last_word else ())
+    assert world.outcomes() == ["CANCELLED"]
+    assert world.invoker.in_flight == world.limit.in_flight == 0
+
+
+async def test_one_that_was_cancelled_before_a_worker_had_it_is_recorded_at_once(world: World) -> None:
+    template = world.activate()
+    started = asyncio.Event()
+
+    class Loading(FakeWorker):
+        async def load(self, code_id: str, compiled: CompiledCode) -> None:
+            started.set()
+            await asyncio.sleep(60)
+
+    world.worker = Loading()
+    task = asyncio.create_task(world.invoker.run(world.call(template, record=True)))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    found = only(world)
+    assert (found.end.kind, found.calls, found.cut) == (FailureKind.CANCELLED, (), frozenset({CUT_TAPE}))
+
+
+async def test_log_lines_are_recorded_and_cut_from_the_end(world: World) -> None:
+    template = world.activate()
+    lines = tuple(LogLine("info", f"{index} " + "x" * 1_000, index) for index in range(50))
+
+    async def behave(request: InvocationRequest, host: HostCalls) -> Outcome:
+        return Outcome(b"out", None, Usage(), lines, report=TAPE)
+
+    world.behave(behave)
+    await world.invoker.run(world.call(template, record=True))
+    found = only(world)
+    assert found.cut == {CUT_LOGS}
+    assert found.end.logs is not None
+    assert 20 < len(found.end.logs) < 40
+    assert found.end.logs == tuple(RecordedLine(line.level, line.message) for line in lines[: len(found.end.logs)])
+    assert not found.ends_early
+
+
+async def test_recordings_are_counted_by_what_became_of_them(world: World) -> None:
+    template = world.activate()
+    await world.invoker.run(world.call(template, record=True))
+    with pytest.raises(RecordingNotAllowedError):
+        await world.invoker.run(world.call(template, record=True, tenant="rival"))
+    with pytest.raises(RecordingTooLargeError):
+        await world.invoker.run(world.call(template, "x" * 100_001, record=True))
+    world.recording_fails = True
+    await world.invoker.run(world.call(template, record=True))
+    (content,) = world.recordings.values()
+    counted = world.recorders.telemetry.registry.get_sample_value
+    counts = [counted(RECORDINGS.name, {"result": result}) for result in ("written", "refused", "lost")]
+    assert counts == [1, 2, 1]
+    assert counted(RECORDING_BYTES.name) == len(content)
 
 
 async def test_a_store_that_fails_costs_the_recording_and_not_the_answer(world: World) -> None:

@@ -14,6 +14,7 @@ from sandbox.recording import (
     CUT_CALLS,
     RecordedCall,
     RecordedEnd,
+    RecordedLine,
     Recording,
     RecordingFormatError,
     digest,
@@ -55,6 +56,7 @@ WHOLE = Recording(
         host_calls=2,
         wasi_calls=1,
         from_outside=True,
+        logs=(RecordedLine("info", "begun é"), RecordedLine("stdout", "")),
     ),
     cut=frozenset({CUT_CALLS}),
 )
@@ -68,6 +70,12 @@ def test_what_was_written_is_read() -> None:
     assert read(write(WHOLE)) == WHOLE
     assert not WHOLE.calls[0].is_edited
     assert dataclasses.replace(WHOLE.calls[0], answer=b"{}").is_edited
+
+
+def test_a_recording_from_before_log_lines_were_kept_is_read() -> None:
+    document = json.loads(write(WHOLE))
+    del document["end"]["logs"]
+    assert read(json.dumps(document).encode()).end == dataclasses.replace(WHOLE.end, logs=None)
 
 
 @given(st.binary(max_size=50), st.binary(max_size=50), st.none() | st.binary(max_size=50))
@@ -110,6 +118,10 @@ def test_bytes_of_any_kind_travel(tape: bytes, text: bytes, source: bytes | None
         changed(end={**json.loads(write(WHOLE))["end"], "kind": "HAPPY"}),
         changed(end={**json.loads(write(WHOLE))["end"], "fuel": True}),
         changed(end={**json.loads(write(WHOLE))["end"], "from_outside": 1}),
+        changed(end={**json.loads(write(WHOLE))["end"], "logs": "said"}),
+        changed(end={**json.loads(write(WHOLE))["end"], "logs": [["info"]]}),
+        changed(end={**json.loads(write(WHOLE))["end"], "logs": [["info", 1]]}),
+        changed(end={**json.loads(write(WHOLE))["end"], "logs": [["info", "said", "twice"]]}),
     ],
 )
 def test_what_is_no_recording_is_refused(data: bytes) -> None:

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.logs import (
+    AT_NS,
+    FrequentEvent,
     LogFormat,
     LogLevel,
     configure_logs,
@@ -62,6 +64,24 @@ def test_a_line_within_a_trace_carries_its_id() -> None:
     assert within["trace_id"] == "a" * 32
     assert other["trace_id"] == "c" * 32
     assert "trace_id" not in without
+
+
+@pytest.mark.parametrize("form", [LogFormat.JSON, LogFormat.CONSOLE])
+@pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.INFO, LogLevel.WARNING])
+@pytest.mark.parametrize("traceparent", ["", f"00-{'a' * 32}-{'b' * 16}-01"])
+@given(
+    facts=st.dictionaries(st.sampled_from(["method", "peer", "code", "api_token"]), st.text(max_size=3_000)),
+    amount=st.floats(0, 100) | st.integers(0, 10**6),
+)
+def test_a_frequent_event_is_the_line_that_a_logger_writes(
+    form: LogFormat, level: LogLevel, traceparent: str, facts: dict[str, str], amount: float
+) -> None:
+    with continued(traceparent):
+        expected = logged(form, level)
+        get_logger("rpc").info("answered", **facts, took_s=amount, **{AT_NS: 1_795_000_000_123_456_789})
+        stream = logged(form, level)
+        FrequentEvent("rpc", "answered").log(*facts.items(), amount=("took_s", amount), at_ns=1_795_000_000_123_456_789)
+    assert stream.getvalue() == expected.getvalue()
 
 
 def test_gathered_lines_are_written_in_one_piece_with_the_times_they_bring() -> None:

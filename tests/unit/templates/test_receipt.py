@@ -20,6 +20,7 @@ from templates.receipt import (
     read_receipt_key,
     require_committed,
     signed_bytes,
+    stencil,
 )
 
 USAGE = dict.fromkeys(
@@ -65,9 +66,11 @@ FACTS: dict[str, Any] = {
 def statement_bytes(**facts: Any) -> bytes:
     """Return the statement of ``facts``, as a node makes it."""
     end = {name: facts.pop(name) for name in ("outcome", "output_hmac_sha256", "usage")}
-    return end_statement(begin_statement(**facts), **end)
+    own = {name: facts.pop(name) for name in ("invocation", "parent", "started_us", "input_hmac_sha256")}
+    return end_statement(begin_statement(stencil(**facts), **own), **end)
 
 
+hexadecimal = st.text("0123456789abcdef", min_size=1, max_size=64)
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
 amounts = st.integers(0, 2**53 - 1)
 
@@ -76,6 +79,9 @@ amounts = st.integers(0, 2**53 - 1)
     st.fixed_dictionaries(
         {
             **{name: texts for name, value in FACTS.items() if isinstance(value, str)},
+            "invocation": hexadecimal,
+            "parent": st.just("") | hexadecimal,
+            "input_hmac_sha256": hexadecimal,
             "outcome": st.sampled_from(["OK", "FUEL", "HOST_CALLS"]),
             "output_hmac_sha256": st.sampled_from(["", "5" * 64]),
             "generation": amounts,
@@ -89,6 +95,12 @@ amounts = st.integers(0, 2**53 - 1)
 def test_the_statement_is_the_canonical_form_of_what_it_says(facts: dict[str, Any]) -> None:
     made = statement_bytes(**facts)
     assert made == canonical_bytes(json.loads(made))
+
+
+def test_receipts_from_before_an_amount_existed_are_read_as_those_that_have_it() -> None:
+    later = {**USAGE, "cost_microusd": 12, "file_read_bytes": 3, "file_written_bytes": 0}
+    for usage in (USAGE, dict(sorted(later.items()))):
+        assert read_receipt(statement_bytes(**{**FACTS, "usage": usage})).usage == usage
 
 
 def test_a_statement_is_read_as_it_was_meant() -> None:

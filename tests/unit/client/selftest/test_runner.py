@@ -23,7 +23,7 @@ from client.selftest.attack import (
 )
 from client.selftest.neighbours import Beside, Measured
 from client.selftest.node import Node
-from client.selftest.runner import FLOOR_MS, ROUNDS_MAX, Result, Runner, level_result
+from client.selftest.runner import FLOOR_MS, PAUSE_S, QUIET_S, RATIO_MAX, ROUNDS_MAX, Result, Runner, level_result
 from client.selftest.stage import ATTACKER, OTHER, Canaries, Connections, Stage
 from client.selftest.suite import ailments_of
 from client.selftest.world import World
@@ -43,6 +43,7 @@ class FakeHouse:
     times: list[dict[str, Beside]] = field(default_factory=list)
     ill: list[str] = field(default_factory=list)
     rounds: int = 0
+    slept: list[float] = field(default_factory=list)
 
     def stage(self, case: Case) -> Stage:
         node = object.__new__(NoNode)
@@ -58,6 +59,9 @@ class FakeHouse:
     async def ailments(self, case: Case) -> Sequence[str]:
         return self.ill
 
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
 
 def case_of(run: Callable[[Stage], Awaitable[None]], **settings: object) -> Case:
     attack = Attack(run=run, **settings)  # type: ignore[arg-type]
@@ -69,7 +73,11 @@ async def nothing(stage: Stage) -> None:
 
 
 async def judge(run: Callable[[Stage], Awaitable[None]] = nothing, house: FakeHouse | None = None) -> Result:
-    return await Runner(house or FakeHouse(), quiet_s=0).run(case_of(run))
+    return await judged(house or FakeHouse(), case_of(run))
+
+
+async def judged(house: FakeHouse, case: Case) -> Result:
+    return await Runner(house, sleep=house.sleep).run(case)
 
 
 def slow(tenant: str, milliseconds: float) -> dict[str, Beside]:
@@ -95,13 +103,21 @@ async def test_a_case_that_cannot_be_carried_out_proves_nothing() -> None:
     assert (await judge(run)).detail == "the case itself failed: ConnectionError: no node"
 
 
-async def test_an_attack_without_end_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_attack_without_end_is_ended_and_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.selftest.runner.CASE_TIMEOUT_S", 0.01)
+    was_cancelled = False
 
     async def run(stage: Stage) -> None:
-        await asyncio.Event().wait()
+        nonlocal was_cancelled
+        try:
+            await asyncio.Event().wait()
+        finally:
+            was_cancelled = True
 
-    assert "expected an end" in (await judge(run)).detail
+    house = FakeHouse()
+    assert "expected an end" in (await judge(run, house)).detail
+    assert was_cancelled
+    assert house.rounds == 2, "the neighbours must be stopped all the same"
 
 
 SECRET = CANARIES.by_place["the environment"].encode()
@@ -141,12 +157,88 @@ async def test_a_neighbour_that_is_late_in_every_round_does_not_hold(tenant: str
     times = [slow(tenant, 1.0), slow(tenant, 1.1 + FLOOR_MS)] * ROUNDS_MAX
     result = await judge(house=FakeHouse(times=times))
     assert not result.held
-    assert f"neighbour of {tenant}: p99 21.1 ms of 10 calls, at most 21.0 ms allowed" in result.detail
+    assert result.detail == (
+        f"neighbour of {tenant}: p99 {1.1 + FLOOR_MS:.1f} ms of 10 calls, at most {1 + FLOOR_MS:.1f} ms allowed "
+        f"(1.0 ms without the attack), in {ROUNDS_MAX} rounds"
+    )
 
 
 async def test_a_neighbour_that_was_late_once_is_measured_again() -> None:
     late = [slow(OTHER, 1.0), slow(OTHER, 500.0)] * (ROUNDS_MAX - 1)  # quiet, attack, quiet, attack … and a quick one
     assert (await judge(house=FakeHouse(times=late))).held
+
+
+async def test_a_late_round_is_repeated_after_ever_longer_pauses_and_quiet_is_measured_after_each() -> None:
+    rounds = 0
+
+    async def run(stage: Stage) -> None:
+        nonlocal rounds
+        rounds += 1
+
+    house = FakeHouse(times=[slow(OTHER, 1.0), slow(OTHER, 500.0)] * ROUNDS_MAX)
+    assert not (await judge(run, house)).held
+    pauses = [PAUSE_S * 2**number for number in range(ROUNDS_MAX - 1)]
+    each = [(QUIET_S, pause) for pause in pauses]  # what the neighbours need after a late round, then the pause
+    assert house.slept == [QUIET_S, *(slept for pair in each for slept in pair), QUIET_S]
+    assert (rounds, house.rounds) == (ROUNDS_MAX, 1 + 2 * ROUNDS_MAX)
+
+
+async def test_what_the_neighbours_need_is_measured_once_for_many_attacks_that_delay_nobody() -> None:
+    house = FakeHouse()
+    runner = Runner(house, sleep=house.sleep)
+    for _ in range(3):
+        assert (await runner.run(case_of(nothing))).held
+    assert (house.slept, house.rounds) == ([QUIET_S], 1 + 3)
+
+
+async def test_an_attack_is_judged_by_what_the_neighbours_need_now_and_not_by_what_they_needed_once() -> None:
+    """A machine that was slow for a moment excuses the attack of that moment, and no later one."""
+    house = FakeHouse(times=[slow(OTHER, 1.0), slow(OTHER, 500.0), slow(OTHER, 400.0), slow(OTHER, 500.0)])
+    runner = Runner(house, sleep=house.sleep)
+    assert (await runner.run(case_of(nothing))).held  # 500 ms beside 400 ms
+    assert (await runner.run(case_of(nothing))).held  # 500 ms, still beside 400 ms
+    house.times = [slow(OTHER, 900.0), slow(OTHER, 1.0), *([slow(OTHER, 500.0), slow(OTHER, 1.0)] * ROUNDS_MAX)]
+    result = await runner.run(case_of(nothing))
+    assert "at most 51.0 ms allowed (1.0 ms without the attack)" in result.detail
+
+
+@pytest.mark.parametrize("why", ["a breach", "an ailment", "a wrong answer", "a leak"])
+async def test_a_real_problem_ends_at_once_however_late_the_neighbours_are(why: str) -> None:
+    rounds = 0
+
+    async def run(stage: Stage) -> None:
+        nonlocal rounds
+        rounds += 1
+        stage.require(why != "a breach", "it got out")
+        if why == "a leak":
+            stage.note(SECRET)
+
+    late = slow(OTHER, 500.0)
+    if why == "a wrong answer":
+        late[OTHER] = Beside(late[OTHER].milliseconds, ("expected its own input",))
+    house = FakeHouse(times=[slow(OTHER, 1.0), late], ill=["ill"] if why == "an ailment" else [])
+    result = await judge(run, house)
+    assert (result.held, rounds) == (False, 1)
+    assert "p99" not in result.detail
+
+
+async def test_every_problem_is_told_and_a_long_detail_is_cut() -> None:
+    async def run(stage: Stage) -> None:
+        stage.note(SECRET)
+        stage.require(False, "it got out")
+
+    several = await judge(run, FakeHouse(ill=["a worker died"]))
+    assert several.detail == "it got out; the attacker saw the canary of the environment; a worker died"
+    long = await judge(house=FakeHouse(ill=["x" * 10_000]))
+    assert (len(long.detail), long.detail[-2:]) == (601, "x…")
+    assert long.to_json() == {"name": "an_attack", "class": "host", "held": False, "detail": long.detail}
+
+
+async def test_neighbours_that_are_not_timed_must_still_be_answered_rightly() -> None:
+    wrong = {OTHER: Beside((1.0,), ("expected its own input, got 'x'",)), ATTACKER: Beside((900.0,))}
+    untimed = case_of(nothing, timed=Timed.NOBODY)
+    assert not (await judged(FakeHouse(times=[slow(OTHER, 1.0), wrong]), untimed)).held
+    assert (await judged(FakeHouse(times=[slow(OTHER, 1.0), slow(OTHER, 900.0)]), untimed)).held
 
 
 async def test_a_machine_that_is_slow_without_the_attack_too_is_no_breach() -> None:
@@ -155,18 +247,18 @@ async def test_a_machine_that_is_slow_without_the_attack_too_is_no_breach() -> N
 
 
 async def test_twice_its_own_p99_is_allowed_where_that_is_more_than_the_floor() -> None:
-    times = [slow(OTHER, 100.0), slow(OTHER, 200.0)]
+    times = [slow(OTHER, 100.0), slow(OTHER, RATIO_MAX * 100.0)]
     assert (await judge(house=FakeHouse(times=times))).held
-    times = [slow(OTHER, 100.0), slow(OTHER, 201.0)] * ROUNDS_MAX
+    times = [slow(OTHER, 100.0), slow(OTHER, RATIO_MAX * 100.0 + 1)] * ROUNDS_MAX
     assert not (await judge(house=FakeHouse(times=times))).held
 
 
 async def test_one_of_a_crowd_is_not_timed_but_other_tenants_are() -> None:
     late = [slow(ATTACKER, 1.0), slow(ATTACKER, 500.0)] * ROUNDS_MAX
     crowd = case_of(nothing, timed=Timed.OTHER_TENANTS)
-    assert (await Runner(FakeHouse(times=late), quiet_s=0).run(crowd)).held
+    assert (await judged(FakeHouse(times=late), crowd)).held
     late = [slow(OTHER, 1.0), slow(OTHER, 500.0)] * ROUNDS_MAX
-    assert not (await Runner(FakeHouse(times=late), quiet_s=0).run(crowd)).held
+    assert not (await judged(FakeHouse(times=late), crowd)).held
 
 
 # Expectations
@@ -238,8 +330,11 @@ def test_a_death_is_expected_of_an_attack_that_is_one() -> None:
 
 def test_a_level_below_the_demanded_one_does_not_hold() -> None:
     assert level_result("full", demanded="landlock+seccomp", levels=LEVELS).held
+    assert level_result("full", demanded="full", levels=LEVELS).detail == "full"
     for reached in ("rlimits-only", "", "of my own"):
-        assert not level_result(reached, demanded="landlock+seccomp", levels=LEVELS).held
+        result = level_result(reached, demanded="landlock+seccomp", levels=LEVELS)
+        assert not result.held
+        assert result.detail == f"expected at least landlock+seccomp, got {reached or 'none'}"
 
 
 def test_a_world_makes_no_key_that_lies_on_disk(tmp_path: Path) -> None:

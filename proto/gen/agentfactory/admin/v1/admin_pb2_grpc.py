@@ -218,6 +218,36 @@ class ChangeServiceStub:
                 request_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.RejectChangeRequest.SerializeToString,
                 response_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
                 _registered_method=True)
+        self.SubmitChange = channel.unary_unary(
+                '/agentfactory.admin.v1.ChangeService/SubmitChange',
+                request_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.SubmitChangeRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+                _registered_method=True)
+        self.WithdrawChange = channel.unary_unary(
+                '/agentfactory.admin.v1.ChangeService/WithdrawChange',
+                request_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.WithdrawChangeRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+                _registered_method=True)
+        self.CommentOnChange = channel.unary_unary(
+                '/agentfactory.admin.v1.ChangeService/CommentOnChange',
+                request_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.CommentOnChangeRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+                _registered_method=True)
+        self.DeprecateChange = channel.unary_unary(
+                '/agentfactory.admin.v1.ChangeService/DeprecateChange',
+                request_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.DeprecateChangeRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+                _registered_method=True)
+        self.RestoreChange = channel.unary_unary(
+                '/agentfactory.admin.v1.ChangeService/RestoreChange',
+                request_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.RestoreChangeRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+                _registered_method=True)
+        self.ListChangeEvents = channel.unary_unary(
+                '/agentfactory.admin.v1.ChangeService/ListChangeEvents',
+                request_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.ListChangeEventsRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.ListChangeEventsResponse.FromString,
+                _registered_method=True)
 
 
 class ChangeServiceServicer:
@@ -250,7 +280,50 @@ class ChangeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RejectChange(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Closes a change in review, with a reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitChange(self, request, context):
+        """Puts a draft of the caller's into review; it is resolved and derived anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawChange(self, request, context):
+        """Takes back what the caller submitted, as long as it waits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommentOnChange(self, request, context):
+        """Adds a comment to its history.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeprecateChange(self, request, context):
+        """Marks a published version: nothing new should build on it. It runs on where the plan names it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreChange(self, request, context):
+        """Takes that mark away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChangeEvents(self, request, context):
+        """Who did what to a change and when, comments included, oldest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -282,6 +355,36 @@ def add_ChangeServiceServicer_to_server(servicer, server):
                     servicer.RejectChange,
                     request_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.RejectChangeRequest.FromString,
                     response_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.SerializeToString,
+            ),
+            'SubmitChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitChange,
+                    request_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.SubmitChangeRequest.FromString,
+                    response_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.SerializeToString,
+            ),
+            'WithdrawChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawChange,
+                    request_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.WithdrawChangeRequest.FromString,
+                    response_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.SerializeToString,
+            ),
+            'CommentOnChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommentOnChange,
+                    request_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.CommentOnChangeRequest.FromString,
+                    response_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.SerializeToString,
+            ),
+            'DeprecateChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeprecateChange,
+                    request_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.DeprecateChangeRequest.FromString,
+                    response_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.SerializeToString,
+            ),
+            'RestoreChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreChange,
+                    request_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.RestoreChangeRequest.FromString,
+                    response_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.SerializeToString,
+            ),
+            'ListChangeEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChangeEvents,
+                    request_deserializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.ListChangeEventsRequest.FromString,
+                    response_serializer=agentfactory_dot_admin_dot_v1_dot_admin__pb2.ListChangeEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -419,6 +522,168 @@ class ChangeService:
             '/agentfactory.admin.v1.ChangeService/RejectChange',
             agentfactory_dot_admin_dot_v1_dot_admin__pb2.RejectChangeRequest.SerializeToString,
             agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.admin.v1.ChangeService/SubmitChange',
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.SubmitChangeRequest.SerializeToString,
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.admin.v1.ChangeService/WithdrawChange',
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.WithdrawChangeRequest.SerializeToString,
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommentOnChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.admin.v1.ChangeService/CommentOnChange',
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.CommentOnChangeRequest.SerializeToString,
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeprecateChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.admin.v1.ChangeService/DeprecateChange',
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.DeprecateChangeRequest.SerializeToString,
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.admin.v1.ChangeService/RestoreChange',
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.RestoreChangeRequest.SerializeToString,
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.Change.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChangeEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.admin.v1.ChangeService/ListChangeEvents',
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.ListChangeEventsRequest.SerializeToString,
+            agentfactory_dot_admin_dot_v1_dot_admin__pb2.ListChangeEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

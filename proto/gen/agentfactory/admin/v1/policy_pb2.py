@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agentfactory/admin/v1/policy.proto\x12\x15\x61gentfactory.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetPolicyRequest\"_\n\x06Policy\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x10\n\x08resolved\x18\x03 \x01(\x0c\x12\x10\n\x08\x61pproval\x18\x04 \x01(\x0c\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\xb6\x03\n\nBreakGlass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.agentfactory.admin.v1.BreakGlassState\x12\x10\n\x08template\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07minutes\x18\x05 \x01(\r\x12\x11\n\topened_by\x18\x06 \x01(\t\x12-\n\topen_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63onfirmed_by\x18\x08 \x01(\t\x12\x30\n\x0c\x63onfirm_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclosed_by\x18\n \x01(\t\x12.\n\nclose_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x04uses\x18\r \x03(\x0b\x32$.agentfactory.admin.v1.BreakGlassUse\"k\n\rBreakGlassUse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x10\n\x08policies\x18\x04 \x03(\t\"^\n\x15OpenBreakGlassRequest\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07minutes\x18\x03 \x01(\r\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"<\n\x18\x43onfirmBreakGlassRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\":\n\x16\x43loseBreakGlassRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\">\n\x15ListBreakGlassRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x16ListBreakGlassResponse\x12\x38\n\rbreak_glasses\x18\x01 \x03(\x0b\x32!.agentfactory.admin.v1.BreakGlass\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xab\x01\n\x0f\x42reakGlassState\x12!\n\x1d\x42REAK_GLASS_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42REAK_GLASS_STATE_WAITING\x10\x01\x12\x1a\n\x16\x42REAK_GLASS_STATE_OPEN\x10\x02\x12\x1c\n\x18\x42REAK_GLASS_STATE_LAPSED\x10\x03\x12\x1c\n\x18\x42REAK_GLASS_STATE_CLOSED\x10\x04\x32\x84\x04\n\rPolicyService\x12S\n\tGetPolicy\x12\'.agentfactory.admin.v1.GetPolicyRequest\x1a\x1d.agentfactory.admin.v1.Policy\x12\x61\n\x0eOpenBreakGlass\x12,.agentfactory.admin.v1.OpenBreakGlassRequest\x1a!.agentfactory.admin.v1.BreakGlass\x12g\n\x11\x43onfirmBreakGlass\x12/.agentfactory.admin.v1.ConfirmBreakGlassRequest\x1a!.agentfactory.admin.v1.BreakGlass\x12\x63\n\x0f\x43loseBreakGlass\x12-.agentfactory.admin.v1.CloseBreakGlassRequest\x1a!.agentfactory.admin.v1.BreakGlass\x12m\n\x0eListBreakGlass\x12,.agentfactory.admin.v1.ListBreakGlassRequest\x1a-.agentfactory.admin.v1.ListBreakGlassResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agentfactory/admin/v1/policy.proto\x12\x15\x61gentfactory.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetPolicyRequest\"_\n\x06Policy\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x10\n\x08resolved\x18\x03 \x01(\x0c\x12\x10\n\x08\x61pproval\x18\x04 \x01(\x0c\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\xb6\x03\n\nBreakGlass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.agentfactory.admin.v1.BreakGlassState\x12\x10\n\x08template\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07minutes\x18\x05 \x01(\r\x12\x11\n\topened_by\x18\x06 \x01(\t\x12-\n\topen_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63onfirmed_by\x18\x08 \x01(\t\x12\x30\n\x0c\x63onfirm_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tclosed_by\x18\n \x01(\t\x12.\n\nclose_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x04uses\x18\r \x03(\x0b\x32$.agentfactory.admin.v1.BreakGlassUse\"k\n\rBreakGlassUse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\x10\n\x08policies\x18\x04 \x03(\t\"u\n\x15OpenBreakGlassRequest\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07minutes\x18\x03 \x01(\r\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"S\n\x18\x43onfirmBreakGlassRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"Q\n\x16\x43loseBreakGlassRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\">\n\x15ListBreakGlassRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x16ListBreakGlassResponse\x12\x38\n\rbreak_glasses\x18\x01 \x03(\x0b\x32!.agentfactory.admin.v1.BreakGlass\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xab\x01\n\x0f\x42reakGlassState\x12!\n\x1d\x42REAK_GLASS_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42REAK_GLASS_STATE_WAITING\x10\x01\x12\x1a\n\x16\x42REAK_GLASS_STATE_OPEN\x10\x02\x12\x1c\n\x18\x42REAK_GLASS_STATE_LAPSED\x10\x03\x12\x1c\n\x18\x42REAK_GLASS_STATE_CLOSED\x10\x04\x32\x84\x04\n\rPolicyService\x12S\n\tGetPolicy\x12\'.agentfactory.admin.v1.GetPolicyRequest\x1a\x1d.agentfactory.admin.v1.Policy\x12\x61\n\x0eOpenBreakGlass\x12,.agentfactory.admin.v1.OpenBreakGlassRequest\x1a!.agentfactory.admin.v1.BreakGlass\x12g\n\x11\x43onfirmBreakGlass\x12/.agentfactory.admin.v1.ConfirmBreakGlassRequest\x1a!.agentfactory.admin.v1.BreakGlass\x12\x63\n\x0f\x43loseBreakGlass\x12-.agentfactory.admin.v1.CloseBreakGlassRequest\x1a!.agentfactory.admin.v1.BreakGlass\x12m\n\x0eListBreakGlass\x12,.agentfactory.admin.v1.ListBreakGlassRequest\x1a-.agentfactory.admin.v1.ListBreakGlassResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentfactory.admin.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BREAKGLASSSTATE']._serialized_start=1153
-  _globals['_BREAKGLASSSTATE']._serialized_end=1324
+  _globals['_BREAKGLASSSTATE']._serialized_start=1222
+  _globals['_BREAKGLASSSTATE']._serialized_end=1393
   _globals['_GETPOLICYREQUEST']._serialized_start=94
   _globals['_GETPOLICYREQUEST']._serialized_end=112
   _globals['_POLICY']._serialized_start=114
@@ -43,15 +43,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BREAKGLASSUSE']._serialized_start=652
   _globals['_BREAKGLASSUSE']._serialized_end=759
   _globals['_OPENBREAKGLASSREQUEST']._serialized_start=761
-  _globals['_OPENBREAKGLASSREQUEST']._serialized_end=855
-  _globals['_CONFIRMBREAKGLASSREQUEST']._serialized_start=857
-  _globals['_CONFIRMBREAKGLASSREQUEST']._serialized_end=917
-  _globals['_CLOSEBREAKGLASSREQUEST']._serialized_start=919
-  _globals['_CLOSEBREAKGLASSREQUEST']._serialized_end=977
-  _globals['_LISTBREAKGLASSREQUEST']._serialized_start=979
-  _globals['_LISTBREAKGLASSREQUEST']._serialized_end=1041
-  _globals['_LISTBREAKGLASSRESPONSE']._serialized_start=1043
-  _globals['_LISTBREAKGLASSRESPONSE']._serialized_end=1150
-  _globals['_POLICYSERVICE']._serialized_start=1327
-  _globals['_POLICYSERVICE']._serialized_end=1843
+  _globals['_OPENBREAKGLASSREQUEST']._serialized_end=878
+  _globals['_CONFIRMBREAKGLASSREQUEST']._serialized_start=880
+  _globals['_CONFIRMBREAKGLASSREQUEST']._serialized_end=963
+  _globals['_CLOSEBREAKGLASSREQUEST']._serialized_start=965
+  _globals['_CLOSEBREAKGLASSREQUEST']._serialized_end=1046
+  _globals['_LISTBREAKGLASSREQUEST']._serialized_start=1048
+  _globals['_LISTBREAKGLASSREQUEST']._serialized_end=1110
+  _globals['_LISTBREAKGLASSRESPONSE']._serialized_start=1112
+  _globals['_LISTBREAKGLASSRESPONSE']._serialized_end=1219
+  _globals['_POLICYSERVICE']._serialized_start=1396
+  _globals['_POLICYSERVICE']._serialized_end=1912
 # @@protoc_insertion_point(module_scope)

@@ -635,6 +635,9 @@ class Usage(_message.Message):
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROUSD_FIELD_NUMBER: _builtins.int
+    FILE_READ_BYTES_FIELD_NUMBER: _builtins.int
+    FILE_WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
     fuel: _builtins.int
     host_calls: _builtins.int
     wasi_calls: _builtins.int
@@ -646,6 +649,11 @@ class Usage(_message.Message):
     sent_bytes: _builtins.int
     received_bytes: _builtins.int
     tokens: _builtins.int
+    cost_microusd: _builtins.int
+    """Of language models, in millionths of a US dollar, by the prices that the node's operator set."""
+    file_read_bytes: _builtins.int
+    """Through grants of files."""
+    file_written_bytes: _builtins.int
     @_builtins.property
     def wall(self) -> _duration_pb2.Duration:
         """From the request's arrival to the answer."""
@@ -669,10 +677,13 @@ class Usage(_message.Message):
         sent_bytes: _builtins.int = ...,
         received_bytes: _builtins.int = ...,
         tokens: _builtins.int = ...,
+        cost_microusd: _builtins.int = ...,
+        file_read_bytes: _builtins.int = ...,
+        file_written_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "wall", b"wall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_invocations", b"child_invocations", "fuel", b"fuel", "guest", b"guest", "host_calls", b"host_calls", "input_bytes", b"input_bytes", "log_bytes", b"log_bytes", "output_bytes", b"output_bytes", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes", "tokens", b"tokens", "wall", b"wall", "wasi_calls", b"wasi_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_invocations", b"child_invocations", "cost_microusd", b"cost_microusd", "file_read_bytes", b"file_read_bytes", "file_written_bytes", b"file_written_bytes", "fuel", b"fuel", "guest", b"guest", "host_calls", b"host_calls", "input_bytes", b"input_bytes", "log_bytes", b"log_bytes", "output_bytes", b"output_bytes", "received_bytes", b"received_bytes", "sent_bytes", b"sent_bytes", "tokens", b"tokens", "wall", b"wall", "wasi_calls", b"wasi_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -975,3 +986,111 @@ class GetRecordingResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRecordingResponse: _TypeAlias = GetRecordingResponse  # noqa: Y015
+
+@_typing.final
+class RecordingSummary(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOCATION_ID_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    invocation_id: _builtins.str
+    template: _builtins.str
+    """domain/name@version and the outcome, as long as the log of invocations knows them."""
+    outcome: _builtins.str
+    size_bytes: _builtins.int
+    """As it lies on the node's disk, encrypted."""
+    node: _builtins.str
+    """The node that keeps it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written, and when it goes at the latest."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        invocation_id: _builtins.str = ...,
+        template: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        size_bytes: _builtins.int = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "invocation_id", b"invocation_id", "node", b"node", "outcome", b"outcome", "size_bytes", b"size_bytes", "template", b"template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordingSummary: _TypeAlias = RecordingSummary  # noqa: Y015
+
+@_typing.final
+class ListRecordingsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRecordingsRequest: _TypeAlias = ListRecordingsRequest  # noqa: Y015
+
+@_typing.final
+class ListRecordingsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDINGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def recordings(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordingSummary]: ...
+    def __init__(
+        self,
+        *,
+        recordings: _abc.Iterable[Global___RecordingSummary] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "recordings", b"recordings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRecordingsResponse: _TypeAlias = ListRecordingsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteRecordingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOCATION_ID_FIELD_NUMBER: _builtins.int
+    invocation_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        invocation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invocation_id", b"invocation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRecordingRequest: _TypeAlias = DeleteRecordingRequest  # noqa: Y015

@@ -97,6 +97,16 @@ class AgentServiceStub:
                 request_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingRequest.SerializeToString,
                 response_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingResponse.FromString,
                 _registered_method=True)
+        self.ListRecordings = channel.unary_unary(
+                '/agentfactory.agent.v1.AgentService/ListRecordings',
+                request_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.ListRecordingsRequest.SerializeToString,
+                response_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.ListRecordingsResponse.FromString,
+                _registered_method=True)
+        self.DeleteRecording = channel.unary_unary(
+                '/agentfactory.agent.v1.AgentService/DeleteRecording',
+                request_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.DeleteRecordingRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
         self.GetReceiptKey = channel.unary_unary(
                 '/agentfactory.agent.v1.AgentService/GetReceiptKey',
                 request_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetReceiptKeyRequest.SerializeToString,
@@ -191,6 +201,20 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRecordings(self, request, context):
+        """Recordings of the caller's tenant, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRecording(self, request, context):
+        """Removes a recording for good, before its time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReceiptKey(self, request, context):
         """The key that signs this node's receipts, and the node's certificate's word for it.
         """
@@ -260,6 +284,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.GetRecording,
                     request_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingRequest.FromString,
                     response_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingResponse.SerializeToString,
+            ),
+            'ListRecordings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecordings,
+                    request_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.ListRecordingsRequest.FromString,
+                    response_serializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.ListRecordingsResponse.SerializeToString,
+            ),
+            'DeleteRecording': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRecording,
+                    request_deserializer=agentfactory_dot_agent_dot_v1_dot_agent__pb2.DeleteRecordingRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'GetReceiptKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReceiptKey,
@@ -593,6 +627,60 @@ class AgentService:
             '/agentfactory.agent.v1.AgentService/GetRecording',
             agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingRequest.SerializeToString,
             agentfactory_dot_agent_dot_v1_dot_agent__pb2.GetRecordingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRecordings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.agent.v1.AgentService/ListRecordings',
+            agentfactory_dot_agent_dot_v1_dot_agent__pb2.ListRecordingsRequest.SerializeToString,
+            agentfactory_dot_agent_dot_v1_dot_agent__pb2.ListRecordingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRecording(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentfactory.agent.v1.AgentService/DeleteRecording',
+            agentfactory_dot_agent_dot_v1_dot_agent__pb2.DeleteRecordingRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,10 @@ class AgentServiceStub:
     """One recent invocation with its log lines."""
     GetRecording: _grpc.UnaryStreamMultiCallable[_agent_pb2.GetRecordingRequest, _agent_pb2.GetRecordingResponse]
     """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again."""
+    ListRecordings: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListRecordingsRequest, _agent_pb2.ListRecordingsResponse]
+    """Recordings of the caller's tenant, newest first."""
+    DeleteRecording: _grpc.UnaryUnaryMultiCallable[_agent_pb2.DeleteRecordingRequest, _empty_pb2.Empty]
+    """Removes a recording for good, before its time."""
     GetReceiptKey: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptKeyRequest, _agent_pb2.ReceiptKey]
     """The key that signs this node's receipts, and the node's certificate's word for it."""
 
@@ -90,6 +94,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """One recent invocation with its log lines."""
     GetRecording: _aio.UnaryStreamMultiCallable[_agent_pb2.GetRecordingRequest, _agent_pb2.GetRecordingResponse]  # type: ignore[assignment]
     """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again."""
+    ListRecordings: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListRecordingsRequest, _agent_pb2.ListRecordingsResponse]  # type: ignore[assignment]
+    """Recordings of the caller's tenant, newest first."""
+    DeleteRecording: _aio.UnaryUnaryMultiCallable[_agent_pb2.DeleteRecordingRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a recording for good, before its time."""
     GetReceiptKey: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetReceiptKeyRequest, _agent_pb2.ReceiptKey]  # type: ignore[assignment]
     """The key that signs this node's receipts, and the node's certificate's word for it."""
 
@@ -191,6 +199,22 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.GetRecordingResponse], _abc.AsyncIterator[_agent_pb2.GetRecordingResponse]]:
         """The recording of an invocation of the caller's tenant, decrypted, in pieces; `agentctl replay` runs it again."""
+
+    @_abc_1.abstractmethod
+    def ListRecordings(
+        self,
+        request: _agent_pb2.ListRecordingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListRecordingsResponse, _abc.Awaitable[_agent_pb2.ListRecordingsResponse]]:
+        """Recordings of the caller's tenant, newest first."""
+
+    @_abc_1.abstractmethod
+    def DeleteRecording(
+        self,
+        request: _agent_pb2.DeleteRecordingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes a recording for good, before its time."""
 
     @_abc_1.abstractmethod
     def GetReceiptKey(
