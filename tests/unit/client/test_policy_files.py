@@ -1,6 +1,7 @@
 """Policies and cases as files, through agentctl as its user types it: places, exit statuses, JSON."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,14 @@ def test_the_schema_and_the_defaults_can_be_printed(run: Run, tmp_path: Path) ->
     assert "entity Version in [Template]" in run("policy", "show", "--schema")[1]
     status, printed = run("policy", "show", "--defaults")
     assert (status, run("policy", "check", written(tmp_path, printed))) == (0, (0, ""))
+
+
+def test_the_examples_of_the_documentation_are_right(run: Run, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
+    cedar, cases = (re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) for language in ("cedar", "json"))
+    assert (len(cedar), len(cases)) == (1, 1)
+    (tmp_path / "admission.cedar").write_text(cedar[0])
+    (tmp_path / "admission.cases.json").write_text(cases[0])
+    assert run("policy", "check", str(tmp_path))[0] == 0
+    status, printed = run("policy", "test", str(tmp_path))
+    assert (status, printed.count("ok ")) == (0, 2), printed
