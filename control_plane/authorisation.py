@@ -22,6 +22,7 @@ _KINDS = MappingProxyType(
         "agentfactory.admin.v1.FleetService": IdentityKind.PERSON,
         "agentfactory.admin.v1.KeyService": IdentityKind.PERSON,
         "agentfactory.admin.v1.PolicyService": IdentityKind.PERSON,
+        "agentfactory.admin.v1.AuditService": IdentityKind.PERSON,
     }
 )
 
@@ -34,6 +35,14 @@ def authorise(identity: Identity, method: str) -> None:
     expected = _KINDS.get(service)
     if expected is None or identity.kind is not expected:
         raise PermissionDeniedError(f"expected a {expected or 'known service'} for {service}, got {identity.uri}")
+
+
+def roles_of(identity: Identity, charter: Charter, revocations: Revocations) -> tuple[str, ...]:
+    """Return what the audit log calls the roles of a peer: its kind, and the domains that a person reviews."""
+    if identity.kind is not IdentityKind.PERSON or identity.name in revocations.reviewers:
+        return (str(identity.kind),)
+    reviewed = sorted(name for name, domain in charter.domains.items() if identity.name in domain.reviewers)
+    return (str(identity.kind), *(f"reviewer:{name}" for name in reviewed))
 
 
 def require_reviewer(person: str, charter: Charter, revocations: Revocations, *, domain: str | None = None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from control_plane import review
+from control_plane.audit import about
 from control_plane.file_blobs import FileBlobs
 from control_plane.lifecycle import Action, rule_for
 from control_plane.mutation import Ask, unasked
@@ -109,6 +110,7 @@ class Intake:
             AgentFactoryError: see `control_plane.submission`; nothing is stored then.
         """
         template = read_submission(document, blobs, filename=filename, request_id=request_id)
+        about(f"templates/{template.ref}")
         async with self._room:
             with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(template.ref)}):
                 code = await _receive_all(blobs, pieces)

@@ -13,10 +13,11 @@ from enum import StrEnum, unique
 from pathlib import Path
 
 import grpc.aio
-from agentfactory.admin.v1 import admin_pb2_grpc, policy_pb2_grpc
+from agentfactory.admin.v1 import admin_pb2_grpc, audit_pb2_grpc, policy_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
+from control_plane.auditing import start_auditing
 from control_plane.authorisation import SERVICE_NAMES, authorise
 from control_plane.change_desk import ChangeDesk
 from control_plane.compressed_blobs import CompressedBlobs
@@ -24,6 +25,7 @@ from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
 from control_plane.glasses import Glasses
 from control_plane.grpc_admin import ChangeService, TemplateService
+from control_plane.grpc_audit import AuditService
 from control_plane.grpc_mutations import Mutations
 from control_plane.grpc_operations import FleetService, KeyService, RolloutService, warnings_of
 from control_plane.grpc_policy import PolicyService
@@ -35,6 +37,7 @@ from control_plane.publication import OWN_NODE_ID, Terms
 from control_plane.publisher import Publisher
 from control_plane.sandbox_inspector import inspect_module
 from control_plane.settings import ControlPlaneSettings
+from control_plane.sqlite_break_glass import SqliteBreakGlass
 from control_plane.sqlite_store import SqliteStore
 from control_plane.trust_directory import read_trust_directory
 from control_plane.turns import Turns
@@ -117,9 +120,10 @@ async def serve(settings: ControlPlaneSettings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         certificate = certificate_of(settings.tls_files)
+        own = identity_of_certificate(certificate)
         telemetry = start_telemetry(
             service_name=ServiceName.CONTROL_PLANE,
-            instance=identity_of_certificate(certificate).name,
+            instance=own.name,
             otlp_endpoint=settings.otlp_endpoint,
             trace_ratio=settings.otlp_trace_ratio,
         )
@@ -132,7 +136,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
 
         stack.enter_context(_locked(settings.state_dir))
         blobs = FileBlobs(settings.state_dir / "blobs")
-        store = SqliteStore.open(settings.state_dir / "state.db")
+        store = SqliteStore.open(settings.state_dir / "state.db", own=own.uri)
         stack.callback(store.close)
 
         fan_out = FanOut(
@@ -147,7 +151,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
         stack.callback(lambda: store.save_nodes(fan_out.take_changed()))
         turns = await stack.enter_async_context(Turns())
-        glasses = Glasses(store=store.break_glass(), telemetry=telemetry, clock=_now)
+        glasses = Glasses(store=SqliteBreakGlass(store), telemetry=telemetry, clock=_now)
         policy = PolicyGate(glasses=glasses, telemetry=telemetry)
         publisher = Publisher(
             store=store,
@@ -173,6 +177,9 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
 
         desk = ChangeDesk(store=store, publisher=publisher, telemetry=telemetry, turns=turns)
+        audit = await start_auditing(
+            stack, settings, store, publisher, telemetry, signer=terms.signers.snapshot, own=own.uri, clock=_now
+        )
         mutations = await stack.enter_async_context(Mutations(store))
 
         def register(server: grpc.aio.Server) -> None:
@@ -194,9 +201,14 @@ async def serve(settings: ControlPlaneSettings) -> int:
             _add_operations(
                 server, store=store, publisher=publisher, fan_out=fan_out, glasses=glasses, mutations=mutations
             )
+            audit_pb2_grpc.add_AuditServiceServicer_to_server(
+                AuditService(store=store, audit_log=audit.log, nodes=audit.nodes), server
+            )
             distribution_pb2_grpc.add_DistributionServiceServicer_to_server(
                 DistributionService(
-                    fan_out=fan_out, blobs=CompressedBlobs(blobs, bytes_max=settings.blob_cache_bytes_max)
+                    fan_out=fan_out,
+                    blobs=CompressedBlobs(blobs, bytes_max=settings.blob_cache_bytes_max),
+                    audit=audit.nodes,
                 ),
                 server,
             )
@@ -211,6 +223,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
                 telemetry=telemetry,
                 unary_deadline_s=settings.unary_deadline_s,
                 calls_max=settings.calls_max,
+                observer=audit.recorder,
             ),
             register=register,
             service_names=SERVICE_NAMES,
@@ -227,10 +240,15 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
         await stack.enter_async_context(server)
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
-        tasks.start(publisher.keep_fresh(every_s=settings.lease_renewal_s), name="keep-fresh")
-        tasks.start(_save_nodes(fan_out, store), name="save-nodes")
-        tasks.start(_warn(publisher), name="warn-of-expiry")
-        tasks.start(_forget_answers(store), name="forget-answers")
+        for name, work in {
+            "keep-fresh": publisher.keep_fresh(every_s=settings.lease_renewal_s),
+            "save-nodes": _save_nodes(fan_out, store),
+            "warn-of-expiry": _warn(publisher),
+            "forget-answers": _forget_answers(store),
+            "summarise-refusals": audit.recorder.summarise(),
+            "keep-audit-log": audit.log.keep(),
+        }.items():
+            tasks.start(work, name=name)
         ready.set()
         await server.set_serving(serving=True)
         log.info(

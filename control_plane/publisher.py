@@ -13,6 +13,8 @@ from enum import StrEnum, unique
 
 from control_plane import plan as planning
 from control_plane import review
+from control_plane.audit import Decision
+from control_plane.decisions import of_generation, of_step, of_trust, revoked_digests
 from control_plane.file_blobs import FileBlobs
 from control_plane.generation_records import (
     Audience,
@@ -202,7 +204,7 @@ class Publisher:
             nonlocal reviewed
             last = step.entered(record.number, states[change.ref])
             reviewed = Reviewed(change=last.change, tally=tally)
-            return Beside(steps=(last,), answered=ask.answered(reviewed, now))
+            return Beside(steps=(last,), answered=ask.answered(reviewed, now), decision=of_step(last))
 
         await self._publish(
             material,
@@ -258,12 +260,13 @@ class Publisher:
         )
         moment = Moment(present=present, now=self._clock(), validate_only=ask.validate_only)
         await self._policy.rollback(plan, author, moment)
+        decision = Decision(resource=f"generations/{earlier.number}", reason=why)
         return await self._publish(
             replace(present.material, plan=plan),
             charter=present.charter,
             cause=cause_of(f"rollback to {earlier.number}", why),
             author=author,
-            beside=lambda record, _: Beside(answered=ask.answered(record, record.created_at)),
+            beside=lambda record, _: Beside(answered=ask.answered(record, record.created_at), decision=decision),
             validate_only=ask.validate_only,
         )
 
@@ -292,12 +295,18 @@ class Publisher:
         cause = cause_of(f"revoke {what}", why)
         waiting = await asyncio.to_thread(self._store.open_changes_of, templates=added.templates, modules=added.modules)
         closed = tuple(review.revoked(change, by=author, what=cause, at=now) for change in waiting)
+        decision = Decision(
+            resource=what,
+            reason=why,
+            digests=revoked_digests(added),
+            details={"closed": ",".join(change.name for change in waiting)} if waiting else {},
+        )
         return await self._publish(
             replace(present.material, plan=plan),
             charter=present.charter,
             cause=cause,
             author=author,
-            beside=lambda record, _: Beside(steps=closed, answered=ask.answered(record, now)),
+            beside=lambda record, _: Beside(steps=closed, answered=ask.answered(record, now), decision=decision),
             urgent=True,
             validate_only=ask.validate_only,
         )
@@ -426,6 +435,7 @@ class Publisher:
             record = replace(
                 record, bundle_sha256=await asyncio.to_thread(self._blobs.put, published.bundle.to_bytes())
             )
+            renewed = self._present is not None and self._present.number == published.number
             await asyncio.to_thread(
                 self._store.commit_generation,
                 signed_state(record, published),
@@ -433,8 +443,8 @@ class Publisher:
                 states={ref: state for ref, state in states.items() if self._states.get(ref) is not state},
                 bundles_kept=BUNDLES_KEPT,
                 answered=also.answered,
+                decisions=() if renewed and also.decision is None else (of_generation(also.decision, record),),
             )
-        renewed = self._present is not None and self._present.number == published.number
         self._states = states
         self._believe(published, update)
         if renewed:  # nothing but the lease was new
@@ -518,7 +528,9 @@ class Publisher:
             charter=charter,
             cause=cause,
             author=author,
-            beside=lambda record, _: Beside(answered=asked.answered(record, record.created_at)),
+            beside=lambda record, _: Beside(
+                answered=asked.answered(record, record.created_at), decision=of_trust(material.trust)
+            ),
             ground=ground,
             urgent=True,
             validate_only=asked.validate_only,

@@ -38,3 +38,9 @@ class ControlPlaneSettings(ServerSettings, env_prefix="AGENTFACTORY_CP_"):
     blob_cache_bytes_max: int = Field(
         default=134_217_728, ge=0, description="Memory for compressed blobs that nodes fetch."
     )
+    audit_checkpoint_s: float = Field(
+        default=60.0, gt=0, description="How often the newest entry of the audit log is signed, if there is a new one."
+    )
+    audit_retention_days: int = Field(
+        default=365, ge=1, description="Entries of the audit log go after this, up to a signed checkpoint."
+    )

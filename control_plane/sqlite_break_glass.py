@@ -1,4 +1,7 @@
-"""Broken glasses in the control plane's SQLite (ADR 5, ADR 21). What has returned is on the disk; these calls block."""
+"""Broken glasses in the control plane's SQLite (ADR 5, ADR 21). What has returned is on the disk; these calls block.
+
+Each of them is told to the audit log in the transaction that stores it.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,11 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine, Row
+from sqlalchemy.engine import Row
 
 from control_plane import sqlite_answers
+from control_plane.audit import Decision
 from control_plane.break_glass import BreakGlass, Use
 from control_plane.mutation import Answered
+from control_plane.sqlite_store import SqliteStore
 from control_plane.sqlite_tables import SCHEMA
 from templates.names import TemplateRef
 
@@ -34,27 +39,29 @@ _glasses = sa.Table(
 
 
 class SqliteBreakGlass:
-    """Lives in the database that `control_plane.sqlite_store.SqliteStore` opened and migrated."""
+    """Lives in the database of ``store``, which opened and migrated it."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
 
     def add(self, glass: BreakGlass, *, answer: Callable[[BreakGlass], Answered] | None = None) -> BreakGlass:
         """Store a new one and return it with its number; ``answer`` is called with it, for the request's id."""
         values = {key: value for key, value in _values(glass).items() if key != "number"}
-        with self._engine.begin() as connection:
+        with self._store.writing() as connection:
             number = connection.execute(sa.insert(_glasses).values(values).returning(_glasses.c.number)).scalar_one()
             stored = replace(glass, number=number)
+            self._store.record(connection, _decision(stored))
             sqlite_answers.remember(connection, answer(stored) if answer else None)
             return stored
 
     def save(self, glass: BreakGlass, *, answered: Answered | None = None) -> None:
-        with self._engine.begin() as connection:
+        with self._store.writing() as connection:
             connection.execute(sa.update(_glasses).where(_glasses.c.number == glass.number).values(_values(glass)))
+            self._store.record(connection, _decision(glass))
             sqlite_answers.remember(connection, answered)
 
     def get(self, number: int) -> BreakGlass | None:
-        with self._engine.connect() as connection:
+        with self._store.reading() as connection:
             row = connection.execute(sa.select(_glasses).where(_glasses.c.number == number)).first()
             return None if row is None else _glass(row)
 
@@ -64,7 +71,7 @@ class SqliteBreakGlass:
             (_glasses.c.template == str(ref)) & _glasses.c.confirmed_at.is_not(None) & _glasses.c.closed_at.is_(None)
         )
         query = sa.select(_glasses).where(wanted).order_by(_glasses.c.number.desc()).limit(_OPEN_AT_ONCE_MAX)
-        with self._engine.connect() as connection:
+        with self._store.reading() as connection:
             return [_glass(row) for row in connection.execute(query)]
 
     def all(self, *, before: int | None = None, limit: int = 100) -> list[BreakGlass]:
@@ -72,8 +79,24 @@ class SqliteBreakGlass:
         query = sa.select(_glasses).order_by(_glasses.c.number.desc()).limit(limit)
         if before is not None:
             query = query.where(_glasses.c.number < before)
-        with self._engine.connect() as connection:
+        with self._store.reading() as connection:
             return [_glass(row) for row in connection.execute(query)]
+
+
+def _decision(glass: BreakGlass) -> Decision:
+    """Tell of a broken glass as it now is; of the last action that it let through, which and which policies."""
+    details = {
+        "template": str(glass.ref),
+        "minutes": str(glass.minutes),
+        "opened_by": glass.opened_by,
+        "confirmed_by": glass.confirmed_by,
+        "closed_by": glass.closed_by,
+        "uses": str(len(glass.uses)),
+    }
+    if glass.uses:
+        last = glass.uses[-1]
+        details |= {"last_use": last.action, "last_person": last.person, "last_policies": ",".join(last.policies)}
+    return Decision(resource=glass.name, reason=glass.why, details=details)
 
 
 def _values(glass: BreakGlass) -> dict[str, object]:

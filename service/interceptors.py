@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
 
 import grpc
 import grpc.aio
@@ -110,6 +110,35 @@ class _Call:
     ended_ns: int = 0
 
 
+class CallObserver(Protocol):
+    """Hears of every call but those of health and reflection, in the call's own task and before it is answered."""
+
+    def begun(self, method: str, context: Context) -> None:
+        """Hear of a call; nothing about its peer has been checked."""
+        ...
+
+    async def answered(self) -> None:
+        """Hear that it went well; what this raises becomes the answer."""
+        ...
+
+    async def refused(self, failure: AgentFactoryError, request: Any, *, trace_id: str) -> None:
+        """Hear of the error that is about to be sent. ``request`` is its message, its bytes, or None. Never raises."""
+        ...
+
+
+class NoObserver:
+    """Where nobody wants to hear of calls."""
+
+    def begun(self, method: str, context: Context) -> None:
+        pass
+
+    async def answered(self) -> None:
+        pass
+
+    async def refused(self, failure: AgentFactoryError, request: Any, *, trace_id: str) -> None:
+        pass
+
+
 class ServerGuard(grpc.aio.ServerInterceptor):
     """The only interceptor of a server.
 
@@ -122,6 +151,7 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         calls_max, streams_max: how many unary calls, and streams, may be in progress.
         ended_by_drain: streaming methods that `begin_drain` ends instead of waiting for them.
         clock: seconds since the epoch, for certificates that run out while their connection lives.
+        observer: of calls and what becomes of them.
     """
 
     def __init__(
@@ -135,7 +165,9 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         streams_max: int = 16_384,
         ended_by_drain: Collection[str] = (),
         clock: Callable[[], float] = time.time,  # noqa: TID251 -- the default of an edge; tests pass their own
+        observer: CallObserver | None = None,
     ) -> None:
+        self._observer = observer or NoObserver()
         self._trust_domain = trust_domain
         self._authorise = authorise
         self._telemetry = telemetry
@@ -211,10 +243,12 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         if not inspect.iscoroutinefunction(behaviour):
             raise TypeError(f"expected a coroutine function behind {method}, got {behaviour!r}")
         attributes: dict[str, Attribute] = {Field.METHOD: method}
+        observer = self._observer_of(method)
 
         async def guarded(request: Any, context: Context) -> Any:
             call = _Call(method, time.perf_counter())
             self._calls += 1
+            observer.begun(method, context)
             try:
                 with self._telemetry.span(SpanName.RPC_SERVER, attributes, parent=_trace_parent(context)) as span:
                     call.trace_id = current_trace_id()
@@ -227,12 +261,14 @@ class ServerGuard(grpc.aio.ServerInterceptor):
                         answer = await behaviour(request, context)  # grpc itself cancels us when the time is up
                     else:
                         answer = await self._within_limit(behaviour(request, context))
+                    await observer.answered()
                     return answer if serialise is None else serialise(answer)
             except BaseException as error:
                 judged = _judge(error, call, context)
                 if judged is None:
                     raise
                 failure = judged
+                await observer.refused(failure, request, trace_id=call.trace_id)
             finally:
                 self._calls -= 1
                 self._finish(call)
@@ -253,11 +289,13 @@ class ServerGuard(grpc.aio.ServerInterceptor):
             )
         attributes: dict[str, Attribute] = {Field.METHOD: method}
         endless = method.startswith(_OPEN) or method in self._ended_by_drain
+        observer = self._observer_of(method)
 
         async def guarded(request: Any, context: Context) -> None:
             call = _Call(method, time.perf_counter())
             task = asyncio.current_task()
             self._streams += 1
+            observer.begun(method, context)
             try:
                 with self._telemetry.span(SpanName.RPC_SERVER, attributes, parent=_trace_parent(context)) as span:
                     call.trace_id = current_trace_id()
@@ -275,12 +313,14 @@ class ServerGuard(grpc.aio.ServerInterceptor):
                                 await context.write(answer)
                     else:
                         await result
+                    await observer.answered()
                     return
             except BaseException as error:
                 judged = self._judge_stream(error, task, call, context)
                 if judged is None:
                     raise
                 failure = judged
+                await observer.refused(failure, request, trace_id=call.trace_id)
             finally:
                 self._streams -= 1
                 if task is not None:
@@ -289,6 +329,9 @@ class ServerGuard(grpc.aio.ServerInterceptor):
             await _abort(call, context, failure)
 
         return guarded
+
+    def _observer_of(self, method: str) -> CallObserver:
+        return NoObserver() if method.startswith(_OPEN) else self._observer
 
     def _admit(self, call: _Call, context: Context, *, full: bool) -> None:
         """Refuse who may not call, before a byte of the request is looked at."""

@@ -183,6 +183,21 @@ PUSH_SECONDS: Final = MetricName(
     buckets=_SECONDS,
     services=_CONTROL_PLANE,
 )
+AUDIT_FAILURES: Final = MetricName(
+    name="agentfactory_audit_failures_total",
+    help="Refusals that could not be written into the audit log.",
+    services=_CONTROL_PLANE,
+)
+AUDIT_CHECKPOINT: Final = MetricName(
+    name="agentfactory_audit_checkpoint",
+    help="Number of the entry that the newest signed checkpoint of the audit log covers.",
+    services=_CONTROL_PLANE,
+)
+AUDIT_FORKS: Final = MetricName(
+    name="agentfactory_audit_forks",
+    help="Nodes that hold a checkpoint which is not one of this audit log: it was rewritten.",
+    services=_CONTROL_PLANE,
+)
 UPDATES: Final = MetricName(
     name="agentfactory_updates_total",
     help="Updates that this node took or refused, by stage.",

@@ -14,6 +14,7 @@ from client.agentctl.tracing import traced
 
 _COMMANDS: Final = {
     "agent": "agent:agent",
+    "audit": "audit:audit",
     "change": "change:change",
     "demo": "demo:demo",
     "doctor": "doctor:doctor",

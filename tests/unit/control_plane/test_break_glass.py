@@ -18,6 +18,7 @@ from control_plane.break_glass import (
     usable,
     used,
 )
+from control_plane.sqlite_break_glass import SqliteBreakGlass
 from templates.charter import Charter, Domain
 from templates.names import TemplateRef
 from templates.revocations import NO_REVOCATIONS, Revocations
@@ -142,7 +143,7 @@ def test_it_is_for_one_version_alone(charter: Charter) -> None:
 
 
 def test_records_come_back_as_they_were_stored(charter: Charter, world: World) -> None:
-    store = world.store.break_glass()
+    store = SqliteBreakGlass(world.store)
     first = store.add(opened(charter))
     second = store.add(opened(charter, by="bob"))
     assert [each.number for each in store.all()] == [second.number, first.number]

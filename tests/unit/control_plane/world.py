@@ -19,6 +19,7 @@ from control_plane.policy_gate import PolicyGate
 from control_plane.publication import OWN_NODE_ID, Published, Terms, Update
 from control_plane.publisher import Publisher, Reviewed
 from control_plane.review import Change
+from control_plane.sqlite_break_glass import SqliteBreakGlass
 from control_plane.sqlite_store import SqliteStore
 from control_plane.turns import Turns
 from service.telemetry import Telemetry
@@ -125,7 +126,7 @@ class World:
         self.store = SqliteStore.open(self.directory / "state.db")
         self.blobs = FileBlobs(self.directory / "blobs")
         self.turns = Turns()
-        self.glasses = Glasses(store=self.store.break_glass(), telemetry=telemetry, clock=self.clock)
+        self.glasses = Glasses(store=SqliteBreakGlass(self.store), telemetry=telemetry, clock=self.clock)
         policy = PolicyGate(glasses=self.glasses, telemetry=telemetry)
         self.publisher = Publisher(
             store=self.store,
