@@ -222,9 +222,7 @@ async def test_policies_that_were_written_into_the_store_without_approval_do_not
     stored = world.store.change(change.number)
     assert stored is not None
     lax = await world.submit(read_policies({"a.cedar": ADMIT}).document("1.1.0"))
-    forge = sa.text(
-        "UPDATE changes SET envelope = :envelope, generation = 2, state = 'APPROVED' WHERE number = :number"
-    )
+    forge = sa.text("UPDATE changes SET envelope = :envelope, generation = 2, state = 'APPROVED' WHERE number = :n")
     with world.store._engine.begin() as connection:
         connection.execute(forge, {"envelope": stored.envelope, "n": lax.number})
     restarted = world.restarted()
