@@ -21,6 +21,7 @@ _KINDS = MappingProxyType(
         "agentfactory.admin.v1.RolloutService": IdentityKind.PERSON,
         "agentfactory.admin.v1.FleetService": IdentityKind.PERSON,
         "agentfactory.admin.v1.KeyService": IdentityKind.PERSON,
+        "agentfactory.admin.v1.PolicyService": IdentityKind.PERSON,
         "agentfactory.admin.v1.AuditService": IdentityKind.PERSON,
     }
 )

@@ -10,6 +10,7 @@ from control_plane.audit import about
 from control_plane.file_blobs import FileBlobs
 from control_plane.lifecycle import Action, rule_for
 from control_plane.mutation import Ask, unasked
+from control_plane.policy_gate import Moment, PolicyGate
 from control_plane.publisher import Publisher
 from control_plane.review import Change
 from control_plane.sqlite_store import SqliteStore
@@ -66,6 +67,7 @@ class Intake:
         blobs: FileBlobs,
         inspect: Inspect,
         publisher: Publisher,
+        policy: PolicyGate,
         turns: Turns,
         telemetry: Telemetry,
     ) -> None:
@@ -73,6 +75,7 @@ class Intake:
         self._blobs = blobs
         self._inspect = inspect
         self._publisher = publisher
+        self._policy = policy
         self._turns = turns
         self._telemetry = telemetry
         self._room = asyncio.Semaphore(AT_ONCE_MAX)
@@ -124,7 +127,7 @@ class Intake:
                 if existing is None:
                     for data in code:
                         check_code(template, data)
-                    change, report = await self._derive(submission, template, code)
+                    change, report = await self._derive(submission, template, code, validate_only=asked.validate_only)
                     if asked.validate_only:
                         return change
                     received = _Received(submission, template, tuple(code), report)
@@ -142,7 +145,7 @@ class Intake:
         submission, template = await asyncio.to_thread(submission_of, draft)
         async with self._room:
             with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(draft.ref)}):
-                change, _ = await self._derive(submission, template, ())
+                change, _ = await self._derive(submission, template, (), validate_only=asked.validate_only)
         return await self._turns.take(lambda: self._send(number, change, by, asked))
 
     async def _send(self, number: int, derived: Change, by: str, asked: Ask[Change]) -> Change:
@@ -167,12 +170,14 @@ class Intake:
         return draft
 
     async def _derive(
-        self, submission: Submission, template: Template, code: Sequence[bytes]
+        self, submission: Submission, template: Template, code: Sequence[bytes], *, validate_only: bool
     ) -> tuple[Change, ModuleReport | None]:
         material, rules = self._publisher.present.material, self._publisher.rules()
         prepared = await asyncio.to_thread(prepare, submission, template, library=material.library, rules=rules)
         report = await self._report(prepared, code)
         change = await asyncio.to_thread(derive_change, prepared, report, plan=material.plan, rules=rules)
+        moment = Moment(present=self._publisher.present, now=rules.now, validate_only=validate_only)
+        await self._policy.submit(change, moment)
         return change, report
 
     async def _keep(self, change: Change, received: "_Received", asked: Ask[Change]) -> Change:

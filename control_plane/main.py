@@ -13,7 +13,7 @@ from enum import StrEnum, unique
 from pathlib import Path
 
 import grpc.aio
-from agentfactory.admin.v1 import admin_pb2_grpc, audit_pb2_grpc
+from agentfactory.admin.v1 import admin_pb2_grpc, audit_pb2_grpc, policy_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,17 +23,21 @@ from control_plane.change_desk import ChangeDesk
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
+from control_plane.glasses import Glasses
 from control_plane.grpc_admin import ChangeService, TemplateService
 from control_plane.grpc_audit import AuditService
 from control_plane.grpc_mutations import Mutations
 from control_plane.grpc_operations import FleetService, KeyService, RolloutService, warnings_of
+from control_plane.grpc_policy import PolicyService
 from control_plane.grpc_push import DistributionService
 from control_plane.intake import Intake
 from control_plane.mutation import ANSWERS_KEPT
+from control_plane.policy_gate import PolicyGate
 from control_plane.publication import OWN_NODE_ID, Terms
 from control_plane.publisher import Publisher
 from control_plane.sandbox_inspector import inspect_module
 from control_plane.settings import ControlPlaneSettings
+from control_plane.sqlite_break_glass import SqliteBreakGlass
 from control_plane.sqlite_store import SqliteStore
 from control_plane.trust_directory import read_trust_directory
 from control_plane.turns import Turns
@@ -147,8 +151,17 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
         stack.callback(lambda: store.save_nodes(fan_out.take_changed()))
         turns = await stack.enter_async_context(Turns())
+        glasses = Glasses(store=SqliteBreakGlass(store), telemetry=telemetry, clock=_now)
+        policy = PolicyGate(glasses=glasses, telemetry=telemetry)
         publisher = Publisher(
-            store=store, blobs=blobs, terms=terms, audience=fan_out, telemetry=telemetry, turns=turns, clock=_now
+            store=store,
+            blobs=blobs,
+            terms=terms,
+            audience=fan_out,
+            telemetry=telemetry,
+            turns=turns,
+            policy=policy,
+            clock=_now,
         )
         await publisher.start(trust)
         swept = blobs.sweep(keep=store.referenced_blobs(), older_than=time.time() - BLOB_AGE_S)
@@ -158,6 +171,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
             blobs=blobs,
             inspect=inspect_module,
             publisher=publisher,
+            policy=policy,
             turns=turns,
             telemetry=telemetry,
         )
@@ -184,14 +198,8 @@ async def serve(settings: ControlPlaneSettings) -> int:
                 ),
                 server,
             )
-            admin_pb2_grpc.add_RolloutServiceServicer_to_server(
-                RolloutService(store=store, publisher=publisher, fan_out=fan_out, mutations=mutations), server
-            )
-            admin_pb2_grpc.add_FleetServiceServicer_to_server(
-                FleetService(publisher=publisher, fan_out=fan_out), server
-            )
-            admin_pb2_grpc.add_KeyServiceServicer_to_server(
-                KeyService(publisher=publisher, mutations=mutations), server
+            _add_operations(
+                server, store=store, publisher=publisher, fan_out=fan_out, glasses=glasses, mutations=mutations
             )
             audit_pb2_grpc.add_AuditServiceServicer_to_server(
                 AuditService(store=store, audit_log=audit.log, nodes=audit.nodes), server
@@ -257,6 +265,26 @@ async def serve(settings: ControlPlaneSettings) -> int:
         await server.drain(settings.drain_s)
         log.info(Event.STOPPED, generation=publisher.present.number)
         return 1 if failed else 0
+
+
+def _add_operations(
+    server: grpc.aio.Server,
+    *,
+    store: SqliteStore,
+    publisher: Publisher,
+    fan_out: FanOut,
+    glasses: Glasses,
+    mutations: Mutations,
+) -> None:
+    """Add what operators ask."""
+    admin_pb2_grpc.add_RolloutServiceServicer_to_server(
+        RolloutService(store=store, publisher=publisher, fan_out=fan_out, mutations=mutations), server
+    )
+    admin_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(publisher=publisher, fan_out=fan_out), server)
+    admin_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(publisher=publisher, mutations=mutations), server)
+    policy_pb2_grpc.add_PolicyServiceServicer_to_server(
+        PolicyService(publisher=publisher, glasses=glasses, mutations=mutations), server
+    )
 
 
 def _terms(settings: ControlPlaneSettings, charter: Charter) -> Terms:

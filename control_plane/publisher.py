@@ -27,6 +27,7 @@ from control_plane.generation_records import (
 from control_plane.library import Library, approved_of
 from control_plane.lifecycle import ChangeState
 from control_plane.mutation import Ask, unasked
+from control_plane.policy_gate import Moment, PolicyGate
 from control_plane.publication import (
     Material,
     Published,
@@ -57,6 +58,7 @@ from templates.bundle import read_bundle
 from templates.charter import Charter, read_charter
 from templates.names import TemplateRef
 from templates.plan import Plan
+from templates.policies.decision import PolicyDeniedError
 from templates.reasons import AgentFactoryError
 from templates.repository import OfflineTrust
 from templates.revocations import Revocations
@@ -100,6 +102,7 @@ class Publisher:
         audience: Audience,
         telemetry: Telemetry,
         turns: Turns,
+        policy: PolicyGate,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -109,6 +112,7 @@ class Publisher:
         self._telemetry = telemetry
         self._clock = clock
         self._turns = turns
+        self._policy = policy
         self._present: Published | None = None
         self._update: Update | None = None
         self._leased = asyncio.Event()
@@ -180,11 +184,15 @@ class Publisher:
             change, envelope, charter=present.charter, revocations=present.revocations, at=now, by=ask.person
         )
         reviewed = Reviewed(change=step.change, tally=tally)
+        before = change.tally(present.charter, present.revocations)
+        moment = Moment(present=present, now=now, validate_only=ask.validate_only)
+        await self._policy.approve(step.change, tally, before, moment)
         if not tally.is_reached:
             if not ask.validate_only:
                 await asyncio.to_thread(self._store.save_step, step, answered=ask.answered(reviewed, now))
                 self._tell_reviewed(reviewed)
             return reviewed
+        await self._require_activation(step, tally, moment)
         approved = approved_of(step.change)
         material = replace(
             present.material,
@@ -211,6 +219,15 @@ class Publisher:
             self._telemetry.count(CHANGES, str(ChangeState.APPROVED))
             self._tell_reviewed(reviewed, took_s=round((self._clock() - now).total_seconds(), 3))
         return reviewed
+
+    async def _require_activation(self, step: review.Step, tally: Tally, moment: Moment) -> None:
+        """Ask the policies; approvals that are complete are kept where they deny it, say until a freeze ends."""
+        try:
+            await self._policy.activate(step.change, tally, moment)
+        except PolicyDeniedError:
+            if not moment.validate_only:
+                await asyncio.to_thread(self._store.save_step, step)
+            raise
 
     def _tell_reviewed(self, reviewed: Reviewed, **facts: float) -> None:
         approvers, needed = sorted(reviewed.tally.counted), reviewed.tally.needed
@@ -241,6 +258,8 @@ class Publisher:
         plan = planning.rolled_back(
             present.material.plan, earlier.plan, present.material.library, present.rules(self._clock())
         )
+        moment = Moment(present=present, now=self._clock(), validate_only=ask.validate_only)
+        await self._policy.rollback(plan, author, moment)
         decision = Decision(resource=f"generations/{earlier.number}", reason=why)
         return await self._publish(
             replace(present.material, plan=plan),

@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "invocation": "invocation:invocation",
     "key": "key:key",
     "node": "node:node",
+    "policy": "policy:policy",
     "receipt": "receipt:receipt",
     "recording": "recording:recording",
     "replay": "replay:replay",
