@@ -98,9 +98,9 @@ def one_line(text: str, characters_max: int = TEXT_CHARACTERS_MAX) -> str:
     return " ".join(cleaned.split())[:characters_max]
 
 
-_RESOURCE: Final = re.compile(r"[a-z][a-zA-Z0-9_-]{0,40}(?:/[A-Za-z0-9._-]{1,64}){1,3}(?:@[A-Za-z0-9.+-]{1,40})?")
+_NUMBERED: Final = re.compile(r"[a-z][A-Za-z]{0,30}/[0-9]{1,18}")
 
 
 def resource_name(text: str) -> str:
-    """Return ``text`` if it has the form of a resource's name, otherwise "": requests hold anything."""
-    return text if len(text) <= RESOURCE_CHARACTERS_MAX and _RESOURCE.fullmatch(text) else ""
+    """Return ``text`` if it names one of many by its number, ``changes/7``, otherwise "": requests hold anything."""
+    return text if _NUMBERED.fullmatch(text) else ""

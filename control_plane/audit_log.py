@@ -10,6 +10,7 @@ from typing import Final
 
 from securesystemslib.signer import Signer, SSlibKey
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane import sqlite_audit
 from control_plane.audit import Call, Decision, acting
@@ -33,6 +34,7 @@ log = get_logger("audit")
 class Event(StrEnum):
     AUDIT_BROKEN = "audit_broken"
     AUDIT_CHECKPOINT_SIGNED = "audit_checkpoint_signed"
+    AUDIT_NOT_SIGNED = "audit_not_signed"
     AUDIT_ENTRIES_REMOVED = "audit_entries_removed"
 
 
@@ -148,11 +150,21 @@ class AuditLog:
         loop = asyncio.get_running_loop()
         remove_at = loop.time()
         while True:
-            if loop.time() >= remove_at:
-                await self.remove_old()
-                remove_at = loop.time() + REMOVE_EVERY_S
+            try:
+                if loop.time() >= remove_at:
+                    await self.remove_old()
+                    remove_at = loop.time() + REMOVE_EVERY_S
+                await self.sign()
+            except SQLAlchemyError as error:  # a full disk: whoever changes something is told; this is tried again
+                log.warning(Event.AUDIT_NOT_SIGNED, **{Field.ERROR: str(error).splitlines()[0]})
             await asyncio.sleep(self._terms.checkpoint_every_s)
+
+    async def close(self) -> None:
+        """Sign what was written last, if that can be done."""
+        try:
             await self.sign()
+        except SQLAlchemyError as error:
+            log.warning(Event.AUDIT_NOT_SIGNED, **{Field.ERROR: str(error).splitlines()[0]})
 
     # Retention
 

@@ -95,7 +95,9 @@ class AuditNodes:
             try:
                 seen = read_checkpoint(document).verify(self._keys())
             except AgentFactoryError as error:
-                await self._note(stream, Decision(code=str(error.reason), details={"shown": "a checkpoint"}))
+                known.is_ours = False
+                decision = Decision(action="AuditLog/RefuseCheckpoint", outcome=Outcome.REFUSED, code=str(error.reason))
+                await self._note(stream, decision)
                 return
             self._witnessed[stream.node] = seen
             found = await asyncio.to_thread(self._find, seen.digest)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum, unique
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import unquote
@@ -195,6 +196,7 @@ class AuditRecorder:
                 )
 
 
+@lru_cache(maxsize=512)
 def action_of(method: str) -> str:
     """Return ``Service/Method`` of "/package.Service/Method"."""
     service, _, name = method[1:].partition("/")
@@ -204,6 +206,7 @@ def action_of(method: str) -> str:
 _READING: Final = ("Get", "List", "Fetch", "Search", "Watch", "Check", "Explain", "Test", "Validate", "Diff", "Export")
 
 
+@lru_cache(maxsize=512)
 def reads(action: str) -> bool:
     """Whether ``Service/Method`` changes nothing, by its verb (AIP-130 and following); Subscribe is what nodes hear."""
     verb = action.rpartition("/")[2]
@@ -212,9 +215,13 @@ def reads(action: str) -> bool:
 
 def address_of(peer: str) -> str:
     """Return the IP address in what grpc calls a peer ("ipv4:127.0.0.1:5000", "ipv6:%5B::1%5D:5000"), or ""."""
-    host = unquote(peer.partition(":")[2]).rpartition(":")[0].strip("[]").partition("%")[0]
+    return _address_of_host(peer.partition(":")[2].rpartition(":")[0])
+
+
+@lru_cache(maxsize=4096)
+def _address_of_host(host: str) -> str:
     try:
-        return str(ip_address(host))
+        return str(ip_address(unquote(host).strip("[]").partition("%")[0]))
     except ValueError:
         return ""
 

@@ -70,7 +70,7 @@ async def start_auditing(
     )
     nodes = AuditNodes(store=store, recorder=recorder, keys=audit_log.keys, telemetry=telemetry)
     audit_log.announce = nodes.announce
-    stack.push_async_callback(audit_log.sign)
+    stack.push_async_callback(audit_log.close)
     stack.push_async_callback(recorder.close)
     await audit_log.start(generation=publisher.present.number)
     return Auditing(recorder=recorder, log=audit_log, nodes=nodes)

@@ -141,32 +141,32 @@ class Intake:
             AgentFactoryError: it is no draft, not this person's, or cannot become a change today.
         """
         asked: Ask[Change] = ask or unasked(by)
-        draft = await self._draft(number, asked)
+        draft = await self._draft(number, by, asked)
         submission, template = await asyncio.to_thread(submission_of, draft)
         async with self._room:
             with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(draft.ref)}):
                 change, _ = await self._derive(submission, template, (), validate_only=asked.validate_only)
-        return await self._turns.take(lambda: self._send(number, change, asked))
+        return await self._turns.take(lambda: self._send(number, change, by, asked))
 
-    async def _send(self, number: int, derived: Change, asked: Ask[Change]) -> Change:
+    async def _send(self, number: int, derived: Change, by: str, asked: Ask[Change]) -> Change:
         present = self._publisher.present
-        draft = await self._draft(number, asked)
+        draft = await self._draft(number, by, asked)
         taken = await asyncio.to_thread(self._store.change_of_version, draft.ref)
         if taken is not None:
             raise_version_exists(taken)
-        step = review.submitted(
-            draft, derived, by=asked.person, charter=present.charter, revocations=present.revocations
-        )
+        step = review.submitted(draft, derived, by=by, charter=present.charter, revocations=present.revocations)
         if not asked.validate_only:
             await asyncio.to_thread(self._store.save_step, step, answered=asked.answered(step.change, step.at))
         return step.change
 
-    async def _draft(self, number: int, asked: Ask[Change]) -> Change:
+    async def _draft(self, number: int, by: str, asked: Ask[Change]) -> Change:
+        present = self._publisher.present
         draft = await asyncio.to_thread(self._store.change, number)
         if draft is None:
             raise review.ChangeUnknownError(f"changes/{number}")
         review.require_etag(draft, asked.etag)
-        rule_for(draft.state, Action.SUBMIT, name=f"{draft.name} ({draft.ref})")
+        rule = rule_for(draft.state, Action.SUBMIT, name=f"{draft.name} ({draft.ref})")
+        review.require_standing(rule, by, draft, present.charter, present.revocations)
         return draft
 
     async def _derive(

@@ -190,7 +190,7 @@ class Publisher:
         if not tally.is_reached:
             if not ask.validate_only:
                 await asyncio.to_thread(self._store.save_step, step, answered=ask.answered(reviewed, now))
-            self._tell_reviewed(reviewed)
+                self._tell_reviewed(reviewed)
             return reviewed
         await self._require_activation(step, tally, moment)
         approved = approved_of(step.change)
@@ -296,7 +296,7 @@ class Publisher:
         waiting = await asyncio.to_thread(self._store.open_changes_of, templates=added.templates, modules=added.modules)
         closed = tuple(review.revoked(change, by=author, what=cause, at=now) for change in waiting)
         decision = Decision(
-            resource=what,
+            resource=what.replace(" ", "s/", 1),  # "node n1" is nodes/n1
             reason=why,
             digests=revoked_digests(added),
             details={"closed": ",".join(change.name for change in waiting)} if waiting else {},

@@ -99,6 +99,7 @@ class SqliteStore:
         self._engine = engine
         self._immediate = engine.execution_options(immediate=True)
         self._writer = threading.RLock()
+        self._recorded: list[Call] = []
         self._clock = clock
         self._own = own
 
@@ -141,8 +142,12 @@ class SqliteStore:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Begin a transaction that may write: the only one at its time, committed when the block ends well."""
-        with self._writer, self._immediate.begin() as connection:
-            yield connection
+        with self._writer:
+            self._recorded.clear()
+            with self._immediate.begin() as connection:
+                yield connection
+            for call in self._recorded:  # what was undone was not recorded
+                call.recorded += 1
 
     def reading(self) -> Connection:
         """Return a connection for reading; a context manager."""
@@ -158,6 +163,7 @@ class SqliteStore:
             if decision is not None:
                 trace_id = call.trace_id or current_trace_id()
                 sqlite_audit.append(connection, decision, call=call, at=self._clock(), trace_id=trace_id)
+                self._recorded.append(call)
 
     # Changes
 

@@ -165,19 +165,13 @@ PUSH_SECONDS: Final = MetricName(
     services=_CONTROL_PLANE,
 )
 AUDIT_FAILURES: Final = MetricName(
-    name="agentfactory_audit_failures_total",
-    help="Refusals that could not be written into the audit log.",
-    services=_CONTROL_PLANE,
+    name="agentfactory_audit_failures_total", help="Refusals that could not be recorded.", services=_CONTROL_PLANE
 )
 AUDIT_CHECKPOINT: Final = MetricName(
-    name="agentfactory_audit_checkpoint",
-    help="Number of the entry that the newest signed checkpoint of the audit log covers.",
-    services=_CONTROL_PLANE,
+    name="agentfactory_audit_checkpoint", help="Newest signed entry of the audit log.", services=_CONTROL_PLANE
 )
 AUDIT_FORKS: Final = MetricName(
-    name="agentfactory_audit_forks",
-    help="Nodes that hold a checkpoint which is not one of this audit log: it was rewritten.",
-    services=_CONTROL_PLANE,
+    name="agentfactory_audit_forks", help="Nodes that saw another audit log than this one.", services=_CONTROL_PLANE
 )
 UPDATES: Final = MetricName(
     name="agentfactory_updates_total",
@@ -242,8 +236,7 @@ HTTP_BYTES: Final = MetricName(
 )
 RECORDINGS: Final = MetricName(
     name="agentfactory_recordings_total",
-    help="Recordings of invocations: written, lost (the store failed), refused, deleted (by a caller), "
-    "dropped (age, room).",
+    help="Recordings: written, lost (the store failed), refused, deleted (by a caller), dropped (age, room).",
     labels=("result",),
     services=_NODE,
 )
@@ -251,7 +244,7 @@ RECORDING_BYTES: Final = MetricName(
     name="agentfactory_recording_bytes_total", help="Bytes of recordings that were written.", services=_NODE
 )
 RECORDINGS_KEPT_BYTES: Final = MetricName(
-    name="agentfactory_recordings_kept_bytes", help="Bytes of the recordings that are kept, encrypted.", services=_NODE
+    name="agentfactory_recordings_kept_bytes", help="Bytes of the recordings that are kept.", services=_NODE
 )
 WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.", services=_NODE)
 ISOLATION_LEVEL: Final = MetricName(

@@ -6,6 +6,7 @@ entry is RFC 8785 JSON on one line; its digest is the SHA-256 of exactly these b
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,12 +94,15 @@ class AuditEntry:
         return canonical_bytes(value)
 
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 _ENTRY: Final = SignedDocument("audit_entry", bytes_max=ENTRY_BYTES_MAX, error=AuditInvalidError)
 
 
 def read_audit_entry(data: bytes) -> AuditEntry:
     """Read an entry; raise `AuditInvalidError` unless it is canonical and has the published shape."""
-    value: dict[str, Any] = _ENTRY.read(data)
+    value = _read_fast(data)
+    if value is None:
+        value = dict(_ENTRY.read(data))
     value.pop("schema")
     try:
         value["time"] = read_time(value["time"])
@@ -109,6 +113,28 @@ def read_audit_entry(data: bytes) -> AuditEntry:
     value["roles"] = tuple(value["roles"])
     value["outcome"] = Outcome(value["outcome"])
     return AuditEntry(**value)
+
+
+def _read_fast(data: bytes) -> dict[str, Any] | None:
+    """Return a valid entry, or None for `SignedDocument.read` to say what is wrong: logs have millions of lines.
+
+    Names are ASCII and every value a text or a whole number, for which Python's encoder and RFC 8785 agree: bytes that
+    it gives back are canonical, and hold no name twice.
+    """
+    if len(data) > ENTRY_BYTES_MAX:
+        return None
+    try:
+        value = json.loads(data, parse_float=_refuse, parse_constant=_refuse)
+        if _encode(value).encode() != data or not isinstance(value, dict):
+            return None
+        _ENTRY.check(value)
+    except (ValueError, RecursionError, AuditInvalidError):
+        return None
+    return value
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(text)
 
 
 def entry_digest(data: bytes) -> str:
@@ -123,7 +149,7 @@ def time_text(moment: datetime) -> str:
 
 def read_time(text: str) -> datetime:
     """Read what `time_text` gives; raise `ValueError` for anything else."""
-    moment = datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC)
-    if time_text(moment) != text:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None or time_text(moment) != text:
         raise ValueError(f"expected a time spelled {time_text(moment)}, got {text!r}")
     return moment

@@ -1,5 +1,6 @@
 """What the audit log's records promise: written with their effect, whole, and refused any change by SQLite itself."""
 
+import asyncio
 import json
 import sqlite3
 import threading
@@ -90,6 +91,7 @@ def test_a_new_log_begins_by_saying_so(store: SqliteStore, path: Path) -> None:
 
 
 def _fail_after_recording(store: SqliteStore) -> None:
+    ALICE.recorded = 0
     with acting(ALICE), store.writing() as connection:
         store.record(connection, Decision(resource="changes/1"))
         connection.exec_driver_sql("INSERT INTO metadata (file, content) VALUES ('x', NULL)")
@@ -98,6 +100,7 @@ def _fail_after_recording(store: SqliteStore) -> None:
 def test_an_entry_is_there_with_its_effect_or_not_at_all(store: SqliteStore, path: Path) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         _fail_after_recording(store)
+    assert ALICE.recorded == 0, "what was undone was not recorded"
     assert len(audit_entries(path)) == 1
     write(store, resource="changes/1")
     assert audit_entries(path)[1]["resource"] == "changes/1"
@@ -267,6 +270,26 @@ def test_filters_match_whole_names_and_their_parts_and_nothing_else(store: Sqlit
     assert found(outcome="REFUSED") == found(code="X") == found(resource="changes/2") == ["changes/2"]
     assert found(since=datetime(2031, 1, 1, tzinfo=UTC)) == []
     assert len(found(until=datetime(2031, 1, 1, tzinfo=UTC))) == 4
+
+
+async def test_where_nothing_can_be_written_the_process_goes_on_and_signs_later(
+    store: SqliteStore, audit_log: AuditLog, path: Path
+) -> None:
+    write(store)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON audit_checkpoints BEGIN SELECT RAISE(FAIL, 'full'); END"
+        )
+        connection.commit()
+        await audit_log.close()
+        keeping = asyncio.ensure_future(audit_log.keep())
+        await asyncio.sleep(0.3)
+        assert not keeping.done()
+        keeping.cancel()
+        connection.execute("DROP TRIGGER full")
+        connection.commit()
+    await audit_log.close()
+    assert (await audit_log.verify([]))[0].is_whole
 
 
 def test_many_writers_make_one_chain(store: SqliteStore, path: Path) -> None:

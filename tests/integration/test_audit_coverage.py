@@ -210,8 +210,8 @@ def test_effects_and_refusals_name_the_trace_of_their_call(
     for number in (1, 2):  # the second one finds the change closed
         traceparent = f"00-{number:032x}-{number:016x}-01"
         try:
-            alice.changes.RejectChange(
-                pb.RejectChangeRequest(name=change.name), metadata=(("traceparent", traceparent),)
+            alice.changes.WithdrawChange(
+                pb.WithdrawChangeRequest(name=change.name, reason="a typo"), metadata=(("traceparent", traceparent),)
             )
         except grpc.RpcError:
             assert number == 2

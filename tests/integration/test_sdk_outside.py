@@ -14,7 +14,7 @@ from client.local_http import Outside
 from client.local_llm import Models
 from client.local_run import run_template
 from tests.http_server import HttpServer, Seen, ServerTls, ok, server_tls, threaded_http_server
-from tests.images import image_bytes
+from tests.images import BUILD, image_bytes
 from tests.llm_server import LlmServer, threaded_llm_server
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.timeout(600)]
@@ -40,8 +40,11 @@ async def answer(seen: Seen, writer: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+def home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code, Zig's and Go's caches of all test runs: they are keyed by content."""
+    kept = BUILD / "test-home"
+    kept.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("HOME", str(kept))
 
 
 @pytest.fixture(scope="module")

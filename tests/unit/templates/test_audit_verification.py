@@ -17,9 +17,9 @@ from templates.audit_checkpoint import (
 )
 from templates.audit_entry import AuditInvalidError, entry_digest, read_audit_entry
 from templates.audit_verification import FindingKind, Verdict, Witnessed
-from templates.canonical import JsonValue, canonical_bytes
+from templates.canonical import JsonValue, NotCanonicalError, canonical_bytes
 from templates.keys import SignatureInvalidError
-from tests.audit_world import KEYS, SIGNER, STRANGER, Log, Signed, judge, log_of
+from tests.audit_world import KEYS, SIGNER, STRANGER, Log, Signed, entry, judge, log_of
 
 Lines = list[bytes | Signed]
 
@@ -230,6 +230,33 @@ def test_what_is_no_entry_and_no_checkpoint_is_refused(line: bytes) -> None:
         read_audit_entry(line)
     with pytest.raises(AuditInvalidError):
         read_checkpoint(line)
+
+
+@given(
+    st.text(max_size=40),
+    st.integers(1, 2**53 - 1),
+    st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True), st.text(max_size=9), max_size=4),
+)
+def test_the_quick_reading_takes_exactly_what_the_canonical_form_allows(
+    text: str, count: int, details: dict[str, str]
+) -> None:
+    made = entry(3, "a" * 64, reason=text, count=count, details=details)
+    try:
+        line = made.to_bytes()
+    except NotCanonicalError:
+        return
+    assert read_audit_entry(line) == made
+    for other in (
+        line.replace(b'"count":', b'"count": '),
+        line.replace(b'"count":' + str(count).encode(), b'"count":' + str(count).encode() + b".0"),
+        line.replace(b'"schema":1', b'"schema":1,"schema":1'),
+        line.replace(b'"code":""', b'"code":"\\u0041"'),
+        json.dumps(json.loads(line), sort_keys=False).encode(),
+        line + b"\n",
+        b"[" * 9_000,
+    ):
+        with pytest.raises(AuditInvalidError):
+            read_audit_entry(other)
 
 
 # What nodes hold
