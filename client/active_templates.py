@@ -4,7 +4,6 @@ The control plane can show an older generation while its lease lasts, and leave 
 cannot make up a template or its rights, which take the reviewers' signatures.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 from templates.bundle import Bundle, decompress, read_bundle
 from templates.charter import Charter, Mode
 from templates.reasons import AgentFactoryError, Reason
-from templates.resolved import ResolvedTemplate
 from templates.trusted_set import Accepted, Belief, Installation, accept
 
 if TYPE_CHECKING:
@@ -72,21 +70,3 @@ def verify_active(bundle: Bundle, *, root: bytes, charter: Charter, now: datetim
             f"got {accepted.charter.version}: bring the charter to the control plane first"
         )
     return accepted
-
-
-def fleets(accepted: Accepted) -> Sequence[Sequence[ResolvedTemplate]]:
-    """Return what runs together, once for each set of nodes that run the same; at least one, possibly empty.
-
-    Revoked versions, and those whose approval has run out, run nowhere.
-    """
-    named = {node for entry in accepted.plan.entries for node in entry.nodes or ()}
-    views = dict.fromkeys(accepted.plan.for_node(node) for node in (_NO_NODE, *sorted(named)))
-    known = accepted.verified
-    return [
-        [
-            known[entry.template].resolved
-            for entry in view
-            if entry.template in known and known[entry.template].is_runnable
-        ]
-        for view in views
-    ]

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from client.installation import create_installation
+from client.installation import InvalidInstallationError, create_installation
 from client.node_settings import PREFIX, environment_of
 from client.processes import ServerProcess, free_ports, is_free
 from client.profile import PROFILE_FILE, Profile, ProfileError, read_profile
@@ -14,6 +14,7 @@ from client.renewal import renew_certificates
 from client.standard import development_spec
 from service.keystore import KeyKind
 from templates.canonical import JsonObject
+from templates.charter import Charter, read_charter, read_secret_bindings
 from templates.reasons import AgentFactoryError, Reason
 
 CONTROL_PLANE: Final = "control-plane"
@@ -43,7 +44,8 @@ def ensure_installation(
     Raises:
         ProfileError: there is a profile, but of an installation whose servers run elsewhere (`agentctl init`).
         PortTakenError: a new installation's ports are in use; nothing was made.
-        CharterInvalidError: ``secret_bindings`` of a new installation are none.
+        CharterInvalidError: ``secret_bindings`` are none.
+        InvalidInstallationError: ``secret_bindings`` are not those of the installation that there is.
     """
     if (directory / PROFILE_FILE).exists():
         profile = read_profile(directory)
@@ -51,6 +53,11 @@ def ensure_installation(
             raise ProfileError(
                 f"expected an installation that `agentctl up` made in {directory}, got one of `agentctl init`: "
                 "start its servers where they belong (docs/settings.md), or choose another --dir"
+            )
+        if secret_bindings and read_secret_bindings(secret_bindings) != _charter_of(profile).secret_bindings:
+            raise InvalidInstallationError(
+                f"expected the secret bindings that the charter in {profile.trust_directory} has, got others: "
+                "they do not change with an option (docs/grants.md says how)"
             )
         renew_certificates(profile, now=now, tell=tell)
         return profile
@@ -73,6 +80,10 @@ def ensure_installation(
         secret_bindings=secret_bindings,
     )
     return create_installation(spec, now=now, tell=tell)
+
+
+def _charter_of(profile: Profile) -> Charter:
+    return read_charter((profile.trust_directory / "charter.json").read_bytes())
 
 
 class LocalFleet:

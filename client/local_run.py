@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from client.local_llm import Models
     from sandbox.compile_cache import CompileCache
     from sandbox.outcome import Outcome
-    from sandbox.request import InvocationRequest
+    from sandbox.request import HostCalls, InvocationRequest
 
 IMAGES_DIRECTORY: Final = Path(__file__).parent.parent / "build" / "images"
 LOCAL_AUTHOR: Final = "local"
@@ -90,6 +90,7 @@ def run_template(
     mounts: Sequence[LocalMount] = (),
     outside: "Outside | None" = None,
     models: "Models | None" = None,
+    around: "Callable[[HostCalls], HostCalls] | None" = None,
 ) -> LocalRun:
     """Run the template document at ``path`` once on ``text``.
 
@@ -104,6 +105,7 @@ def run_template(
         tell: called with a line where something takes its time.
         outside: what ``http`` may reach, by default all bindings of the template that are globally routable.
         models: the endpoints that ``llm`` may ask, by default none.
+        around: makes what answers host calls of what would.
 
     Raises:
         InvalidTemplateError: the document, or a parent, is refused.
@@ -135,6 +137,7 @@ def run_template(
             tell=tell,
             outside=outside,
             models=models,
+            around=around,
         )
     )
 
@@ -249,6 +252,7 @@ async def _run(
     tell: Callable[[str], None],
     outside: "Outside | None",
     models: "Models | None",
+    around: "Callable[[HostCalls], HostCalls] | None",
 ) -> LocalRun:
     from client.local_http import LocalHttp, Outside, amounts_of
     from client.local_llm import LocalLlm, Models
@@ -268,12 +272,13 @@ async def _run(
     amounts = amounts_of(resolved)
     http = LocalHttp(resolved, outside or Outside(), amounts) if "http" in allowed else None
     llm = LocalLlm(resolved, models or Models(), amounts) if "llm" in allowed else None
+    host: HostCalls = LocalHost(allowed, kv_bytes_max=kv_bytes_max, files=files, http=http, llm=llm)
     worker = await Worker.start(WorkerSettings())
     try:
         await worker.load("local", compiled)
         outcome = await worker.invoke(
             _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=allowed),
-            LocalHost(allowed, kv_bytes_max=kv_bytes_max, files=files, http=http, llm=llm),
+            around(host) if around else host,
         )
     finally:
         await worker.stop()

@@ -10,12 +10,13 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from client.active_templates import fetch_active, fleets
+from client.active_templates import fetch_active
+from client.admission import Opinion, as_policies, fetch_standing, opinion_of
 from client.inspection_cache import InspectionCache
 from templates.acceptance import effective_revocations, tally
 from templates.approval import Envelope, Statement, read_envelope
@@ -24,8 +25,10 @@ from templates.capabilities import Capabilities, ModuleReport, derive
 from templates.charter import Charter, read_charter
 from templates.comparison import Direction, Entry, difference, grant_entries
 from templates.document import read_template
+from templates.fleets import fleets
 from templates.grants import NO_GRANTS
 from templates.inheritance import resolve
+from templates.policies.policy_set import POLICIES_DOMAIN
 from templates.reach import Caller, Reached, ThroughAgents, through_agents
 from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import PinnedModule, PinnedSource, ResolvedTemplate, read_resolved
@@ -64,6 +67,8 @@ class Review:
     source_diff: str
     document_diff: str
     warnings: Sequence[str] = ()
+    admission: Opinion | None = None
+    """What the admission policies say, asked on this machine; None for a change of the policies themselves."""
 
     @property
     def widens(self) -> bool:
@@ -86,6 +91,7 @@ class Review:
             "reached_by": [_caller_json(one) for one in self.through.callers],
             "widens": self.widens,
             "warnings": list(self.warnings),
+            "admission": self.admission.to_json() if self.admission else None,
             "source_diff": self.source_diff,
             "document_diff": self.document_diff,
         }
@@ -120,6 +126,7 @@ class Review:
                 "What will not work under the charter of this machine:",
                 *(f"  {one}" for one in self.warnings),
             ]
+        lines += self.admission.lines() if self.admission else []
         if self.document_diff:
             lines += ["", "Document, besides its rights:", self.document_diff.rstrip("\n")]
         if self.source_diff:
@@ -192,14 +199,15 @@ def _rights(entries: Sequence[Entry]) -> Iterator[str]:
         yield f"  {'imports':34} {len(imports)} interfaces of {', '.join(packages)} (-o json lists them)"
 
 
-def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: Path) -> Review:
+def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: Path, person: str = "") -> Review:
     """Fetch the change ``name`` and derive everything about it.
 
     Args:
         channel: to the control plane.
         name: ``changes/<number>``.
         trust_directory: this reviewer's own copies of the charter and of the root of trust.
-        cache: private directory of this machine for what it inspected.
+        cache: private directory of this machine for what it inspected, and the newest policies that it has seen.
+        person: who is about to approve; the admission policies are asked about this person, too.
 
     Raises:
         ReviewMismatchError: bytes, parents, image or statement are not what they are said to be.
@@ -211,7 +219,25 @@ def review(channel: "grpc.Channel", name: str, *, trust_directory: Path, cache: 
     header, blobs = _fetch(channel, name, held=reports.digests())
     now = datetime.now(UTC)  # noqa: TID251 - the reviewer's own clock, which nobody else can set
     present = fetch_active(channel, charter=charter, trust_directory=trust_directory, now=now)
-    return derive_review(name, header, blobs, present=present, charter=charter, reports=reports, now=now)
+    found = derive_review(name, header, blobs, present=present, charter=charter, reports=reports, now=now)
+    standing = fetch_standing(channel, charter=charter, present=present, memory=cache, now=now)
+    if found.resolved.ref.domain == POLICIES_DOMAIN:
+        entries, diff = as_policies(found.resolved, standing)
+        return replace(found, entries=entries, source_diff=diff, document_diff="")
+    opinion = opinion_of(
+        found.resolved,
+        found.capabilities,
+        standing,
+        differences=found.entries,
+        through=found.through,
+        is_new=found.active is None,
+        charter=charter,
+        payload=found.payload,
+        person=person,
+        approvers=frozenset(header.change.approvers),
+        now=now,
+    )
+    return replace(found, admission=opinion)
 
 
 def derive_review(

@@ -10,6 +10,7 @@ from service.keystore import KeyKind
 from templates.canonical import JsonObject
 from templates.charter import Mode, read_secret_bindings
 from templates.names import is_word
+from templates.policies.policy_set import POLICIES_DOMAIN
 
 AUTHOR: Final = "alice"
 REVIEWERS: Final = ("bob", "carol")
@@ -18,8 +19,9 @@ _DOMAIN: Final = re.compile(r"(?P<name>[^=]+)=(?P<threshold>[0-9]+):(?P<reviewer
 
 
 def standard_domains(*, threshold: int) -> dict[str, DomainSpec]:
-    """The catalogue's domains, reviewed by bob and carol, and ``dev``, where one person may review their own work."""
+    """The catalogue's domains and the policies', reviewed by bob and carol, and ``dev``, where one may do all."""
     domains = {name: DomainSpec(reviewers=REVIEWERS, threshold=threshold) for name in CATALOG_DOMAINS}
+    domains[POLICIES_DOMAIN] = DomainSpec(reviewers=REVIEWERS, threshold=threshold)
     domains["dev"] = DomainSpec(reviewers=(AUTHOR, *REVIEWERS), threshold=1, self_review=True)
     return domains
 

@@ -5,6 +5,7 @@ Approving publishes, and is `control_plane.publisher`'s. Each of these takes a t
 """
 
 import asyncio
+from enum import StrEnum, unique
 
 from control_plane import plan as planning
 from control_plane import review
@@ -20,8 +21,10 @@ from service.telemetry import CHANGES, Telemetry
 
 log = get_logger("change_desk")
 
-CHANGE_MOVED = "change_moved"
-_COUNTED = frozenset({ChangeState.REJECTED, ChangeState.WITHDRAWN, ChangeState.DEPRECATED})
+
+@unique
+class Event(StrEnum):
+    CHANGE_MOVED = "change_moved"
 
 
 class ChangeDesk:
@@ -70,7 +73,7 @@ class ChangeDesk:
         if not ask.validate_only:
             if approved is not None and action in {Action.DEPRECATE, Action.RESTORE}:
                 self._publisher.mark(change.ref, step.change.state)
-            if step.change.state in _COUNTED:
+            if action in {Action.REJECT, Action.WITHDRAW}:
                 self._telemetry.count(CHANGES, str(step.change.state))
         return reviewed
 
@@ -85,7 +88,7 @@ class ChangeDesk:
         reviewed = Reviewed(change=step.change, tally=tally)
         if not ask.validate_only:
             await asyncio.to_thread(self._store.save_step, step, answered=ask.answered(reviewed, step.at))
-            log.info(CHANGE_MOVED, change=step.change.name, action=str(step.action), state=str(step.change.state))
+            log.info(Event.CHANGE_MOVED, change=step.change.name, action=str(step.action), state=str(step.change.state))
         return reviewed
 
     def _placed(self, approved: Approved) -> ChangeState:

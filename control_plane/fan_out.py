@@ -68,11 +68,18 @@ class PartingMessage:
     reconnect_after_s: float
 
 
-Message: TypeAlias = FullMessage | LeaseMessage | PartingMessage
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointsMessage:
+    """Checkpoints of the audit log that follow the one which the node holds."""
+
+    documents: tuple[bytes, ...]
+
+
+Message: TypeAlias = FullMessage | LeaseMessage | PartingMessage | CheckpointsMessage
 
 
 class Stream:
-    """One node's stream. Three slots, each of which the latest message wins; updates leave before leases."""
+    """One node's stream. Slots, in each of which the latest message wins; updates leave before leases."""
 
     def __init__(self, node: str, subscriber: Subscriber) -> None:
         self.node = node
@@ -83,6 +90,7 @@ class Stream:
         self._update: FullMessage | None = None
         self._lease: LeaseMessage | None = None
         self._parting: PartingMessage | None = None
+        self._checkpoints: CheckpointsMessage | None = None
         self._closed = False
         self._filled = asyncio.Event()
 
@@ -92,6 +100,8 @@ class Stream:
                 self._update, self._lease = message, None
             case LeaseMessage():
                 self._lease = message
+            case CheckpointsMessage():
+                self._checkpoints = message
             case PartingMessage():
                 self._update = self._lease = None
                 self._parting = message
@@ -116,6 +126,9 @@ class Stream:
             if self._parting is not None:
                 self._closed = True
                 return self._parting
+            if self._checkpoints is not None:
+                checkpoints, self._checkpoints = self._checkpoints, None
+                return checkpoints
             self._filled.clear()
             await self._filled.wait()
 

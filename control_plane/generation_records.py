@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from control_plane.audit import Decision
 from control_plane.mutation import Answered
 from control_plane.publication import Published, Update
 from control_plane.review import Step
@@ -34,10 +35,14 @@ class Audience(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
-    """What is stored in the transaction of a generation: what persons did to changes, and what they are answered."""
+    """What is stored in the transaction of a generation: what persons did to changes, and what they are answered.
+
+    ``decision`` is what the audit log says of it; by default that there is a new generation.
+    """
 
     steps: tuple[Step, ...] = ()
     answered: Answered | None = None
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

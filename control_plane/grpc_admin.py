@@ -187,7 +187,9 @@ class ChangeService(rpc.ChangeServiceServicer):
         size = page_size(request.page_size)
         states: Collection[ChangeState] = OPEN if request.waiting_for else ()
         if request.state:
-            states = {STATE_OF[request.state]} if request.state in STATE_OF else ()
+            if request.state not in STATE_OF:
+                raise InvalidRequestError(f"expected a state that this control plane knows, got {request.state}")
+            states = {STATE_OF[request.state]}
         changes = await asyncio.to_thread(
             self._store.changes, states=states, before=position_of(request.page_token), limit=size + 1
         )

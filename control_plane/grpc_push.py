@@ -13,8 +13,17 @@ from agentfactory.distribution.v1 import distribution_pb2_grpc as rpc
 from google.protobuf.duration_pb2 import Duration
 
 from control_plane import push
+from control_plane.audit_nodes import AuditNodes
 from control_plane.compressed_blobs import CompressedBlobs
-from control_plane.fan_out import FanOut, FullMessage, LeaseMessage, Message, PartingMessage, Stream
+from control_plane.fan_out import (
+    CheckpointsMessage,
+    FanOut,
+    FullMessage,
+    LeaseMessage,
+    Message,
+    PartingMessage,
+    Stream,
+)
 from control_plane.file_blobs import BlobMissingError
 from control_plane.fleet import Refusal
 from service.peer import peer_identity
@@ -51,7 +60,8 @@ class NodeRevokedError(AgentFactoryError):
 class DistributionService(rpc.DistributionServiceServicer):
     """Who calls is known to be a node (`control_plane.authorisation`)."""
 
-    def __init__(self, *, fan_out: FanOut, blobs: CompressedBlobs) -> None:
+    def __init__(self, *, fan_out: FanOut, blobs: CompressedBlobs, audit: AuditNodes) -> None:
+        self._audit = audit
         self._fan_out = fan_out
         self._blobs = blobs
         self._fetching: dict[str, int] = {}
@@ -70,12 +80,26 @@ class DistributionService(rpc.DistributionServiceServicer):
         except* AgentFactoryError as group:
             raise group.exceptions[0] from None
         finally:
+            self._audit.left(stream)
             self._fan_out.left(stream)
 
     async def _read(self, requests: AsyncIterator[pb.SubscribeRequest], stream: Stream) -> None:
         async for request in requests:
             self._hear(request, stream)
+            await self._tell_audit(request, stream)
         stream.close()
+
+    async def _tell_audit(self, request: pb.SubscribeRequest, stream: Stream) -> None:
+        match request.WhichOneof("message"):
+            case "hello" if request.hello.keeps_audit_checkpoints:
+                await self._audit.joined(stream, request.hello.audit_checkpoint)
+            case "nack":
+                await self._audit.refused(stream, _refusal(request.nack))
+            case "report":
+                await self._audit.reported(stream, state=request.report.state, quarantined=request.report.quarantined)
+                await self._audit.echoed(stream, request.report.audit_checkpoint)
+            case _:
+                pass
 
     def _hear(self, request: pb.SubscribeRequest, stream: Stream) -> None:
         match request.WhichOneof("message"):
@@ -95,19 +119,7 @@ class DistributionService(rpc.DistributionServiceServicer):
                     raise InvalidRequestError(f"expected a stage, got {request.ack.stage}")
                 self._fan_out.acked(stream, push.Acked(generation=request.ack.generation, stage=stage))
             case "nack":
-                nack = request.nack
-                phase = pb.Phase.Name(nack.phase) if nack.phase in pb.Phase.values() else "PHASE_UNSPECIFIED"
-                self._fan_out.nacked(
-                    stream,
-                    Refusal(
-                        generation=nack.generation,
-                        phase=phase.removeprefix("PHASE_"),
-                        template=nack.template,
-                        reason=nack.reason,
-                        message=nack.message,
-                        retryable=nack.retryable,
-                    ),
-                )
+                self._fan_out.nacked(stream, _refusal(request.nack))
             case "report":
                 report = request.report
                 self._fan_out.reported(
@@ -164,6 +176,18 @@ async def _written(context: Context, message: Message) -> bool:
     return True
 
 
+def _refusal(nack: pb.Nack) -> Refusal:
+    phase = pb.Phase.Name(nack.phase) if nack.phase in pb.Phase.values() else "PHASE_UNSPECIFIED"
+    return Refusal(
+        generation=nack.generation,
+        phase=phase.removeprefix("PHASE_"),
+        template=nack.template,
+        reason=nack.reason,
+        message=nack.message,
+        retryable=nack.retryable,
+    )
+
+
 def _to_proto(message: Message) -> pb.SubscribeResponse:
     match message:
         case FullMessage(update=update, urgent=False):
@@ -186,6 +210,8 @@ def _to_proto(message: Message) -> pb.SubscribeResponse:
             )
         case LeaseMessage(generation=generation, timestamp=timestamp):
             return pb.SubscribeResponse(lease=pb.Lease(generation=generation, timestamp=timestamp))
+        case CheckpointsMessage(documents=documents):
+            return pb.SubscribeResponse(audit_checkpoints=pb.AuditCheckpoints(documents=documents))
         case PartingMessage(reason=reason, reconnect_after_s=after_s):
             after = Duration()
             after.FromTimedelta(timedelta(seconds=after_s))

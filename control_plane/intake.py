@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from control_plane import review
+from control_plane.audit import about
 from control_plane.file_blobs import FileBlobs
 from control_plane.lifecycle import Action, rule_for
 from control_plane.mutation import Ask, unasked
+from control_plane.policy_gate import Moment, PolicyGate
 from control_plane.publisher import Publisher
 from control_plane.review import Change
 from control_plane.sqlite_store import SqliteStore
@@ -65,6 +67,7 @@ class Intake:
         blobs: FileBlobs,
         inspect: Inspect,
         publisher: Publisher,
+        policy: PolicyGate,
         turns: Turns,
         telemetry: Telemetry,
     ) -> None:
@@ -72,6 +75,7 @@ class Intake:
         self._blobs = blobs
         self._inspect = inspect
         self._publisher = publisher
+        self._policy = policy
         self._turns = turns
         self._telemetry = telemetry
         self._room = asyncio.Semaphore(AT_ONCE_MAX)
@@ -108,6 +112,7 @@ class Intake:
             AgentFactoryError: see `control_plane.submission`; nothing is stored then.
         """
         template = read_submission(document, blobs, filename=filename, request_id=request_id)
+        about(f"templates/{template.ref}")
         permit(template.ref.domain)
         async with self._room:
             with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(template.ref)}):
@@ -125,7 +130,7 @@ class Intake:
                 if existing is None:
                     for data in code:
                         check_code(template, data)
-                    change, report = await self._derive(submission, template, code)
+                    change, report = await self._derive(submission, template, code, validate_only=asked.validate_only)
                     if asked.validate_only:
                         return change
                     received = _Received(submission, template, tuple(code), report)
@@ -139,41 +144,43 @@ class Intake:
             AgentFactoryError: it is no draft, not this person's, or cannot become a change today.
         """
         asked: Ask[Change] = ask or unasked(by)
-        draft = await self._draft(number, asked)
+        draft = await self._draft(number, by, asked)
         submission, template = await asyncio.to_thread(submission_of, draft)
         async with self._room:
             with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(draft.ref)}):
-                change, _ = await self._derive(submission, template, ())
-        return await self._turns.take(lambda: self._send(number, change, asked))
+                change, _ = await self._derive(submission, template, (), validate_only=asked.validate_only)
+        return await self._turns.take(lambda: self._send(number, change, by, asked))
 
-    async def _send(self, number: int, derived: Change, asked: Ask[Change]) -> Change:
+    async def _send(self, number: int, derived: Change, by: str, asked: Ask[Change]) -> Change:
         present = self._publisher.present
-        draft = await self._draft(number, asked)
+        draft = await self._draft(number, by, asked)
         taken = await asyncio.to_thread(self._store.change_of_version, draft.ref)
         if taken is not None:
             raise_version_exists(taken)
-        step = review.submitted(
-            draft, derived, by=asked.person, charter=present.charter, revocations=present.revocations
-        )
+        step = review.submitted(draft, derived, by=by, charter=present.charter, revocations=present.revocations)
         if not asked.validate_only:
             await asyncio.to_thread(self._store.save_step, step, answered=asked.answered(step.change, step.at))
         return step.change
 
-    async def _draft(self, number: int, asked: Ask[Change]) -> Change:
+    async def _draft(self, number: int, by: str, asked: Ask[Change]) -> Change:
+        present = self._publisher.present
         draft = await asyncio.to_thread(self._store.change, number)
         if draft is None:
             raise review.ChangeUnknownError(f"changes/{number}")
         review.require_etag(draft, asked.etag)
-        rule_for(draft.state, Action.SUBMIT, name=f"{draft.name} ({draft.ref})")
+        rule = rule_for(draft.state, Action.SUBMIT, name=f"{draft.name} ({draft.ref})")
+        review.require_standing(rule, by, draft, present.charter, present.revocations)
         return draft
 
     async def _derive(
-        self, submission: Submission, template: Template, code: Sequence[bytes]
+        self, submission: Submission, template: Template, code: Sequence[bytes], *, validate_only: bool
     ) -> tuple[Change, ModuleReport | None]:
         material, rules = self._publisher.present.material, self._publisher.rules()
         prepared = await asyncio.to_thread(prepare, submission, template, library=material.library, rules=rules)
         report = await self._report(prepared, code)
         change = await asyncio.to_thread(derive_change, prepared, report, plan=material.plan, rules=rules)
+        moment = Moment(present=self._publisher.present, now=rules.now, validate_only=validate_only)
+        await self._policy.submit(change, moment)
         return change, report
 
     async def _keep(self, change: Change, received: "_Received", asked: Ask[Change]) -> Change:

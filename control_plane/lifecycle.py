@@ -92,13 +92,11 @@ class Rule:
 
     to: frozenset[ChangeState]
     by: frozenset[Standing]
-    records: str = "nothing more"
+    records: str
     needs_reason: bool = False
 
 
-def _rule(
-    *to: ChangeState, by: tuple[Standing, ...] = (), records: str = "nothing more", needs_reason: bool = False
-) -> Rule:
+def _rule(*to: ChangeState, by: tuple[Standing, ...], records: str, needs_reason: bool = False) -> Rule:
     return Rule(to=frozenset(to), by=frozenset(by), records=records, needs_reason=needs_reason)
 
 
@@ -121,19 +119,21 @@ _DEPRECATE: _Cells = {
 
 TABLE: Final[Mapping[tuple[ChangeState | None, Action], Rule]] = MappingProxyType(
     {
-        (None, _A.DRAFT): _rule(_S.DRAFT, by=(_W.PERSON,)),
-        (None, _A.SUBMIT): _rule(_S.IN_REVIEW, by=(_W.PERSON,)),
+        (None, _A.DRAFT): _rule(_S.DRAFT, by=(_W.PERSON,), records="the digest"),
+        (None, _A.SUBMIT): _rule(_S.IN_REVIEW, by=(_W.PERSON,), records="the digest"),
         (_S.DRAFT, _A.SUBMIT): _rule(_S.IN_REVIEW, by=(_W.AUTHOR,), records="the digest that it resolves to now"),
-        (_S.DRAFT, _A.REPLACE): _rule(_S.WITHDRAWN, by=(_W.AUTHOR,), records="the change that took its place"),
+        (_S.DRAFT, _A.REPLACE): _rule(_S.WITHDRAWN, by=(_W.AUTHOR,), records="that another submission took its place"),
         (_S.DRAFT, _A.WITHDRAW): _rule(_S.WITHDRAWN, by=(_W.AUTHOR,), records="the reason, if one was given"),
         (_S.IN_REVIEW, _A.WITHDRAW): _rule(_S.WITHDRAWN, by=(_W.AUTHOR,), records="the reason, if one was given"),
         (_S.IN_REVIEW, _A.APPROVE): _rule(
-            _S.IN_REVIEW, *_PLACED, by=(_W.REVIEWER,), records="each signer; who handed the signatures in"
+            _S.IN_REVIEW, *_PLACED, by=(_W.REVIEWER,), records="each signer, and who handed the signatures in"
         ),
         (_S.IN_REVIEW, _A.REJECT): _rule(
             _S.REJECTED, by=(_W.AUTHOR, _W.REVIEWER), records="the reason", needs_reason=True
         ),
-        (_S.DEPRECATED, _A.RESTORE): _rule(*_PLACED, by=(_W.AUTHOR, _W.REVIEWER), records="the reason, if given"),
+        (_S.DEPRECATED, _A.RESTORE): _rule(
+            *_PLACED, by=(_W.AUTHOR, _W.REVIEWER), records="the reason, if one was given"
+        ),
         (_S.REVOKED, _A.LIFT): _rule(*_PLACED, by=(_W.CHARTER,), records="the generation's cause"),
         **_COMMENT,
         **_PLACE,

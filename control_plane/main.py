@@ -13,29 +13,36 @@ from enum import StrEnum, unique
 from pathlib import Path
 
 import grpc.aio
-from agentfactory.admin.v1 import admin_pb2_grpc
+from agentfactory.admin.v1 import admin_pb2_grpc, audit_pb2_grpc, policy_pb2_grpc
 from agentfactory.distribution.v1 import distribution_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
+from control_plane.access_record import AccessRecord
+from control_plane.auditing import start_auditing
 from control_plane.authorisation import ENDLESS, RULES, SERVICE_NAMES
 from control_plane.change_desk import ChangeDesk
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
 from control_plane.file_blobs import FileBlobs
+from control_plane.glasses import Glasses
 from control_plane.grpc_admin import ChangeService, TemplateService
+from control_plane.grpc_audit import AuditService
 from control_plane.grpc_mutations import Mutations
 from control_plane.grpc_operations import FleetService, KeyService, RolloutService, warnings_of
+from control_plane.grpc_policy import PolicyService
 from control_plane.grpc_push import DistributionService
 from control_plane.intake import Intake
 from control_plane.mutation import ANSWERS_KEPT
+from control_plane.policy_gate import PolicyGate
 from control_plane.publication import OWN_NODE_ID, Terms
 from control_plane.publisher import Publisher
 from control_plane.sandbox_inspector import inspect_module
 from control_plane.settings import ControlPlaneSettings
+from control_plane.sqlite_break_glass import SqliteBreakGlass
 from control_plane.sqlite_store import SqliteStore
 from control_plane.trust_directory import read_trust_directory
 from control_plane.turns import Turns
-from service.access.authority import GroundKeeper
+from service.access.authority import Authority, GroundKeeper
 from service.access.entrance import Entrance
 from service.identity import identity_of_certificate
 from service.interceptors import ServerGuard
@@ -116,9 +123,10 @@ async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         certificate = certificate_of(settings.tls_files)
+        own = identity_of_certificate(certificate)
         telemetry = start_telemetry(
             service_name=ServiceName.CONTROL_PLANE,
-            instance=identity_of_certificate(certificate).name,
+            instance=own.name,
             otlp_endpoint=settings.otlp_endpoint,
             trace_ratio=settings.otlp_trace_ratio,
         )
@@ -130,7 +138,7 @@ async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says
 
         stack.enter_context(_locked(settings.state_dir))
         blobs = FileBlobs(settings.state_dir / "blobs")
-        store = SqliteStore.open(settings.state_dir / "state.db")
+        store = SqliteStore.open(settings.state_dir / "state.db", own=own.uri)
         stack.callback(store.close)
 
         fan_out = FanOut(
@@ -145,8 +153,17 @@ async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says
         )
         stack.callback(lambda: store.save_nodes(fan_out.take_changed()))
         turns = await stack.enter_async_context(Turns())
+        glasses = Glasses(store=SqliteBreakGlass(store), telemetry=telemetry, clock=_now)
+        policy = PolicyGate(glasses=glasses, telemetry=telemetry)
         publisher = Publisher(
-            store=store, blobs=blobs, terms=terms, audience=fan_out, telemetry=telemetry, turns=turns, clock=_now
+            store=store,
+            blobs=blobs,
+            terms=terms,
+            audience=fan_out,
+            telemetry=telemetry,
+            turns=turns,
+            policy=policy,
+            clock=_now,
         )
         await publisher.start(trust)
         swept = blobs.sweep(keep=store.referenced_blobs(), older_than=time.time() - BLOB_AGE_S)
@@ -156,6 +173,7 @@ async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says
             blobs=blobs,
             inspect=inspect_module,
             publisher=publisher,
+            policy=policy,
             turns=turns,
             telemetry=telemetry,
         )
@@ -170,6 +188,18 @@ async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says
         )
         authority = entrance.authority
         desk = ChangeDesk(store=store, publisher=publisher, telemetry=telemetry, turns=turns)
+        audit = await start_auditing(
+            stack,
+            settings,
+            store,
+            publisher,
+            telemetry,
+            signer=terms.signers.snapshot,
+            own=own.uri,
+            clock=_now,
+            authority=authority,
+        )
+        entrance.record = AccessRecord(audit.recorder)
         mutations = await stack.enter_async_context(Mutations(store))
 
         def register(server: grpc.aio.Server) -> None:
@@ -193,21 +223,23 @@ async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says
                 ),
                 server,
             )
-            admin_pb2_grpc.add_RolloutServiceServicer_to_server(
-                RolloutService(
-                    store=store, publisher=publisher, fan_out=fan_out, mutations=mutations, authority=authority
-                ),
+            _add_operations(
                 server,
+                store=store,
+                publisher=publisher,
+                fan_out=fan_out,
+                glasses=glasses,
+                mutations=mutations,
+                authority=authority,
             )
-            admin_pb2_grpc.add_FleetServiceServicer_to_server(
-                FleetService(publisher=publisher, fan_out=fan_out), server
-            )
-            admin_pb2_grpc.add_KeyServiceServicer_to_server(
-                KeyService(publisher=publisher, mutations=mutations), server
+            audit_pb2_grpc.add_AuditServiceServicer_to_server(
+                AuditService(store=store, audit_log=audit.log, nodes=audit.nodes, authority=authority), server
             )
             distribution_pb2_grpc.add_DistributionServiceServicer_to_server(
                 DistributionService(
-                    fan_out=fan_out, blobs=CompressedBlobs(blobs, bytes_max=settings.blob_cache_bytes_max)
+                    fan_out=fan_out,
+                    blobs=CompressedBlobs(blobs, bytes_max=settings.blob_cache_bytes_max),
+                    audit=audit.nodes,
                 ),
                 server,
             )
@@ -220,6 +252,7 @@ async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says
             calls_max=settings.calls_max,
             gate=entrance.gate,
             people=entrance.people,
+            observer=audit.recorder,
         )
         server = build_server(
             host=settings.listen_host,
@@ -242,11 +275,16 @@ async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says
         )
         await stack.enter_async_context(server)
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
-        tasks.start(publisher.keep_fresh(every_s=settings.lease_renewal_s), name="keep-fresh")
-        tasks.start(entrance.keep(guard), name="access")
-        tasks.start(_save_nodes(fan_out, store), name="save-nodes")
-        tasks.start(_warn(publisher), name="warn-of-expiry")
-        tasks.start(_forget_answers(store), name="forget-answers")
+        for name, work in {
+            "keep-fresh": publisher.keep_fresh(every_s=settings.lease_renewal_s),
+            "access": entrance.keep(guard),
+            "save-nodes": _save_nodes(fan_out, store),
+            "warn-of-expiry": _warn(publisher),
+            "forget-answers": _forget_answers(store),
+            "summarise-refusals": audit.recorder.summarise(),
+            "keep-audit-log": audit.log.keep(),
+        }.items():
+            tasks.start(work, name=name)
         ready.set()
         await server.set_serving(serving=True)
         log.info(
@@ -264,6 +302,28 @@ async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says
         await server.drain(settings.drain_s)
         log.info(Event.STOPPED, generation=publisher.present.number)
         return 1 if failed else 0
+
+
+def _add_operations(
+    server: grpc.aio.Server,
+    *,
+    store: SqliteStore,
+    publisher: Publisher,
+    fan_out: FanOut,
+    glasses: Glasses,
+    mutations: Mutations,
+    authority: Authority,
+) -> None:
+    """Add what operators ask."""
+    admin_pb2_grpc.add_RolloutServiceServicer_to_server(
+        RolloutService(store=store, publisher=publisher, fan_out=fan_out, mutations=mutations, authority=authority),
+        server,
+    )
+    admin_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(publisher=publisher, fan_out=fan_out), server)
+    admin_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(publisher=publisher, mutations=mutations), server)
+    policy_pb2_grpc.add_PolicyServiceServicer_to_server(
+        PolicyService(publisher=publisher, glasses=glasses, mutations=mutations, authority=authority), server
+    )
 
 
 def _terms(settings: ControlPlaneSettings, charter: Charter) -> Terms:

@@ -13,6 +13,8 @@ from enum import StrEnum, unique
 
 from control_plane import plan as planning
 from control_plane import review
+from control_plane.audit import Decision
+from control_plane.decisions import of_generation, of_step, of_trust, revoked_digests
 from control_plane.file_blobs import FileBlobs
 from control_plane.generation_records import (
     Audience,
@@ -25,6 +27,7 @@ from control_plane.generation_records import (
 from control_plane.library import Library, approved_of
 from control_plane.lifecycle import ChangeState
 from control_plane.mutation import Ask, unasked
+from control_plane.policy_gate import Moment, PolicyGate
 from control_plane.publication import (
     Material,
     Published,
@@ -55,6 +58,7 @@ from templates.bundle import read_bundle
 from templates.charter import Charter, read_charter
 from templates.names import TemplateRef
 from templates.plan import Plan
+from templates.policies.decision import PolicyDeniedError
 from templates.reasons import AgentFactoryError
 from templates.repository import OfflineTrust
 from templates.revocations import Revocations
@@ -98,6 +102,7 @@ class Publisher:
         audience: Audience,
         telemetry: Telemetry,
         turns: Turns,
+        policy: PolicyGate,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -107,6 +112,7 @@ class Publisher:
         self._telemetry = telemetry
         self._clock = clock
         self._turns = turns
+        self._policy = policy
         self._present: Published | None = None
         self._update: Update | None = None
         self._leased = asyncio.Event()
@@ -178,11 +184,15 @@ class Publisher:
             change, envelope, charter=present.charter, revocations=present.revocations, at=now, by=ask.person
         )
         reviewed = Reviewed(change=step.change, tally=tally)
+        before = change.tally(present.charter, present.revocations)
+        moment = Moment(present=present, now=now, validate_only=ask.validate_only)
+        await self._policy.approve(step.change, tally, before, moment)
         if not tally.is_reached:
             if not ask.validate_only:
                 await asyncio.to_thread(self._store.save_step, step, answered=ask.answered(reviewed, now))
-            self._tell_reviewed(reviewed)
+                self._tell_reviewed(reviewed)
             return reviewed
+        await self._require_activation(step, tally, moment)
         approved = approved_of(step.change)
         material = replace(
             present.material,
@@ -194,7 +204,7 @@ class Publisher:
             nonlocal reviewed
             last = step.entered(record.number, states[change.ref])
             reviewed = Reviewed(change=last.change, tally=tally)
-            return Beside(steps=(last,), answered=ask.answered(reviewed, now))
+            return Beside(steps=(last,), answered=ask.answered(reviewed, now), decision=of_step(last))
 
         await self._publish(
             material,
@@ -209,6 +219,15 @@ class Publisher:
             self._telemetry.count(CHANGES, str(ChangeState.APPROVED))
             self._tell_reviewed(reviewed, took_s=round((self._clock() - now).total_seconds(), 3))
         return reviewed
+
+    async def _require_activation(self, step: review.Step, tally: Tally, moment: Moment) -> None:
+        """Ask the policies; approvals that are complete are kept where they deny it, say until a freeze ends."""
+        try:
+            await self._policy.activate(step.change, tally, moment)
+        except PolicyDeniedError:
+            if not moment.validate_only:
+                await asyncio.to_thread(self._store.save_step, step)
+            raise
 
     def _tell_reviewed(self, reviewed: Reviewed, **facts: float) -> None:
         approvers, needed = sorted(reviewed.tally.counted), reviewed.tally.needed
@@ -239,12 +258,15 @@ class Publisher:
         plan = planning.rolled_back(
             present.material.plan, earlier.plan, present.material.library, present.rules(self._clock())
         )
+        moment = Moment(present=present, now=self._clock(), validate_only=ask.validate_only)
+        await self._policy.rollback(plan, author, moment)
+        decision = Decision(resource=f"generations/{earlier.number}", reason=why)
         return await self._publish(
             replace(present.material, plan=plan),
             charter=present.charter,
             cause=cause_of(f"rollback to {earlier.number}", why),
             author=author,
-            beside=lambda record, _: Beside(answered=ask.answered(record, record.created_at)),
+            beside=lambda record, _: Beside(answered=ask.answered(record, record.created_at), decision=decision),
             validate_only=ask.validate_only,
         )
 
@@ -273,12 +295,18 @@ class Publisher:
         cause = cause_of(f"revoke {what}", why)
         waiting = await asyncio.to_thread(self._store.open_changes_of, templates=added.templates, modules=added.modules)
         closed = tuple(review.revoked(change, by=author, what=cause, at=now) for change in waiting)
+        decision = Decision(
+            resource=what.replace(" ", "s/", 1),  # "node n1" is nodes/n1
+            reason=why,
+            digests=revoked_digests(added),
+            details={"closed": ",".join(change.name for change in waiting)} if waiting else {},
+        )
         return await self._publish(
             replace(present.material, plan=plan),
             charter=present.charter,
             cause=cause,
             author=author,
-            beside=lambda record, _: Beside(steps=closed, answered=ask.answered(record, now)),
+            beside=lambda record, _: Beside(steps=closed, answered=ask.answered(record, now), decision=decision),
             urgent=True,
             validate_only=ask.validate_only,
         )
@@ -407,6 +435,7 @@ class Publisher:
             record = replace(
                 record, bundle_sha256=await asyncio.to_thread(self._blobs.put, published.bundle.to_bytes())
             )
+            renewed = self._present is not None and self._present.number == published.number
             await asyncio.to_thread(
                 self._store.commit_generation,
                 signed_state(record, published),
@@ -414,8 +443,8 @@ class Publisher:
                 states={ref: state for ref, state in states.items() if self._states.get(ref) is not state},
                 bundles_kept=BUNDLES_KEPT,
                 answered=also.answered,
+                decisions=() if renewed and also.decision is None else (of_generation(also.decision, record),),
             )
-        renewed = self._present is not None and self._present.number == published.number
         self._states = states
         self._believe(published, update)
         if renewed:  # nothing but the lease was new
@@ -499,7 +528,9 @@ class Publisher:
             charter=charter,
             cause=cause,
             author=author,
-            beside=lambda record, _: Beside(answered=asked.answered(record, record.created_at)),
+            beside=lambda record, _: Beside(
+                answered=asked.answered(record, record.created_at), decision=of_trust(material.trust)
+            ),
             ground=ground,
             urgent=True,
             validate_only=asked.validate_only,

@@ -47,3 +47,9 @@ class ControlPlaneSettings(AccessSettings, env_prefix="AGENTFACTORY_CP_"):
     address_rate_per_minute: int = Field(
         default=600, ge=0, description="Calls from one address (IPv6: one /64) in a minute; 0: no limit."
     )
+    audit_checkpoint_s: float = Field(
+        default=60.0, gt=0, description="How often the newest entry of the audit log is signed, if there is a new one."
+    )
+    audit_retention_days: int = Field(
+        default=365, ge=1, description="Entries of the audit log go after this, up to a signed checkpoint."
+    )

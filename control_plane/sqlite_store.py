@@ -3,7 +3,9 @@
 What has returned is on the disk. These functions block: callers run them in a thread, and let one writer in at a time.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,9 @@ from alembic.config import Config
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection, Engine, Row
 
-from control_plane import sqlite_answers, sqlite_changes
+from control_plane import sqlite_answers, sqlite_audit, sqlite_changes
+from control_plane.audit import Call, Decision, current_call
+from control_plane.decisions import of_step, of_submission
 from control_plane.fleet import NodeView, Refusal
 from control_plane.lifecycle import OPEN, ChangeState
 from control_plane.mutation import Answered, Asked
@@ -24,6 +28,7 @@ from control_plane.review import Change, ChangeEvent, Step
 from control_plane.sqlite_changes import change_of, is_draft, is_version
 from control_plane.sqlite_changes import changes as _changes
 from control_plane.sqlite_tables import SCHEMA
+from service.telemetry import current_trace_id
 from templates.names import TemplateRef
 from templates.plan import Plan, read_plan
 
@@ -90,11 +95,23 @@ class SignedState:
 class SqliteStore:
     """Open it with `open`; it migrates itself to the newest schema in one transaction."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, clock: Callable[[], datetime], own: str) -> None:
         self._engine = engine
+        self._immediate = engine.execution_options(immediate=True)
+        self._writer = threading.RLock()
+        self._recorded: list[Call] = []
+        self._clock = clock
+        self._own = own
 
     @classmethod
-    def open(cls, path: Path) -> "SqliteStore":
+    def open(cls, path: Path, *, clock: Callable[[], datetime] | None = None, own: str = "") -> "SqliteStore":
+        """Open the database ``path``, made if missing.
+
+        Args:
+            path: the file.
+            clock: for the times in the audit log; by default the machine's.
+            own: URI of the control plane itself, for what it decides without being asked.
+        """
         engine = sa.create_engine(f"sqlite:///{path}")
         sa.event.listen(engine, "connect", _configure)
         sa.event.listen(engine, "begin", _begin)
@@ -103,10 +120,50 @@ class SqliteStore:
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        return cls(engine)
+        store = cls(engine, clock=clock or _now, own=own)
+        store._begin_log()
+        return store
+
+    def _begin_log(self) -> None:
+        """Write the first entry of a new audit log: what there was already when it began."""
+        with self.writing() as connection:
+            if sqlite_audit.head(connection).sequence or sqlite_audit.newest_checkpoint(connection):
+                return
+            changes = connection.execute(sa.select(sa.func.count()).select_from(_changes)).scalar_one()
+            generation = connection.execute(sa.select(sa.func.max(_generations.c.number))).scalar_one()
+            facts = {"changes": str(changes), "generation": str(generation or 0)}
+            self.record(connection, Decision(action="AuditLog/Begin", details=facts))
 
     def close(self) -> None:
         self._engine.dispose()
+
+    # Transactions and the audit log
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Begin a transaction that may write: the only one at its time, committed when the block ends well."""
+        with self._writer:
+            self._recorded.clear()
+            with self._immediate.begin() as connection:
+                yield connection
+            for call in self._recorded:  # what was undone was not recorded
+                call.recorded += 1
+
+    def reading(self) -> Connection:
+        """Return a connection for reading; a context manager."""
+        return self._engine.connect()
+
+    def record(self, connection: Connection, *decisions: Decision | None) -> None:
+        """Write decisions into the audit log, in the transaction of their effect; ``connection`` is from `writing`.
+
+        They are those of the call that is being answered, or the control plane's own.
+        """
+        call = current_call() or Call(principal=self._own)
+        for decision in decisions:
+            if decision is not None:
+                trace_id = call.trace_id or current_trace_id()
+                sqlite_audit.append(connection, decision, call=call, at=self._clock(), trace_id=trace_id)
+                self._recorded.append(call)
 
     # Changes
 
@@ -126,12 +183,13 @@ class SqliteStore:
             instead: closes the draft whose place the new change takes.
             answer: called with the change as stored.
         """
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             if report is not None:
                 _upsert(connection, _inspections, {"sha256": report[0], "report": report[1]})
             if instead is not None:
                 sqlite_changes.write(connection, instead)
             number = sqlite_changes.insert(connection, change)
+            self.record(connection, of_submission(change, number))
             sqlite_answers.remember(connection, answer(replace(change, number=number)) if answer else None)
             return number
 
@@ -141,8 +199,9 @@ class SqliteStore:
         Raises:
             TransitionRefusedError, EtagMismatchError, CommentsExhaustedError: nothing is written.
         """
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             sqlite_changes.write(connection, step)
+            self.record(connection, of_step(step))
             sqlite_answers.remember(connection, answered)
 
     def events(self, number: int, *, after: int = 0, limit: int = 100) -> list[ChangeEvent]:
@@ -154,7 +213,7 @@ class SqliteStore:
 
     def save_answer(self, answered: Answered) -> None:
         """Store the answer to a request that found its effect done already."""
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             sqlite_answers.remember(connection, answered)
 
     def answer_to(self, asked: Asked) -> Answered | None:
@@ -163,7 +222,7 @@ class SqliteStore:
             return sqlite_answers.answer_to(connection, asked)
 
     def forget_answers(self, *, before: datetime) -> int:
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             return sqlite_answers.forget(connection, before=before)
 
     # Reading changes
@@ -232,6 +291,7 @@ class SqliteStore:
         states: Mapping[TemplateRef, ChangeState],
         bundles_kept: int,
         answered: Answered | None = None,
+        decisions: Iterable[Decision] = (),
     ) -> None:
         """Store a signed generation and everything that it means, at once or not at all.
 
@@ -243,12 +303,13 @@ class SqliteStore:
             states: versions whose state is another one than before.
             bundles_kept: older generations than this many no longer refer to their bundle.
             answered: what whoever asked for it is answered.
+            decisions: what the audit log says of it.
 
         Raises:
             TransitionRefusedError, EtagMismatchError: nothing is written.
         """
         record = state.generation
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             connection.execute(
                 insert(_generations)
                 .values(
@@ -272,11 +333,12 @@ class SqliteStore:
             for step in steps:
                 sqlite_changes.write(connection, step)
             sqlite_changes.place(connection, states, by=record.author, cause=record.cause, at=record.created_at)
+            self.record(connection, *decisions)
             sqlite_answers.remember(connection, answered)
 
     def save_lease(self, timestamp: bytes, belief: bytes) -> None:
         """Store a renewed ``timestamp.json`` of the newest generation."""
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             _upsert(connection, _metadata, {"file": "timestamp.json", "content": timestamp})
             _save_belief(connection, belief)
 
@@ -310,7 +372,7 @@ class SqliteStore:
     # Nodes
 
     def save_nodes(self, views: Sequence[NodeView]) -> None:
-        with self._engine.begin() as connection:
+        with self.writing() as connection:
             for view in views:
                 values = asdict(view)
                 values["seen_at"] = int(view.seen_at.timestamp())
@@ -336,7 +398,12 @@ def _configure(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    # A transaction that reads before it writes must be the writer from its beginning, or another may come between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("immediate") else "BEGIN")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 -- the default of an edge; tests pass their own
 
 
 def _upsert(connection: Connection, table: sa.Table, values: dict[str, object]) -> None:

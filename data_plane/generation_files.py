@@ -79,6 +79,7 @@ class GenerationFiles:
         self._key = derived_key(secret, "store")
         self.compile_cache_key = derived_key(secret, "compile cache")
         self.database_key = derived_key(secret, "database rows")
+        self.audit_key = derived_key(secret, "audit checkpoint")
 
     @property
     def compile_cache_directory(self) -> Path:

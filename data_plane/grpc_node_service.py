@@ -105,6 +105,7 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
             concurrency_limit=self._invoker.gate.limit.limit,
             queued=self._invoker.gate.queued,
             tenants=self._tenants(),
+            audit_checkpoint=self._state.witness.held,
             isolation=pb.Isolation(
                 level=self._state.isolation.level or "",
                 demanded=self._state.isolation.demanded,

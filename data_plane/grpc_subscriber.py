@@ -5,7 +5,7 @@ kept.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Any, Final, Protocol
@@ -66,6 +66,7 @@ class Holding:
     bundle_sha256: bytes
     node_version: str
     wasmtime_version: str
+    audit_checkpoint: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,14 @@ class Figures:
     failures: int
     state: str
     isolation: str
+    audit_checkpoint: bytes = b""
+    quarantined: Sequence[str] = ()
+
+
+class Witness(Protocol):
+    """Keeps checkpoints of the control plane's audit log; `data_plane.audit_witness.AuditWitness`."""
+
+    async def take(self, documents: Sequence[bytes]) -> None: ...
 
 
 class Listener(Protocol):
@@ -122,8 +131,10 @@ class GrpcSubscriber:
         backoff: Backoff,
         report_period_s: float,
         fetch_timeout_s: float,
+        witness: Witness | None = None,
     ) -> None:
         """``credentials`` is asked for every connection: a certificate that was renewed is shown without a restart."""
+        self._witness = witness
         self._target = target
         self._credentials = credentials
         self._listener = listener
@@ -219,7 +230,7 @@ class GrpcSubscriber:
                 await channel.channel_ready()
             stub: Any = distribution_pb2_grpc.DistributionServiceStub(channel)
             outgoing: asyncio.Queue[pb.SubscribeRequest] = asyncio.Queue(MESSAGES_WAITING_MAX)
-            outgoing.put_nowait(pb.SubscribeRequest(hello=_hello(self._holding())))
+            outgoing.put_nowait(pb.SubscribeRequest(hello=_hello(self._holding(), witness=self._witness is not None)))
             stream = stub.Subscribe(_messages(outgoing))
             self._stub, self._outgoing = stub, outgoing
             reporting = asyncio.ensure_future(self._report())
@@ -247,6 +258,8 @@ class GrpcSubscriber:
                 self._offer(message.revocation)
             case "lease":
                 await self._listener.renew_lease(message.lease.generation, message.lease.timestamp)
+            case "audit_checkpoints" if self._witness is not None:
+                await self._witness.take(message.audit_checkpoints.documents)
             case _:  # a patch against what the node holds, or something newer than this node
                 self.resync("expected a full snapshot, a revocation or a lease")
 
@@ -272,6 +285,8 @@ class GrpcSubscriber:
                         failures=figures.failures,
                         state=figures.state,
                         isolation=figures.isolation,
+                        audit_checkpoint=figures.audit_checkpoint,
+                        quarantined=figures.quarantined,
                     )
                 )
             )
@@ -338,7 +353,7 @@ def _blob_error(sha256: str, expected: str) -> BlobError:
     return BlobError(f"blob {sha256}: expected {expected}, got something else", metadata={"sha256": sha256})
 
 
-def _hello(holding: Holding) -> pb.Hello:
+def _hello(holding: Holding, *, witness: bool) -> pb.Hello:
     return pb.Hello(
         protocol_versions=PROTOCOL_VERSIONS,
         node_version=holding.node_version,
@@ -347,6 +362,8 @@ def _hello(holding: Holding) -> pb.Hello:
         root_version=holding.root_version,
         lease_version=holding.lease_version,
         bundle_sha256=holding.bundle_sha256,
+        keeps_audit_checkpoints=witness,
+        audit_checkpoint=holding.audit_checkpoint,
     )
 
 

@@ -107,7 +107,7 @@ class HttpCalls:
         try:
             require_granted(grants)
             request = outgoing(grants, read_http_request(function, members))
-            body_bytes_max = self._allowed.take(amounts, request)
+            body_bytes_max = self._allowed.take(amounts)
             secret = await self._secret(request, bindings, template)
             with self._room(tenant), self._judged(tenant, request.grant.origin) as judge:
                 answer, status = await self._fetch(request, secret, amounts, body_bytes_max, deadline)
@@ -188,7 +188,7 @@ class HttpCalls:
                 request.target,
                 headers,
                 request.body,
-                limits=self._limits.with_body(body_bytes_max),
+                limits=self._limits.with_body(body_bytes_max, sent_bytes_max=amounts.left(Amount.SENT_BYTES)),
                 deadline=deadline,
                 traffic=traffic,
             ) as response:

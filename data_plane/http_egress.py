@@ -37,21 +37,23 @@ Headers = Sequence[tuple[str, str]]
 class EgressLimits:
     """Of one request. ``body_bytes_max`` counts decoded bytes; what crosses the wire is bounded by it as well.
 
-    Every time ends with the deadline at the latest. ``connect_s`` covers name, connection and TLS; ``first_byte_s`` the
-    time from then to the response's head; ``piece_s`` each silence after that; ``total_s`` everything.
+    ``sent_bytes_max`` is of the request as it is sent, None for whatever its caller made. Every time ends with the
+    deadline at the latest. ``connect_s`` covers name, connection and TLS; ``first_byte_s`` the time from then to the
+    response's head; ``piece_s`` each silence after that; ``total_s`` everything.
     """
 
     header_bytes_max: int = 32_768
     headers_max: int = 100
     body_bytes_max: int = 1_048_576
+    sent_bytes_max: int | None = None
     connect_s: float = 5.0
     first_byte_s: float = 30.0
     piece_s: float = 15.0
     total_s: float = 60.0
 
-    def with_body(self, body_bytes_max: int) -> "EgressLimits":
-        """Return these limits with another for the body."""
-        return replace(self, body_bytes_max=body_bytes_max)
+    def with_body(self, body_bytes_max: int, *, sent_bytes_max: int | None = None) -> "EgressLimits":
+        """Return these limits with others for the body and for what is sent."""
+        return replace(self, body_bytes_max=body_bytes_max, sent_bytes_max=sent_bytes_max)
 
 
 @unique
@@ -168,7 +170,10 @@ class _Exchange:
             pieces.append(self._wire.send(h11.EndOfMessage()))
         except (h11.LocalProtocolError, UnicodeError):
             raise HostRefusal(ErrorKind.INVALID, "expected a request that is HTTP/1.1, got one that is not") from None
-        return b"".join(piece for piece in pieces if piece)
+        made, most = b"".join(piece for piece in pieces if piece), self._limits.sent_bytes_max
+        if most is not None and len(made) > most:
+            raise HostRefusal(ErrorKind.BUDGET, f"expected a request within {most} bytes, got {len(made)} in all")
+        return made
 
     async def send(self, writer: asyncio.StreamWriter, request: bytes) -> Response:
         """Send the request and return the head of the response."""

@@ -465,7 +465,8 @@ class Invoker:
             failure = Failure(FailureKind.CANCELLED, "the caller cancelled, or its deadline came")
         else:
             running.task.uncancel()
-        return Outcome(output=None, failure=failure, usage=Usage())
+        known = Usage(fuel=running.budget.meter.used, input_bytes=len(running.call.input.encode()))
+        return Outcome(output=None, failure=failure, usage=known)
 
     def _begin_record(self, running: Running) -> InvocationRecord:
         """Return the record of an invocation, made if need be."""

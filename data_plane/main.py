@@ -31,6 +31,7 @@ from data_plane.agent_registry import AgentRegistry
 from data_plane.agents.access import RecordingAccess, ServiceAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.agents.ports import KvStore
+from data_plane.audit_witness import AuditWitness
 from data_plane.authorisation import RULES, SERVICE_NAMES, charter_and_revocations
 from data_plane.carriers import make_carriers
 from data_plane.generation_files import GenerationFiles
@@ -293,7 +294,13 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             generations_kept=settings.generations_kept,
         )
         staging.active = lambda: updater.active
-        state = NodeState(updater, invoker, isolation, _now)
+        witness = AuditWitness(
+            settings.store_directory / "audit-checkpoint",
+            key=files.audit_key,
+            environment=installation.environment,
+            root=lambda: updater.trusted_root,
+        )
+        state = NodeState(updater, invoker, isolation, _now, witness)
         if not settings.spare_workers:  # otherwise the first of them tells
             tasks.start(_find_isolation(isolation), name="isolation", essential=False)
         tasks.start(pool.run(rehearsing=settings.control_plane is not None), name="worker-pool")
@@ -315,6 +322,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                     bundle_sha256=updater.bundle_sha256,
                     node_version=facts.version,
                     wasmtime_version=facts.wasmtime_version,
+                    audit_checkpoint=witness.held,
                 )
 
             async def figures() -> Figures:
@@ -327,6 +335,8 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                     failures=invoker.counts.failures,
                     state=str(look.state),
                     isolation=isolation.level or "",
+                    audit_checkpoint=witness.held,
+                    quarantined=state.quarantined(look.active, now=time.monotonic()),
                 )
 
             subscriber = GrpcSubscriber(
@@ -338,6 +348,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                 backoff=Backoff(first_s=0.2, max_s=settings.reconnect_s_max, jitter=_jitter),
                 report_period_s=settings.report_period_s,
                 fetch_timeout_s=settings.fetch_timeout_s,
+                witness=witness,
             )
             updater.answers = subscriber
             staging.blob_source = subscriber

@@ -7,6 +7,7 @@ from enum import StrEnum, unique
 from typing import Final
 
 from data_plane.activation.generation import ActiveGeneration
+from data_plane.audit_witness import AuditWitness
 from data_plane.invoker import Invoker
 from data_plane.isolation import Isolation
 from data_plane.updater import Refused, Updater
@@ -50,7 +51,15 @@ class Snapshot:
 class NodeState:
     """Reads the updater, the invoker and how far workers are isolated; decides nothing."""
 
-    def __init__(self, updater: Updater, invoker: Invoker, isolation: Isolation, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        updater: Updater,
+        invoker: Invoker,
+        isolation: Isolation,
+        clock: Callable[[], datetime],
+        witness: AuditWitness,
+    ) -> None:
+        self.witness = witness
         self._updater = updater
         self._invoker = invoker
         self.isolation = isolation
@@ -67,10 +76,16 @@ class NodeState:
             freshness=None if active is None else freshness(active.accepted, now=now),
             last_refusal=self._updater.last_refusal,
             warnings=(
-                *filter(None, (self.isolation.warning,)),
+                *filter(None, (self.isolation.warning, self.witness.warning)),
                 *(() if active is None else _warnings(active, now)),
             ),
         )
+
+    def quarantined(self, active: ActiveGeneration | None, *, now: float) -> tuple[str, ...]:
+        """Return templates that are refused for some tenant: by reference while they are active, else by digest."""
+        names = {} if active is None else {each.sha256: each.ref_text for each in active.templates.values()}
+        held = {each.template for each in self._invoker.quarantine.held(now=now)}
+        return tuple(sorted(names.get(each, each) for each in held))
 
     def _state(self, active: ActiveGeneration | None) -> tuple[State, str]:
         if self._invoker.draining:

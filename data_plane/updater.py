@@ -177,6 +177,11 @@ class Updater:
         return 0 if self.active is None else self.active.accepted.root_version
 
     @property
+    def trusted_root(self) -> bytes:
+        """The newest root that the pinned one has led to."""
+        return self._belief.root
+
+    @property
     def bundle_sha256(self) -> bytes:
         """Of what is active and was received since the start; empty otherwise."""
         return self._bundle_sha256

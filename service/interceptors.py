@@ -157,6 +157,42 @@ class LiveStream:
     ending: asyncio.Task[None] | None = None
 
 
+class CallObserver(Protocol):
+    """Hears of every call but those of health and reflection, in the call's own task and before it is answered."""
+
+    def begun(self, method: str, context: Context) -> None:
+        """Hear of a call; nobody knows yet whose it is."""
+        ...
+
+    def identified(self, peer: Peer) -> None:
+        """Hear who showed a certificate or a token that is good; whether they may call was not asked yet."""
+        ...
+
+    async def answered(self) -> None:
+        """Hear that it went well; what this raises becomes the answer."""
+        ...
+
+    async def refused(self, failure: AgentFactoryError, request: Any, *, trace_id: str) -> None:
+        """Hear of the error that is about to be sent. ``request`` is its message, its bytes, or None. Never raises."""
+        ...
+
+
+class NoObserver:
+    """Where nobody wants to hear of calls."""
+
+    def begun(self, method: str, context: Context) -> None:
+        pass
+
+    def identified(self, peer: Peer) -> None:
+        pass
+
+    async def answered(self) -> None:
+        pass
+
+    async def refused(self, failure: AgentFactoryError, request: Any, *, trace_id: str) -> None:
+        pass
+
+
 class ServerGuard(grpc.aio.ServerInterceptor):
     """The only interceptor of a server.
 
@@ -171,6 +207,7 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         gate: asked of every call before ``authorise``; None: nothing is.
         people: judges calls that show no certificate; None: there are none.
         clock: seconds since the epoch, for certificates that run out while their connection lives.
+        observer: of calls and what becomes of them.
     """
 
     def __init__(
@@ -186,7 +223,9 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         gate: Gate | None = None,
         people: People | None = None,
         clock: Callable[[], float] = time.time,  # noqa: TID251 -- the default of an edge; tests pass their own
+        observer: CallObserver | None = None,
     ) -> None:
+        self._observer = observer or NoObserver()
         self._trust_domain = trust_domain
         self._authorise = authorise
         self._telemetry = telemetry
@@ -306,16 +345,18 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         if not inspect.iscoroutinefunction(behaviour):
             raise TypeError(f"expected a coroutine function behind {method}, got {behaviour!r}")
         attributes: dict[str, Attribute] = {Field.METHOD: method}
+        observer = self._observer_of(method)
 
         async def guarded(request: Any, context: Context) -> Any:
             call = _Call(method, time.perf_counter())
             self._calls += 1
+            observer.begun(method, context)
             try:
                 with self._telemetry.span(SpanName.RPC_SERVER, attributes, parent=_trace_parent(context)) as span:
                     call.trace_id = current_trace_id()
                     if self._people is not None:
                         await self._people.identify(context)
-                    self._admit(call, context, full=self._calls > self._calls_max)
+                    self._admit(call, context, observer, full=self._calls > self._calls_max)
                     span.set(Field.PEER, call.peer)
                     if parse is not None:
                         request = parse(request)
@@ -324,12 +365,14 @@ class ServerGuard(grpc.aio.ServerInterceptor):
                         answer = await behaviour(request, context)  # grpc itself cancels us when the time is up
                     else:
                         answer = await self._within_limit(behaviour(request, context))
+                    await observer.answered()
                     return answer if serialise is None else serialise(answer)
             except BaseException as error:
                 judged = _judge(error, call, context)
                 if judged is None:
                     raise
                 failure = judged
+                await observer.refused(failure, request, trace_id=call.trace_id)
             finally:
                 self._calls -= 1
                 self._finish(call)
@@ -350,18 +393,20 @@ class ServerGuard(grpc.aio.ServerInterceptor):
             )
         attributes: dict[str, Attribute] = {Field.METHOD: method}
         endless = method.startswith(_OPEN) or method in self._ended_by_drain
+        observer = self._observer_of(method)
 
         async def guarded(request: Any, context: Context) -> None:
             call = _Call(method, time.perf_counter())
             task = asyncio.current_task()
             stream = LiveStream(method, NO_PEER, context, call.started, endless)
             self._streams += 1
+            observer.begun(method, context)
             try:
                 with self._telemetry.span(SpanName.RPC_SERVER, attributes, parent=_trace_parent(context)) as span:
                     call.trace_id = current_trace_id()
                     if self._people is not None:
                         await self._people.identify(context)
-                    stream.peer = self._admit(call, context, full=self._streams > self._streams_max)
+                    stream.peer = self._admit(call, context, observer, full=self._streams > self._streams_max)
                     if task is not None:
                         self._live[task] = stream
                     span.set(Field.PEER, call.peer)
@@ -381,12 +426,14 @@ class ServerGuard(grpc.aio.ServerInterceptor):
                         _go_on(stream)
                     else:
                         await result
+                    await observer.answered()
                     return
             except BaseException as error:
                 judged = self._judge_stream(error, task, call, stream)
                 if judged is None:
                     raise
                 failure = judged
+                await observer.refused(failure, request, trace_id=call.trace_id)
             finally:
                 self._streams -= 1
                 if task is not None:
@@ -397,10 +444,14 @@ class ServerGuard(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    def _admit(self, call: _Call, context: Context, *, full: bool) -> Peer:
+    def _observer_of(self, method: str) -> CallObserver:
+        return NoObserver() if method.startswith(_OPEN) else self._observer
+
+    def _admit(self, call: _Call, context: Context, observer: CallObserver, *, full: bool) -> Peer:
         """Refuse who may not call, before a byte of the request is looked at."""
         peer = peer_of(context)
         call.peer = peer.uri
+        observer.identified(peer)
         if peer.identity.trust_domain != self._trust_domain:
             raise UnauthenticatedError(f"expected an identity of {self._trust_domain}, got {peer.identity}")
         if peer.valid_until <= self._clock():

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context, ContextVar, Token, copy_context
-from dataclasses import dataclass
 from enum import StrEnum, unique
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from service.metric_name import MetricName
 from templates.reasons import AgentFactoryError
 
 if TYPE_CHECKING:
@@ -99,22 +99,6 @@ _BOTH: Final = frozenset({ServiceName.CONTROL_PLANE, ServiceName.NODE})
 _CONTROL_PLANE: Final = frozenset({ServiceName.CONTROL_PLANE})
 _NODE: Final = frozenset({ServiceName.NODE})
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricName:
-    """One metric: its Prometheus name (unit included), what it says, its labels, and for histograms their buckets.
-
-    ``services`` have it from their start on, whether or not there was anything to count yet. The name says what it is:
-    ``_total`` is a counter; with ``buckets`` it is a histogram, and a gauge otherwise.
-    """
-
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-    services: frozenset[ServiceName]
-
-
 RPC_SERVER_CALLS: Final = MetricName(
     name="agentfactory_rpc_server_calls_total",
     help="Calls answered, by method and gRPC code.",
@@ -156,6 +140,15 @@ CHANGES: Final = MetricName(
 PUBLICATIONS: Final = MetricName(
     name="agentfactory_publications_total", help="Generations that were published.", services=_CONTROL_PLANE
 )
+POLICY_DECISIONS: Final = MetricName(
+    name="agentfactory_policy_decisions_total",
+    help="Answers of the admission policies.",
+    labels=("action", "decision"),
+    services=_CONTROL_PLANE,
+)
+BREAK_GLASS: Final = MetricName(
+    name="agentfactory_break_glass_total", help="Alert on it.", labels=("event",), services=_CONTROL_PLANE
+)
 SUBSCRIBERS: Final = MetricName(
     name="agentfactory_subscribers", help="Nodes with an open Subscribe stream.", services=_CONTROL_PLANE
 )
@@ -170,6 +163,15 @@ PUSH_SECONDS: Final = MetricName(
     help="Time from sending an update to a node's ACTIVE.",
     buckets=_SECONDS,
     services=_CONTROL_PLANE,
+)
+AUDIT_FAILURES: Final = MetricName(
+    name="agentfactory_audit_failures_total", help="Refusals that could not be recorded.", services=_CONTROL_PLANE
+)
+AUDIT_CHECKPOINT: Final = MetricName(
+    name="agentfactory_audit_checkpoint", help="Newest signed entry of the audit log.", services=_CONTROL_PLANE
+)
+AUDIT_FORKS: Final = MetricName(
+    name="agentfactory_audit_forks", help="Nodes that saw another audit log than this one.", services=_CONTROL_PLANE
 )
 UPDATES: Final = MetricName(
     name="agentfactory_updates_total",
@@ -234,8 +236,7 @@ HTTP_BYTES: Final = MetricName(
 )
 RECORDINGS: Final = MetricName(
     name="agentfactory_recordings_total",
-    help="Recordings of invocations: written, lost (the store failed), refused, deleted (by a caller), "
-    "dropped (age, room).",
+    help="Recordings: written, lost (the store failed), refused, deleted (by a caller), dropped (age, room).",
     labels=("result",),
     services=_NODE,
 )
@@ -243,9 +244,7 @@ RECORDING_BYTES: Final = MetricName(
     name="agentfactory_recording_bytes_total", help="Bytes of recordings that were written.", services=_NODE
 )
 RECORDINGS_KEPT_BYTES: Final = MetricName(
-    name="agentfactory_recordings_kept_bytes",
-    help="Bytes of the recordings that are kept, encrypted.",
-    services=_NODE,
+    name="agentfactory_recordings_kept_bytes", help="Bytes of the recordings that are kept.", services=_NODE
 )
 WORKERS: Final = MetricName(name="agentfactory_workers", help="Worker processes alive.", services=_NODE)
 ISOLATION_LEVEL: Final = MetricName(

@@ -57,8 +57,8 @@ class Factory:
             done = self.ctl("--as", reviewer, "change", "approve", submitted.data[0]["change"], "--yes")
         return done
 
-    def wait_active(self, generation: int) -> None:
-        until = time.monotonic() + START_TIMEOUT_S
+    def wait_active(self, generation: int, *, timeout_s: float = START_TIMEOUT_S) -> None:
+        until = time.monotonic() + timeout_s
         while time.monotonic() < until:
             (node,) = self.ctl("node", "list").data
             if node["generation"] >= generation and node["stage"] == "ACTIVE":

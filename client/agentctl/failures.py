@@ -22,6 +22,8 @@ _TRUST_PREFIXES: Final = (
 )
 _TRUST_REASONS: Final = frozenset(
     {
+        Reason.AUDIT_FORKED,
+        Reason.AUDIT_INVALID,
         Reason.BELOW_FLOOR,
         Reason.CAPABILITIES_MISMATCH,
         Reason.CODE_REVOKED,

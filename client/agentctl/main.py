@@ -15,6 +15,7 @@ from client.agentctl.tracing import traced
 _COMMANDS: Final = {
     "address": "access:address",
     "agent": "agent:agent",
+    "audit": "audit:audit",
     "change": "change:change",
     "demo": "demo:demo",
     "doctor": "doctor:doctor",
@@ -22,6 +23,7 @@ _COMMANDS: Final = {
     "invocation": "invocation:invocation",
     "key": "key:key",
     "node": "node:node",
+    "policy": "policy:policy",
     "receipt": "receipt:receipt",
     "recording": "recording:recording",
     "replay": "replay:replay",

@@ -8,7 +8,7 @@ from typing import Final
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _NOT_SOURCE: Final = frozenset(
-    {"template.json", "requirements.txt", "README.md", "agent.zip", "agent.wasm", "agentfactory.d.ts"}
+    {"template.json", "requirements.txt", "README.md", "agent.zip", "agent.wasm", "agentfactory.d.ts", "answers.json"}
 )
 _FOLDERS_LEFT_OUT: Final = frozenset({"__pycache__", "tests", "build", "node_modules"})
 _SUFFIXES_LEFT_OUT: Final = frozenset({".pyc", ".wasm", ".zip"})

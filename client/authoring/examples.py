@@ -4,13 +4,34 @@ import difflib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from client.authoring.recorded_answers import (
+    AnswersHost,
+    Recorded,
+    Recorder,
+    read_answers,
+    write_answers,
+)
 from client.documents import read_file
-from client.local_run import run_template
+from client.local_run import LocalRun, run_template
 from templates.canonical import JsonValue
-from templates.document import Example, Template
+from templates.document import Example
+
+if TYPE_CHECKING:
+    from client.local_http import Outside
+    from client.local_llm import Models
+    from sandbox.request import HostCalls
+
+
+class Network(StrEnum):
+    """Where the outside's answers come from: by default from ``answers.json`` where that is, else from outside."""
+
+    RECORDED = "recorded"
+    RECORD = "record"
+    LIVE = "live"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,45 +59,61 @@ class ExampleResult:
 
 
 def run_examples(
-    document: Path, *, parents: Sequence[Path], image: Path | None, tell: Callable[[str], None]
+    document: Path,
+    *,
+    parents: Sequence[Path],
+    image: Path | None,
+    tell: Callable[[str], None],
+    network: Network = Network.RECORDED,
+    outside: "Outside | None" = None,
+    models: "Models | None" = None,
 ) -> list[ExampleResult]:
     """Run every example of the template with all that it asks for and a local run can carry out.
 
     Raises:
+        AnswersInvalidError: ``answers.json`` is none.
         AgentFactoryError: as `run_template`, for what is wrong with the template and not with an answer.
     """
     template = read_file(document)
-    return [
-        _run(number, example, document, template, parents, image, tell)
-        for number, example in enumerate(template.examples or (), start=1)
-    ]
+    known = read_answers(document.parent) if network is Network.RECORDED else None
+    found, answers = [], {}
+    for number, example in enumerate(template.examples or (), start=1):
+        hosts: list[AnswersHost] = []
+
+        def around(inner: "HostCalls", number: int = number, hosts: list[AnswersHost] = hosts) -> AnswersHost:
+            host = Recorder(inner) if known is None else Recorded(inner, known.get(number, ()))
+            hosts.append(host)
+            return host
+
+        local = run_template(
+            document,
+            text=as_text(example.input),
+            config={},
+            granted=template.grants.interfaces(),
+            parents=parents,
+            image=image,
+            tell=tell,
+            outside=outside,
+            models=models,
+            around=around,
+        )
+        (host,) = hosts
+        found.append(_result(number, example, local, host.problem))
+        answers[number] = host.calls if isinstance(host, Recorder) else []
+    if network is Network.RECORD:
+        write_answers(document.parent, answers)
+    return found
 
 
-def _run(
-    number: int,
-    example: Example,
-    document: Path,
-    template: Template,
-    parents: Sequence[Path],
-    image: Path | None,
-    tell: Callable[[str], None],
-) -> ExampleResult:
-    found = run_template(
-        document,
-        text=as_text(example.input),
-        config={},
-        granted=template.grants.interfaces(),
-        parents=parents,
-        image=image,
-        tell=tell,
-    )
+def _result(number: int, example: Example, found: LocalRun, problem: str) -> ExampleResult:
+    failure = problem or found.failure
     difference = ""
-    if found.output is not None and example.has_output:
+    if not failure and found.output is not None and example.has_output:
         difference = difference_of(example.output, found.output)
     return ExampleResult(
         number=number,
-        holds=found.failure is None and not difference,
-        failure=found.failure,
+        holds=failure is None and not difference,
+        failure=failure,
         difference=difference,
         logs=[f"{line['level']}: {line['message']}" for line in found.logs],
         fuel=int(found.usage["fuel"]),

@@ -1,6 +1,7 @@
 """Begin an agent: a folder with a template, a source that works, and an example that proves it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -85,5 +86,5 @@ def _ambient(declared: str) -> str:
     inner = body.replace("export declare ", "export ").rstrip()
     module = "\n".join(f"  {line}" if line else line for line in inner.split("\n"))
     globals_ = tail.strip().removesuffix("}").rstrip().replace("\n  ", "\n").strip("\n")
-    declared_globals = globals_.replace("const ", "declare const ")
+    declared_globals = re.sub(r"^(?=const |function )", "declare ", globals_, flags=re.MULTILINE)
     return f'{head}declare module "agentfactory" {{\n{module}\n}}\n\n{declared_globals}\n'

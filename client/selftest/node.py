@@ -17,7 +17,7 @@ from templates.repository import Generation
 
 CANARY_VARIABLE: Final = "SELFTEST_CANARY"
 _PACKAGE_ROOT: Final = Path(__file__).parent.parent.parent
-_IMPORT_TIMEOUT_S: Final = 60.0
+_IMPORT_TIMEOUT_S: Final = 180.0
 _START_TIMEOUT_S: Final = 240.0  # compiles every guest and a whole interpreter, on however slow a machine
 
 

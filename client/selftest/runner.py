@@ -24,7 +24,7 @@ ROUNDS_MAX: Final = 6
 PAUSE_S: Final = 0.25
 """Before the second round, and twice as long before each further one: what else the machine does may end meanwhile."""
 QUIET_S: Final = 0.5
-CASE_TIMEOUT_S: Final = 60.0
+CASE_TIMEOUT_S: Final = 240.0
 _DETAIL_CHARACTERS_MAX: Final = 600
 
 

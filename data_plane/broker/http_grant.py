@@ -95,24 +95,20 @@ class EgressAmounts:
     requests_max: int
     response_bytes_max: int
 
-    def take(self, amounts: Amounts, request: OutgoingRequest) -> int:
+    def take(self, amounts: Amounts) -> int:
         """Count a request, and return how long the body of its response may be.
 
-        What it sends and receives is counted in ``amounts`` when it is known.
+        What it sends and receives is counted in ``amounts`` when it is known; that it sends no more than is left is
+        checked when it is encoded, before anything is sent.
 
         Raises:
-            HostRefusal: ``budget``: nothing is left for this request.
+            HostRefusal: ``budget``: nothing is left for another request.
         """
-        length = (
-            len(request.target) + len(request.body) + sum(len(name) + len(value) for name, value in request.headers)
-        )
-        sendable, receivable = amounts.left(Amount.SENT_BYTES), amounts.left(Amount.RECEIVED_BYTES)
-        if length > sendable:
-            raise HostRefusal(ErrorKind.BUDGET, f"expected a request within {sendable} bytes (left of sent_bytes)")
-        if not receivable:
-            raise HostRefusal(ErrorKind.BUDGET, "expected bytes left of received_bytes, got none")
+        for amount in (Amount.SENT_BYTES, Amount.RECEIVED_BYTES):
+            if not amounts.left(amount):
+                raise HostRefusal(ErrorKind.BUDGET, f"expected something left of {amount}, got nothing")
         amounts.take_http_request(self.requests_max)
-        return min(receivable, self.response_bytes_max)
+        return min(amounts.left(Amount.RECEIVED_BYTES), self.response_bytes_max)
 
 
 def require_granted(grants: Grants) -> None:

@@ -216,7 +216,8 @@ def _stop(value: JsonValue) -> tuple[str, ...]:
 def _response_format(value: JsonValue) -> JsonObject | None:
     if value is None:
         return None
-    if not isinstance(value, dict) or value.get("type") not in {"text", "json_object", "json_schema"}:
+    kinds = ("text", "json_object", "json_schema")  # no set: what a guest sends may have no hash
+    if not isinstance(value, dict) or value.get("type") not in kinds:
         raise _invalid("expected a response_format of type text, json_object or json_schema")
     return value
 

@@ -28,7 +28,30 @@ PACKAGES: Final = HERE.parent.parent.parent / "build" / "toolchains" / "javascri
 _RANDOM: Final = """package wasi:random@0.2.12;
 interface random { get-random-bytes: func(len: u64) -> list<u8>; }
 """
-_SHARED: Final = ("answer.js", "globals.js", "report.js")
+_CLOCKS: Final = """package wasi:clocks@0.2.12;
+interface monotonic-clock {
+    use wasi:io/poll@0.2.12.{pollable};
+    type instant = u64;
+    type duration = u64;
+    now: func() -> instant;
+    subscribe-duration: func(when: duration) -> pollable;
+}
+"""
+_POLL: Final = """package wasi:io@0.2.12;
+interface poll { resource pollable { block: func(); } }
+"""
+_WASI: Final = {"random": _RANDOM, "clocks": _CLOCKS, "io": _POLL}
+_WASI_IMPORTS: Final = ("wasi:random/random@0.2.12", "wasi:clocks/monotonic-clock@0.2.12")
+_EVENT_LOOP: Final = """package agentfactory:runtime@0.1.0;
+interface jobs { run: func(nothing: string) -> u32; }
+world event-loop { import jobs; export run-jobs: async func(nothing: string); }
+"""
+"""How JavaScript runs its own jobs: ``flatten`` ties the import to the export, and nobody outside sees either."""
+_SHARED: Final = ("answer.js", "edits.js", "globals.js", "loop.js", "report.js")
+_PARSERS: Final = {
+    "acorn.js": "node_modules/acorn/dist/acorn.mjs",
+    "lexer.js": "node_modules/es-module-lexer/dist/lexer.asm.js",
+}
 _INSTALL_TIMEOUT_S: Final = 600
 _BUILD_TIMEOUT_S: Final = 300
 _SAID_CHARACTERS_MAX: Final = 16_384
@@ -96,8 +119,8 @@ def image(out: Path) -> None:
     Raises:
         ToolchainError: see there.
     """
-    files = {name: (HERE / name).read_text(encoding="utf-8") for name in ("entry.js", "source.js")}
-    files["lexer.js"] = (packages() / "node_modules/es-module-lexer/dist/lexer.asm.js").read_text(encoding="utf-8")
+    files = {name: (HERE / name).read_text(encoding="utf-8") for name in ("entry.js", "source.js", "watch.js")}
+    files |= {name: (packages() / path).read_text(encoding="utf-8") for name, path in _PARSERS.items()}
     _componentize(files, world="javascript-image", includes="image", interfaces=None, out=out)
 
 
@@ -107,13 +130,21 @@ def module(source: str, out: Path, *, interfaces: Iterable[str]) -> None:
     Raises:
         ToolchainError: see there; the message names the author's own lines.
     """
-    quoted = source.replace("\\", "\\\\").replace("`", "\\`").replace("${", "\\${")
-    files = {
-        "entry.js": (HERE / "module_entry.js").read_text(encoding="utf-8"),
-        "agent.js": source,
-        "author_source.js": f"export const source = `{quoted}`;\n",
-    }
+    files = {"entry.js": (HERE / "module_entry.js").read_text(encoding="utf-8"), **_watched(source)}
     _componentize(files, world="javascript-module", includes=None, interfaces=tuple(interfaces), out=out)
+
+
+def _watched(source: str) -> dict[str, str]:
+    """The author's ``agent.js`` with its async functions watched, and the module that tracebacks quote."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        for name in ("edits.js", "watch.js", "watch_module.js"):
+            shutil.copyfile(HERE / name, root / name)
+        shutil.copyfile(packages() / _PARSERS["acorn.js"], root / "acorn.js")
+        (root / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+        (root / "agent.js").write_text(source, encoding="utf-8", newline="")
+        run((find_node().node, "watch_module.js"), cwd=root, timeout_s=_BUILD_TIMEOUT_S)
+        return {name: (root / name).read_text(encoding="utf-8") for name in ("agent.js", "author_source.js")}
 
 
 def _componentize(
@@ -123,15 +154,18 @@ def _componentize(
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         wit = root / "wit"
-        (wit / "deps" / "random").mkdir(parents=True)
+        for name, text in _WASI.items():
+            (wit / "deps" / name).mkdir(parents=True)
+            (wit / "deps" / name / f"{name}.wit").write_text(text, encoding="utf-8")
         shutil.copyfile(WIT / "runtime.wit", wit / "runtime.wit")
-        (wit / "deps" / "random" / "random.wit").write_text(_RANDOM, encoding="utf-8")
+        (wit / "event_loop.wit").write_text(_EVENT_LOOP, encoding="utf-8")
         described = world_of(
             (WIT / "runtime.wit").read_text(encoding="utf-8"),
             name=world,
             includes=includes,
             interfaces=interfaces,
-            more=("wasi:random/random@0.2.12",),
+            more=_WASI_IMPORTS,
+            also="event-loop",
         )
         (wit / "world.wit").write_text(described.text, encoding="utf-8")
         sdk = root / "node_modules" / "agentfactory"

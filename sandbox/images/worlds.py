@@ -29,6 +29,7 @@ def world_of(
     includes: str | None = None,
     interfaces: Iterable[str] | None = None,
     more: Iterable[str] = (),
+    also: str | None = None,
 ) -> World:
     """Describe the world ``name``, which stands in the package of ``runtime_wit``.
 
@@ -39,6 +40,7 @@ def world_of(
         interfaces: those to import besides log and context; None for all there are. Those that do not exist are left
             out: `files` needs none.
         more: full names of other interfaces to import.
+        also: a world whose exports come after all others.
     """
     known = [found for found in _INTERFACE.findall(runtime_wit) if found not in _INTERNAL]
     wanted = known if interfaces is None else [one for one in known if one in {*ALWAYS, *interfaces}]
@@ -46,6 +48,8 @@ def world_of(
     lines += [f"    import {one};" for one in more]
     if not includes:
         lines.append("    export process: func(input: string) -> result<string, string>;")
+    if also:
+        lines.append(f"    include {also};")
     body = "\n".join(lines)
     text = f"package agentfactory:runtime@0.1.0;\n\nworld {name} {{\n{body}\n}}\n"
     return World(text, tuple(wanted))

@@ -21,7 +21,7 @@ from agentfactory.admin.v1 import access_pb2_grpc
 from service.access.authority import Authority, GroundKeeper
 from service.access.backoff import FailureBackoff
 from service.access.gate import Gate
-from service.access.grpc_access import AccessService
+from service.access.grpc_access import AccessService, Record
 from service.access.issuer_keys import KeyKeeper, KeyTimes
 from service.access.oidc_fetch import OidcFetch
 from service.access.protection import AddressBlockedError
@@ -95,6 +95,8 @@ class Entrance:
         self.backoff = FailureBackoff()
         self._servers = [ReloadingCredentials(settings.tls_files)]
         self.credentials = self._servers[0].credentials
+        self.record: Record | None = None
+        """Where AccessService keeps what was decided; set before `register`."""
         self.keys: KeyKeeper | None = None
         self.people: TokenDoor | None = None
         self.people_port: tuple[int, grpc.ServerCredentials] | None = None
@@ -122,7 +124,14 @@ class Entrance:
     def register(self, server: grpc.aio.Server) -> None:
         """Add AccessService."""
         access_pb2_grpc.add_AccessServiceServicer_to_server(
-            AccessService(authority=self.authority, gate=self.gate, backoff=self.backoff, clock=self._clock), server
+            AccessService(
+                authority=self.authority,
+                gate=self.gate,
+                backoff=self.backoff,
+                clock=self._clock,
+                record=self.record,
+            ),
+            server,
         )
 
     async def keep(self, guard: ServerGuard) -> None:

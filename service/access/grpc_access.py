@@ -2,10 +2,11 @@
 
 # ruff: noqa: N802, ARG002 -- names and signatures are those of the service
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum, unique
-from typing import Any
+from typing import Any, Final, Protocol
 
 import grpc.aio
 from agentfactory.admin.v1 import access_pb2 as pb
@@ -15,12 +16,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from service.access.authority import Authority
 from service.access.backoff import FailureBackoff
 from service.access.gate import Gate
-from service.access.protection import Block, SecureMode, parse_network, shortened
+from service.access.protection import AccessState, Block, SecureMode, parse_network, shortened
+from service.access.state_file import state_bytes
 from service.logs import get_logger
 from service.peer import address_of, peer_of
 from service.telemetry import Field
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_SECURE_MODE: Final = "access/secure-mode"
 
 log = get_logger("access")
 
@@ -35,12 +39,41 @@ class Event(StrEnum):
     ADDRESS_UNBLOCKED = "address_unblocked"
 
 
+class Record(Protocol):
+    """Keeps what was decided, where a server has a place for it."""
+
+    def about(self, resource: str) -> None:
+        """Hear what the call is about, before it is done or refused."""
+        ...
+
+    async def changed(self, resource: str, *, state_sha256: str, why: str, details: Mapping[str, str]) -> None:
+        """Hear of a change that is durable; what this raises becomes the answer, and undoes nothing."""
+        ...
+
+
+class NoRecord:
+    """Where the log of the process is all."""
+
+    def about(self, resource: str) -> None:
+        pass
+
+    async def changed(self, resource: str, *, state_sha256: str, why: str, details: Mapping[str, str]) -> None:
+        pass
+
+
 class AccessService(rpc.AccessServiceServicer):
     """Every change is durable before its answer. All of them are states, not steps: repeating one changes nothing."""
 
     def __init__(
-        self, *, authority: Authority, gate: Gate, backoff: FailureBackoff, clock: Callable[[], float]
+        self,
+        *,
+        authority: Authority,
+        gate: Gate,
+        backoff: FailureBackoff,
+        clock: Callable[[], float],
+        record: Record | None = None,
     ) -> None:
+        self._record = record or NoRecord()
         self._authority = authority
         self._gate = gate
         self._backoff = backoff
@@ -63,24 +96,38 @@ class AccessService(rpc.AccessServiceServicer):
 
     async def SetSecureMode(self, request: pb.SetSecureModeRequest, context: Context) -> pb.Access:
         by, why = peer_of(context).uri, shortened(request.reason)
+        self._record.about(_SECURE_MODE)
+        before = self._gate.state
         self._gate.set_secure_mode(SecureMode(by=by, why=why, since=self._clock()) if request.on else None)
         event = Event.SECURE_MODE_SET if request.on else Event.SECURE_MODE_ENDED
         log.warning(event, **{Field.PEER: by, Field.REASON: why})
+        await self._changed(before, _SECURE_MODE, why=why, mode="on" if request.on else "off")
         return self._access()
 
     async def BlockAddress(self, request: pb.BlockAddressRequest, context: Context) -> pb.Access:
         by, why, now = peer_of(context).uri, shortened(request.reason), self._clock()
         network = parse_network(request.network)
-        until = now + request.ttl_s if request.ttl_s else None
+        self._record.about(f"addresses/{network}")
+        before, until = self._gate.state, now + request.ttl_s if request.ttl_s else None
         self._gate.block(Block(network=network, by=by, why=why, since=now, until=until), caller=address_of(context))
         log.warning(Event.ADDRESS_BLOCKED, network=str(network), **{Field.PEER: by, Field.REASON: why})
+        await self._changed(before, f"addresses/{network}", why=why, ttl_s=str(request.ttl_s))
         return self._access()
 
     async def UnblockAddress(self, request: pb.UnblockAddressRequest, context: Context) -> pb.Access:
         network = parse_network(request.network)
+        self._record.about(f"addresses/{network}")
+        before = self._gate.state
         self._gate.unblock(network)
         log.warning(Event.ADDRESS_UNBLOCKED, network=str(network), **{Field.PEER: peer_of(context).uri})
+        await self._changed(before, f"addresses/{network}", why="")
         return self._access()
+
+    async def _changed(self, before: AccessState, resource: str, *, why: str, **details: str) -> None:
+        state = self._gate.state
+        if state != before:
+            sha256 = hashlib.sha256(state_bytes(state)).hexdigest()
+            await self._record.changed(resource, state_sha256=sha256, why=why, details=details)
 
     def _access(self) -> pb.Access:
         state, now = self._gate.state, self._clock()

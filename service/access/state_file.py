@@ -49,13 +49,18 @@ class AccessStateFile:
 
     def write(self, state: AccessState) -> None:
         """Replace what is kept; on return it is durable."""
-        mode = state.secure_mode
-        value: JsonObject = {
-            "schema": SCHEMA,
-            "secure_mode": None if mode is None else {"by": mode.by, "why": mode.why, "since": mode.since},
-            "blocks": [
-                {"network": str(each.network), "by": each.by, "why": each.why, "since": each.since, "until": each.until}
-                for each in state.blocks
-            ],
-        }
-        replace_secret(self.path, canonical_bytes(value))
+        replace_secret(self.path, state_bytes(state))
+
+
+def state_bytes(state: AccessState) -> bytes:
+    """Return the content of the file that keeps ``state``."""
+    mode = state.secure_mode
+    value: JsonObject = {
+        "schema": SCHEMA,
+        "secure_mode": None if mode is None else {"by": mode.by, "why": mode.why, "since": mode.since},
+        "blocks": [
+            {"network": str(each.network), "by": each.by, "why": each.why, "since": each.since, "until": each.until}
+            for each in state.blocks
+        ],
+    }
+    return canonical_bytes(value)

@@ -247,6 +247,26 @@ def test_comments_end_at_their_limit(store: SqliteStore, monkeypatch: pytest.Mon
     store.save_step(step(stored, Action.REJECT, ChangeState.REJECTED))
 
 
+def test_a_write_that_reads_first_waits_for_other_writers(store: SqliteStore) -> None:
+    stored = change(number=store.add_change(change()))
+    stop = threading.Event()
+
+    def others() -> None:
+        while not stop.is_set():
+            store.save_nodes([NodeView(id="node-1", seen_at=NOW)])
+
+    writer = threading.Thread(target=others)
+    writer.start()
+    try:
+        for _ in range(100):
+            said = step(stored, Action.COMMENT, stored.state)
+            store.save_step(said)
+            stored = said.change
+    finally:
+        stop.set()
+        writer.join()
+
+
 def test_an_answer_is_kept_beside_its_effect_until_it_is_forgotten(store: SqliteStore) -> None:
     number = store.add_change(change(), answer=lambda made: answered(str(made.number).encode()))
     found = store.answer_to(ASKED)

@@ -1,13 +1,20 @@
 """`agentctl up` as a user has it: Ctrl-C, the second start, a taken port; tables for people and pipes that close."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.factory import ECHO, Factory, Up, agentctl, write_template
+from tests.isolation import guests
 
 OPTIONS = ("--port", "0", "--key-kind", "ed25519")
 
@@ -181,3 +188,92 @@ def test_usage_is_refused_before_anything_happens(
     assert (done.returncode, done.stdout) == (status, "")
     assert says.replace("NONE", str(tmp_path / "none")) in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+BOUND = {
+    "billing-token": {
+        "origin": "http://billing.example:8080", "header": "Authorization",
+        "methods": ["GET"], "path_prefixes": ["/v1"], "templates": ["dev/*"],
+    }
+}  # fmt: skip
+
+
+def test_an_author_tries_a_grant_against_a_service_of_their_own_network(tmp_path: Path) -> None:
+    directory = tmp_path / "factory"
+    with threaded_http_server() as port:
+        origin = f"http://billing.example:{port}"
+        bindings = json.dumps({"billing-token": {**BOUND["billing-token"], "origin": origin}})
+        allowed = ("--private", f"{origin}=127.0.0.1/32", "--node-settings", '{"worker_idle_s": 7.5}')
+        first = Up(directory, *OPTIONS, "--secret-bindings", bindings, *allowed)
+        try:
+            assert first.process.poll() is None, first.told
+            assert any("private_origins, worker_idle_s" in line for line in first.told), first.told
+            factory = Factory(directory)
+            factory.publish(fetching(tmp_path / "fetching", origin), "alice")
+            assert factory.ctl("rollout", "status", "--wait", "60").status == 0
+            assert asked(factory) == {"status": 200, "body": "from the service"}
+        finally:
+            assert first.interrupt() == 0, first.told
+
+        others = Up(directory, *OPTIONS, "--secret-bindings", json.dumps(BOUND))
+        assert others.interrupt() == 2
+        assert "docs/grants.md" in "".join(others.told)
+        for wrong, named in (({"worker_idel_s": 1}, "WORKER_IDEL_S"), ({"store_directory": "/tmp"}, "STORE_DIRECTORY")):
+            refused = Up(directory, *OPTIONS, "--node-settings", json.dumps(wrong))
+            assert refused.interrupt() != 0
+            assert named in "".join(refused.told), refused.told
+
+        again = Up(directory, *OPTIONS, "--secret-bindings", bindings)
+        try:
+            assert again.process.poll() is None, again.told
+            assert asked(factory)["status"] == 200, "what was said the first time is kept, what was refused is not"
+        finally:
+            assert again.interrupt() == 0, again.told
+
+    away = Up(directory, *OPTIONS, "--node-settings", '{"private_origins": null}')
+    try:
+        assert asked(factory) is None
+    finally:
+        assert away.interrupt() == 0, away.told
+
+
+def asked(factory: Factory) -> Any:
+    """Return what the agent was answered, None for a destination that was denied."""
+    done = factory.ctl("agent", "invoke", "dev/fetching", "")
+    assert done.status == 0, done.errors
+    answer = json.loads(done.data["output"])
+    if "error" in answer:
+        assert answer["error"]["kind"] in {"denied", "failed"}, answer
+        return None
+    return {name: answer["ok"][name] for name in ("status", "body")}
+
+
+def fetching(directory: Path, origin: str) -> Path:
+    request = {"binding": "billing", "request": json.dumps({"method": "GET", "path": "/v1/x"})}
+    grant = {"binding": "billing", "origin": origin, "methods": ["GET"], "path_prefixes": ["/v1"]}
+    guest = guests.ask(b"http.fetch", json.dumps(request).encode())
+    return write_template(directory, "fetching", guest, grants={"http": [grant]})
+
+
+@contextmanager
+def threaded_http_server() -> Iterator[int]:
+    """Serve one answer on loopback; yields the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"from the service")
+
+        def log_message(self, *_arguments: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -205,6 +205,23 @@ async def test_an_invocation_receives_so_much_and_no_more() -> None:
         assert caught.value.kind is ErrorKind.QUOTA
 
 
+async def test_an_invocation_sends_so_much_and_no_more_heads_and_secrets_included() -> None:
+    async with http_server(answers(ok(b""))) as server:
+        calls, grants, bindings = calls_for(server), grants_for(server), bindings_for(server)
+        whole = Amounts(SandboxLimits())
+        await ask(calls, grants, bindings, amounts=whole)
+        (needed, *_) = whole.used
+        for most, refused in ((needed - 1, True), (needed, False)):
+            amounts = Amounts(SandboxLimits(sent_bytes=most))
+            if refused:
+                with pytest.raises(HostRefusal, match=f"within {most} bytes, got {needed}") as caught:
+                    await ask(calls, grants, bindings, amounts=amounts)
+                assert (caught.value.kind, amounts.used[0]) == (ErrorKind.BUDGET, 0)
+            else:
+                await ask(calls, grants, bindings, amounts=amounts)
+    assert len(server.seen) == 2
+
+
 async def test_what_failed_is_counted_as_spent_too() -> None:
     async with http_server(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"a" * 3_000_000)) as server:
         calls, amounts = calls_for(server), Amounts(SandboxLimits())

@@ -16,8 +16,9 @@ pytestmark = pytest.mark.toolchain
 SCRIPT = """
 import { config, kv, log } from "agentfactory";
 
-export function process(text) {
+export async function process(text) {
   if (text === "boom") return text.missing.deep;
+  await new Promise((resolve) => setTimeout(resolve, 5));
   const runs = kv.update("runs", (value) => String(Number(value ?? "0") + 1));
   log.info("ran", { text });
   return { text, runs: Number(runs.value), words: config.words };
@@ -47,6 +48,11 @@ def node(world: NodeWorld) -> Iterator[NodeProcess]:
 def test_javascript_answers_with_its_grants(node: NodeProcess) -> None:
     answers = [json.loads(invoke(node.agents(), "docs/script", "hi").output) for _ in range(2)]
     assert answers == [{"text": "hi", "runs": runs, "words": 3} for runs in (1, 2)]
+
+
+def test_a_timer_of_javascript_waits_on_the_nodes_clock(node: NodeProcess) -> None:
+    usage = invoke(node.agents(), "docs/script", "hi").receipt.usage
+    assert usage.wall.ToTimedelta().total_seconds() >= 0.005
 
 
 def test_javascript_fails_with_the_authors_line(node: NodeProcess) -> None:

@@ -24,8 +24,10 @@ from client.selftest.callers import call_over_tls_1_2
 from service.status import RemoteError, from_rpc_error
 from templates.approval import Statement, merge, sign
 from templates.capabilities import Capabilities, derive
-from templates.charter import Charter
+from templates.charter import Ceiling, Charter, Domain
 from templates.document import Abi
+from templates.grants import NO_GRANTS
+from templates.limits import DEFAULT_LIMITS
 from templates.reasons import Reason
 from templates.repository import Generation, RoleKeys, RootSpec, build_root
 from templates.resolved import BlobPin, ImagePin, PinnedModule, PinnedSource, ResolvedTemplate
@@ -69,7 +71,16 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> NodeWorld:
-    return NodeWorld.make(tmp_path_factory.mktemp("refusals"), amend=_give_alice_two_keys)
+    return NodeWorld.make(
+        tmp_path_factory.mktemp("refusals"), amend=lambda charter: _bound(_give_alice_two_keys(charter))
+    )
+
+
+def _bound(charter: Charter) -> Charter:
+    """Add a domain in which one signature is enough for what computes alone, and two for what is granted anything."""
+    ceiling = Ceiling(grants=NO_GRANTS, limits=DEFAULT_LIMITS)
+    bounded = Domain(reviewers=frozenset(charter.persons), threshold=1, ceiling=ceiling, threshold_above_ceiling=2)
+    return replace(charter, domains={**charter.domains, "bounded": bounded})
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +230,14 @@ def test_an_authors_own_approval(stage: Stage) -> None:
     assert (nack.reason, nack.template) == (Reason.APPROVAL_BY_AUTHOR, "docs/pushed@1.0.0")
     assert "expected 2 distinct reviewers" in nack.message
     assert "alice" in nack.message
+
+
+def test_more_than_the_ceiling_of_the_domain_with_the_ordinary_threshold(stage: Stage) -> None:
+    """One signature is the domain's threshold, and enough within its ceiling; the grant takes two."""
+    above = stage.world.command("bounded/pushed", guests.EXIT_0, limits=SMALL, grants=KV, persons=("bob",))
+    nack = stage.refusal(stage.signed(above))
+    assert (nack.reason, nack.template) == (Reason.APPROVAL_UNDER_THRESHOLD, "bounded/pushed@1.0.0")
+    assert "expected 2 distinct reviewers (above the domain's ceiling: grants/kv" in nack.message
 
 
 # Code

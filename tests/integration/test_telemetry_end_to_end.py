@@ -12,7 +12,8 @@ from agentfactory.agent.v1 import agent_pb2_grpc
 
 from sandbox.engine import wat2wasm
 from service.client_interceptors import RetryPolicy, intercept_channel
-from service.telemetry import METRICS, MetricName, ServiceName, SpanName, continued
+from service.metric_name import MetricName
+from service.telemetry import METRICS, ServiceName, SpanName, continued
 from tests.control_plane_process import ControlPlaneProcess, PersonClient
 from tests.isolation import guests
 from tests.node_process import NodeProcess, invoke

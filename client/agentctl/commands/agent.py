@@ -17,7 +17,7 @@ from client.agentctl.output import bullet_lines, emit, emit_table, is_json, note
 
 if TYPE_CHECKING:
     from client.agent_factory import AgentFactory
-    from client.values import Answer, Limits, Receipt
+    from client.values import Answer, Limits, Receipt, Usage
 
 
 @click.group()
@@ -147,6 +147,8 @@ def _limits(texts: tuple[str, ...]) -> "Limits":
     amounts: dict[str, int] = {}
     for text in texts:
         name, _, amount = text.partition("=")
+        if amount.isdecimal() and not int(amount):
+            raise click.BadParameter(f"expected an amount from 1 (0 is no limit at all), got {text!r}")
         if name not in names or not amount.isdecimal():
             raise click.BadParameter(f"expected NAME=AMOUNT with one of {', '.join(sorted(names))}, got {text!r}")
         amounts[name] = int(amount)
@@ -165,11 +167,26 @@ def receipt_text(receipt: "Receipt") -> str:
                     f"fuel {usage.fuel:,}  time {usage.wall_ms:.1f} ms (guest {usage.guest_ms:.1f} ms)",
                     f"host calls {usage.host_calls}  children {usage.child_invocations}",
                     f"bytes in {usage.input_bytes:,}  out {usage.output_bytes:,}  logged {usage.log_bytes:,}",
+                    *_grants_text(usage),
                     f"template sha256 {receipt.template_sha256[:16]}…  code {receipt.code_sha256[:16]}…",
                 )
             ),
         )
     )
+
+
+def _grants_text(usage: "Usage") -> tuple[str, ...]:
+    """Return what was used through grants, in a line if anything was."""
+    found = (
+        ("sent", usage.sent_bytes, ""),
+        ("received", usage.received_bytes, ""),
+        ("tokens", usage.tokens, ""),
+        ("cost", usage.cost_microusd, " µUSD"),
+        ("files read", usage.file_read_bytes, ""),
+        ("files written", usage.file_written_bytes, ""),
+    )
+    text = "  ".join(f"{name} {amount:,}{unit}" for name, amount, unit in found if amount)
+    return (f"through grants: {text}",) if text else ()
 
 
 @agent.command("list")

@@ -132,28 +132,38 @@ def _review(name: str) -> "Review":
     found = connections.profile()
     with progress(f"deriving {name} on this machine"), connections.admin_channel(found) as channel:
         return review(
-            channel, change_name(name), trust_directory=found.trust_directory, cache=found.directory / "review"
+            channel,
+            change_name(name),
+            trust_directory=found.trust_directory,
+            cache=found.directory / "review",
+            person=connections.person(found),
         )
 
 
 @change.command()
 @click.argument("name", metavar="CHANGE")
 def show(name: str) -> None:
-    """Show what CHANGE can do and what it changes; exit 1 when it widens what the active version may do."""
+    """Show what CHANGE can do and what it changes.
+
+    Exit 1 when it widens what the active version may do, or when the admission policies deny it.
+    """
     found = _review(name)
     if is_json():
         emit(found.to_json())
     else:
         click.echo(printable(found.describe()))
-    if found.widens:
+    if found.widens or (found.admission and not found.admission.is_permitted):
         raise click.exceptions.Exit(ExitCode.FINDINGS)
 
 
 @change.command()
 @click.argument("name", metavar="CHANGE")
 @click.option("--yes", is_flag=True, help="Do not ask after showing what is signed.")
+@click.option(
+    "--break-glass", is_flag=True, help="Sign although the admission policies deny it, asked on this machine."
+)
 @mutation_options()
-def approve(name: str, yes: bool, **options: Any) -> None:  # noqa: FBT001
+def approve(name: str, yes: bool, break_glass: bool, **options: Any) -> None:  # noqa: FBT001
     """Derive CHANGE here, show it, sign digest and capabilities with your own key, and hand in the signature."""
     from agentfactory.admin.v1 import admin_pb2 as pb
     from agentfactory.admin.v1.admin_pb2_grpc import ChangeServiceStub
@@ -166,6 +176,8 @@ def approve(name: str, yes: bool, **options: Any) -> None:  # noqa: FBT001
     if not yes:
         click.echo(printable(review.describe()), err=True)
         click.confirm(f"Sign as {person}?", abort=True, err=True)
+    if review.admission and not break_glass:
+        review.admission.require_approval(str(review.resolved.ref))
     if person not in found.signing_keys:
         raise click.UsageError(f"the profile has no signing key for {person}: choose a reviewer with --as")
     envelope = sign_review(

@@ -14,8 +14,9 @@ from client.agentctl import connections
 from client.agentctl.commands.change import change_values
 from client.agentctl.exit_codes import ExitCode
 from client.agentctl.failures import describe
-from client.agentctl.inputs import read_file_argument, read_input, read_object, read_pairs
+from client.agentctl.inputs import read_file_argument, read_input, read_object
 from client.agentctl.output import emit, emit_table, fail_line, is_json, note, printable, progress, warn
+from client.agentctl.outside_options import Pairs, endpoints, outside_options, reach
 from templates.reasons import AgentFactoryError
 
 if TYPE_CHECKING:
@@ -242,13 +243,49 @@ def build(place: Path) -> None:
 
 @template.command()
 @click.argument("place", default=".", type=click.Path(exists=True, path_type=Path))
+@click.option("--record", is_flag=True, help="Ask the outside, and keep its answers in answers.json.")
+@click.option("--live", is_flag=True, help="Ask the outside although there is an answers.json.")
+@click.option(
+    "--llm",
+    "urls",
+    multiple=True,
+    metavar="BINDING=URL",
+    callback=endpoints,
+    help="The endpoint of an llm binding, which speaks OpenAI's protocol.",
+)
+@outside_options
 @parents_option
 @image_option
-def test(place: Path, parents: tuple[Path, ...], image: Path | None) -> None:
-    """Run the examples of the template in PLACE (a folder or a document) in the sandbox; exit 1 when one differs."""
-    from client.authoring.examples import run_examples
+def test(
+    place: Path,
+    record: bool,  # noqa: FBT001
+    live: bool,  # noqa: FBT001
+    urls: Pairs,
+    private: Pairs,
+    secrets: Pairs,
+    authorities: Path | None,
+    llm_keys: Pairs,
+    parents: tuple[Path, ...],
+    image: Path | None,
+) -> None:
+    """Run the examples of the template in PLACE (a folder or a document) in the sandbox; exit 1 when one differs.
 
-    found = run_examples(document_at(place), parents=parents, image=image, tell=note)
+    Where an answers.json lies beside it, http and llm answer from there, and nothing is asked outside.
+    """
+    from client.authoring.examples import Network, run_examples
+
+    if record and live:
+        raise click.UsageError("expected --record or --live, got both")
+    outside, models = reach(None, urls, private=private, secrets=secrets, authorities=authorities, llm_keys=llm_keys)
+    found = run_examples(
+        document_at(place),
+        parents=parents,
+        image=image,
+        tell=note,
+        network=Network.RECORD if record else Network.LIVE if live else Network.RECORDED,
+        outside=outside,
+        models=models,
+    )
     for one in found:
         if not is_json():
             end = "ok" if one.holds else one.failure or "another answer"
@@ -289,35 +326,7 @@ def document_at(place: Path) -> Path:
     help="Allow this grant; nothing else is. DIR: for a mount of files. URL: of an endpoint that speaks OpenAI's "
     "protocol.",
 )
-@click.option(
-    "--llm-key",
-    "llm_keys",
-    multiple=True,
-    metavar="BINDING=FILE",
-    callback=read_pairs,
-    help="The key of an llm endpoint, from a file of mode 0600.",
-)
-@click.option(
-    "--private",
-    multiple=True,
-    metavar="ORIGIN=NETWORK",
-    callback=read_pairs,
-    help="Let http and llm reach this origin inside of a private network: http://api.example:8080=127.0.0.1/32.",
-)
-@click.option(
-    "--secret",
-    "secrets",
-    multiple=True,
-    metavar="NAME=FILE",
-    callback=read_pairs,
-    help="A secret that the template's http grants inject, from a file of mode 0600.",
-)
-@click.option(
-    "--authorities",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=None,
-    help="Certificates (PEM) of the authorities of servers outside; the system's by default.",
-)
+@outside_options
 @parents_option
 @image_option
 @click.option("--watch", is_flag=True, help="Build and run again whenever a file beside the template changes.")
@@ -335,25 +344,19 @@ def run(
     watch: bool,  # noqa: FBT001
 ) -> None:
     """Run the unsigned template FILE once in a local sandbox, with only the grants named here."""
-    from client.local_http import Outside
-    from client.local_llm import Models
     from client.local_run import LocalRun, run_template
 
     content, chosen = read_input(text), read_object(config, option="--config")
     granted, mounts = _local_grants(grants)
     bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
-    networks = {origin: tuple(net for other, net in private if other == origin) for origin, _ in private}
-    outside = Outside(
-        bindings=None if "http" in grants else bindings,
-        private=networks,
-        secrets={name: Path(path) for name, path in secrets},
+    named = tuple(grant.removeprefix("llm:").partition("=") for grant in grants if grant.startswith("llm:"))
+    outside, models = reach(
+        None if "http" in grants else bindings,
+        tuple((binding, url) for binding, _, url in named),
+        private=private,
+        secrets=secrets,
         authorities=authorities,
-    )
-    models = Models(
-        urls=dict(grant.removeprefix("llm:").split("=", 1) for grant in grants if grant.startswith("llm:")),
-        keys={name: Path(path) for name, path in llm_keys},
-        private=networks,
-        authorities=authorities,
+        llm_keys=llm_keys,
     )
 
     def once() -> LocalRun:

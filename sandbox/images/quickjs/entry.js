@@ -3,19 +3,25 @@
 import * as sdk from "agentfactory";
 import { started } from "./node_modules/agentfactory/host.js";
 import { answerText } from "./answer.js";
-import { reseed } from "./globals.js";
+import "./globals.js";
+import { awaited, runJobs, watch } from "./loop.js";
 import { report } from "./report.js";
-import { PREFIX, translated } from "./source.js";
+import { translated } from "./source.js";
+import { makesJobs } from "./watch.js";
+
+export { runJobs };
 
 let author;
 let source = "";
+let columns = "[]";
+let hasJobs = false;
 const evaluate = eval; // called by another name it evaluates in the global scope
 
 function guarded(work) {
   try {
     return work();
   } catch (failure) {
-    throw report(failure, source, PREFIX.length);
+    throw report(failure, source, columns);
   }
 }
 
@@ -27,8 +33,7 @@ function sdkImport(name) {
 
 function execute(code) {
   started();
-  reseed();
-  author = evaluate(code)(sdkImport);
+  author = awaited(evaluate(code)(sdkImport, watch), false); // jobs that it leaves run with process()
   if (typeof author !== "function") {
     throw new TypeError(`expected agent.js to export function process(text), got ${typeof author}`);
   }
@@ -36,37 +41,41 @@ function execute(code) {
 
 const ZIP = "PK\u0003\u0004";
 
-function take(given) {
+function script(given) {
   if (given.startsWith(ZIP)) throw new TypeError("expected agent.js, got a zip: bundle packages into one file");
   source = given;
+  const { code, map } = translated(given);
+  columns = JSON.stringify(map);
+  hasJobs = makesJobs(given);
+  return code;
 }
 
 export function load(given) {
-  guarded(() => {
-    take(given);
-    execute(translated(given));
-  });
+  guarded(() => execute(script(given)));
 }
 
-// The length of the source, the source, and the script made of it, so that nothing is parsed but the script. It is not
-// evaluated here: what stands in it may leave the function that it is put into, and nothing of the author's is run yet.
+// Whether there are jobs, the lengths of the map of columns and of the source, both, and the script made of it, so that nothing is parsed but the
+// script. It is not evaluated here: what stands in it may leave the function that it is put into, and nothing of the
+// author's is run yet.
 export function prepare(given) {
   return guarded(() => {
-    take(given);
-    const code = translated(given);
-    return `${source.length}\n${source}${code}`;
+    const code = script(given);
+    return `${Number(hasJobs)} ${columns.length} ${source.length}\n${columns}${source}${code}`;
   });
 }
 
 export function loadPrepared(prepared) {
   guarded(() => {
     const head = prepared.indexOf("\n");
-    const end = head + 1 + Number(prepared.slice(0, head));
-    source = prepared.slice(head + 1, end);
-    execute(prepared.slice(end));
+    const [jobs, columnsLength, sourceLength] = prepared.slice(0, head).split(" ").map(Number);
+    hasJobs = jobs === 1;
+    const middle = head + 1 + columnsLength;
+    columns = prepared.slice(head + 1, middle);
+    source = prepared.slice(middle, middle + sourceLength);
+    execute(prepared.slice(middle + sourceLength));
   });
 }
 
 export function process(text) {
-  return guarded(() => answerText(author(text)));
+  return guarded(() => answerText(awaited(author(text), hasJobs)));
 }

@@ -37,23 +37,36 @@ globalThis.crypto = {
 };
 
 // The heap is snapshotted when the image is built, and QuickJS's own generator with it: every instance would draw the
-// same numbers. So Math.random is xoshiro128** (Blackman and Vigna, 2018) over sixteen bytes of the host's.
-export function reseed() {
+// same numbers. So Math.random is xoshiro128** (Blackman and Vigna, 2018) over sixteen bytes of the host's, which it asks
+// for when the first number is drawn; most agents draw none.
+let state;
+
+function seeded() {
   const bytes = random.getRandomBytes(16);
-  const state = new Uint32Array(4);
-  for (let index = 0; index < 16; index += 1) state[index >> 2] |= bytes[index] << (8 * (index & 3));
-  state[0] |= 1; // never all zero
-  const rotated = (value, count) => (value << count) | (value >>> (32 - count));
-  const next = () => {
-    const result = Math.imul(rotated(Math.imul(state[1], 5), 7), 9) >>> 0;
-    const shifted = state[1] << 9;
-    state[2] ^= state[0];
-    state[3] ^= state[1];
-    state[1] ^= state[2];
-    state[0] ^= state[3];
-    state[2] ^= shifted;
-    state[3] = rotated(state[3], 11);
-    return result;
-  };
-  Math.random = () => (next() >>> 5) / 134217728 + (next() >>> 6) / 9007199254740992;
+  const words = new Uint32Array(4);
+  for (let index = 0; index < 16; index += 1) words[index >> 2] |= bytes[index] << (8 * (index & 3));
+  words[0] |= 1; // never all zero
+  return words;
+}
+
+const rotated = (value, count) => (value << count) | (value >>> (32 - count));
+
+function next() {
+  state ??= seeded();
+  const result = Math.imul(rotated(Math.imul(state[1], 5), 7), 9) >>> 0;
+  const shifted = state[1] << 9;
+  state[2] ^= state[0];
+  state[3] ^= state[1];
+  state[1] ^= state[2];
+  state[0] ^= state[3];
+  state[2] ^= shifted;
+  state[3] = rotated(state[3], 11);
+  return result;
+}
+
+Math.random = () => (next() >>> 5) / 134217728 + (next() >>> 6) / 9007199254740992;
+
+// What was drawn while a module was built must not be drawn again.
+export function reseed() {
+  state = undefined;
 }

@@ -1,5 +1,8 @@
 // An author's failure as the worker wants it: JSON of kind, message, line and a traceback in the author's own lines.
 
+import { authorsColumn } from "./edits.js";
+import { Unhandled } from "./loop.js";
+
 const TRACE_CHARACTERS_MAX = 16384;
 const MESSAGE_CHARACTERS_MAX = 2048;
 const FRAMES_MAX = 20;
@@ -14,9 +17,8 @@ const HINTS = {
   require: 'write import { kv, log } from "agentfactory"; other packages are bundled into the file (docs/tutorials/javascript.md)',
   module: "write export function process(text)",
   exports: "write export function process(text)",
-  setTimeout: "there is no event loop: calls are synchronous, and process() returns its answer",
-  setInterval: "there is no event loop: calls are synchronous, and process() returns its answer",
-  setImmediate: "there is no event loop: calls are synchronous, and process() returns its answer",
+  setImmediate: "use setTimeout(callback)",
+  performance: "Date.now() counts milliseconds",
   Buffer: "use Uint8Array, atob and btoa",
   TextEncoder: "strings travel as UTF-8 by themselves; for base64 there are atob and btoa",
   TextDecoder: "strings travel as UTF-8 by themselves; for base64 there are atob and btoa",
@@ -35,20 +37,23 @@ export function hintFor(message) {
   return hint === undefined ? "" : `; the image has no ${name}: ${hint}`;
 }
 
-// `shift`: columns that stand before the author's own on the first line.
-export function report(failure, source, shift = 0) {
+// `columns`: the map of edits.js as JSON.
+export function report(failure, source, columns) {
   try {
-    return described(failure, source, shift);
+    return failure instanceof Unhandled
+      ? described(failure.reason, source, columns, "unhandled rejection: ")
+      : described(failure, source, columns, "");
   } catch {
     return OUT_OF_MEMORY;
   }
 }
 
-function described(failure, source, shift) {
+function described(failure, source, columns, before) {
   const isError = failure instanceof Error;
   if (isError && failure.name === "InternalError" && failure.message === "out of memory") return OUT_OF_MEMORY;
-  const frames = isError && typeof failure.stack === "string" ? framesOf(failure.stack, shift) : [];
-  const message = isError ? `${failure.name}: ${failure.message}${hintFor(failure.message)}` : `thrown: ${shown(failure)}`;
+  const frames = isError && typeof failure.stack === "string" ? framesOf(failure.stack, JSON.parse(columns)) : [];
+  const told = isError ? `${failure.name}: ${failure.message}${hintFor(failure.message)}` : `thrown: ${shown(failure)}`;
+  const message = before + told;
   const isSyntax = isError && failure.name === "SyntaxError" && failure.line === undefined && frames[0]?.name === "";
   const line = isError && Number.isInteger(failure.line) ? failure.line : frames[0]?.line;
   if (frames.length === 0 && line !== undefined) frames.push({ name: "", line, column: undefined });
@@ -67,13 +72,14 @@ function described(failure, source, shift) {
   });
 }
 
-function framesOf(stack, shift) {
+function framesOf(stack, map) {
   const frames = [];
   for (const text of stack.split("\n")) {
     const match = FRAME.exec(text);
     if (!match) continue;
     const line = Number(match[2]);
-    const column = match[3] && Number(match[3]) - (line === 1 ? shift : 0);
+    const column = match[3] && authorsColumn(map, line, Number(match[3]));
+    if (match[3] && column === undefined) continue; // a call that stands in the text around an async function
     frames.push({ name: own(match[1]), line, column });
   }
   return frames;

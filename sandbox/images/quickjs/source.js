@@ -2,7 +2,9 @@
 //
 // Imports become constants and exports lose their keyword; everything stays on its line. The lexer is es-module-lexer's.
 
+import { applied } from "./edits.js";
 import { parse } from "./lexer.js";
+import { watching } from "./watch.js";
 
 class SourceError extends SyntaxError {
   constructor(message, source, index) {
@@ -12,14 +14,14 @@ class SourceError extends SyntaxError {
 }
 SourceError.prototype.name = "SyntaxError";
 
-// Stands before the author's first line, on that line.
-export const PREFIX = '(function (agentfactoryImport) { "use strict"; ';
 const NAMESPACE = /^\*\s*as\s+([\p{ID_Start}$_][\p{ID_Continue}$]*)$/u;
 const KEPT = "[^\n]";
 
+// The script, and the map of its columns (edits.js).
 export function translated(source) {
   const [imports, exports] = lexed(source);
-  const edits = [];
+  const watched = watching(source);
+  const edits = [...watched.edits];
   for (const one of imports) if (one.type !== "reexport-star") edits.push(importEdit(source, one));
   const statements = new Map();
   let local = "typeof process === 'function' ? process : undefined";
@@ -29,10 +31,12 @@ export function translated(source) {
     statements.set(one.exportStart, one);
   }
   for (const one of statements.values()) edits.push(exportEdit(source, one));
-  edits.sort((first, second) => second.start - first.start);
-  let code = source;
-  for (const edit of edits) code = code.slice(0, edit.start) + edit.text + code.slice(edit.end);
-  return `${PREFIX}${code}\nreturn ${local}; })`;
+  const before = `(${watched.awaitsAtTop ? "async " : ""}function (agentfactoryImport, agentfactoryWatch) { "use strict"; `;
+  return applied(source, [
+    { start: 0, end: 0, text: before },
+    ...edits,
+    { start: source.length, end: source.length, text: `\nreturn ${local}; })` },
+  ]);
 }
 
 function lexed(source) {

@@ -265,6 +265,21 @@ static inline int64_t af_kv_put(const char *key, const char *value, int64_t expe
     return put ? strtoll(af_member(put, "version"), NULL, 10) : -1;
 }
 
+/* af_kv_put of an entry that is gone after so many seconds, from 1 on. */
+static inline int64_t af_kv_put_for(const char *key, const char *value, int64_t expected, int64_t seconds) {
+    char *version = expected < 0 ? "" : af_format(",\"expected\":%lld", (long long)expected);
+    const char *put = af_ask("kv.put", af_format("{\"key\":%s,\"value\":%s,\"ttl_s\":%lld%s}", af_quote(key),
+                                                 af_quote(value), (long long)seconds, version));
+    return put ? strtoll(af_member(put, "version"), NULL, 10) : -1;
+}
+
+/* One page of keys that begin with prefix: JSON {"keys": [...], "cursor": text or null}. cursor: of the last page, or
+ * NULL for the first. */
+static inline const char *af_kv_list(const char *prefix, const char *cursor, unsigned limit) {
+    return af_ask("kv.list", af_format("{\"prefix\":%s,\"cursor\":%s,\"limit\":%u}", af_quote(prefix),
+                                       cursor ? af_quote(cursor) : "null", limit));
+}
+
 /* 0, or -1 for an error. */
 static inline int af_kv_delete(const char *key) {
     return af_ask("kv.delete", af_format("{\"key\":%s}", af_quote(key))) ? 0 : -1;
@@ -287,6 +302,26 @@ static inline char *af_http_fetch(const char *binding, const char *request) {
 static inline char *af_llm_complete(const char *binding, const char *request) {
     return af_document(
         af_ask("llm.complete", af_format("{\"binding\":%s,\"request\":%s}", af_quote(binding), af_quote(request))));
+}
+
+/* af_llm_complete in pieces: the stream's number, or -1. */
+static inline int64_t af_llm_open(const char *binding, const char *request) {
+    const char *number = af_ask(
+        "llm.open", af_format("{\"binding\":%s,\"request\":%s}", af_quote(binding), af_quote(request)));
+    return number ? strtoll(number, NULL, 10) : -1;
+}
+
+/* The next piece: JSON {"delta"}, the last one with "finish_reason", "usage", "model" and "cached" besides. NULL after
+ * the last (af_error() is empty then), or for an error. */
+static inline char *af_llm_next(int64_t stream) {
+    af_last_error = NULL;
+    char *piece = af_document(af_ask("llm.next", af_format("{\"number\":%lld}", (long long)stream)));
+    return piece && strcmp(piece, "null") ? piece : NULL;
+}
+
+/* The rest is not wanted. 0, or -1 for an error. */
+static inline int af_llm_close(int64_t stream) {
+    return af_ask("llm.close", af_format("{\"number\":%lld}", (long long)stream)) ? 0 : -1;
 }
 
 /* ---- the command */

@@ -138,12 +138,14 @@ function* keys(prefix = "") {
   } while (cursor !== null);
 }
 
-function update(key, change) {
+function update(key, change, { seconds } = {}) {
   for (let attempt = 1; ; attempt += 1) {
     const entry = kv.get(key);
     const value = change(entry === null ? null : entry.value);
     try {
-      return { value, version: kv.put(key, value, { expected: entry === null ? kv.MUST_NOT_EXIST : entry.version }) };
+      const expected = entry === null ? kv.MUST_NOT_EXIST : entry.version;
+      const version = seconds === undefined ? kv.put(key, value, { expected }) : kv.putFor(key, value, seconds, { expected });
+      return { value, version };
     } catch (failure) {
       if (!(failure instanceof ConflictError) || attempt === UPDATE_ATTEMPTS_MAX) throw failure;
     }
@@ -155,6 +157,10 @@ export const kv = {
   get: (key) => ask("kv", "get", text(key, "the key")) ?? null,
   put: (key, value, { expected } = {}) =>
     ask("kv", "put", text(key, "the key"), text(value, "the value"), number(expected, "expected")),
+  putFor: (key, value, seconds, { expected } = {}) => {
+    if (!Number.isSafeInteger(seconds) || seconds < 1) throw new TypeError(`expected seconds from 1 on, got ${seconds}`);
+    return ask("kv", "putFor", text(key, "the key"), text(value, "the value"), number(expected, "expected"), seconds);
+  },
   delete: (key, { expected } = {}) => {
     ask("kv", "delete", text(key, "the key"), number(expected, "expected"));
   },
@@ -172,32 +178,147 @@ export const agents = {
   invoke: (template, input) => ask("agents", "invoke", text(template, "the template"), json(input)),
 };
 
+export class StatusError extends HostError {
+  constructor(message, response) {
+    super(message, "failed");
+    this.response = response;
+  }
+}
+StatusError.prototype.name = "StatusError";
+
+class HttpAnswer {
+  constructor(binding, answer) {
+    Object.assign(this, answer);
+    Object.defineProperty(this, "binding", { value: binding });
+  }
+
+  get ok() {
+    return this.status >= 200 && this.status < 300;
+  }
+
+  get text() {
+    if (this.body === undefined) throw new TypeError("expected a body of UTF-8 text, got other bytes: see bytes()");
+    return this.body;
+  }
+
+  json() {
+    return JSON.parse(this.text);
+  }
+
+  bytes() {
+    const binary = this.body === undefined ? atob(this.body_base64) : unescape(encodeURIComponent(this.body));
+    return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+  }
+
+  raiseForStatus() {
+    if (this.status < 400) return this;
+    throw new StatusError(`expected a status below 400 from ${this.binding}, got ${this.status}`, this);
+  }
+}
+
+function queryOf(query) {
+  const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined);
+  return Object.fromEntries(given.map(([name, value]) => [name, Array.isArray(value) ? value.map(String) : String(value)]));
+}
+
+function base64(bytes) {
+  let binary = "";
+  for (const byte of bytes) binary += String.fromCharCode(byte);
+  return btoa(binary);
+}
+
+function fetch(binding, { json: document, body, query, headers, ...request }) {
+  if (document !== undefined && body !== undefined) throw new TypeError("expected body or json, got both");
+  const sent = { method: "GET", ...request };
+  if (query !== undefined) sent.query = queryOf(query);
+  if (headers !== undefined) sent.headers = headers;
+  if (document !== undefined) {
+    sent.body = JSON.stringify(document).toWellFormed();
+    const isTyped = Object.keys(headers ?? {}).some((name) => name.toLowerCase() === "content-type");
+    if (!isTyped) sent.headers = { ...headers, "content-type": "application/json" };
+  } else if (body instanceof Uint8Array) sent.body_base64 = base64(body);
+  else if (body !== undefined) sent.body = text(body, "the body");
+  return new HttpAnswer(binding, JSON.parse(ask("http", "fetch", text(binding, "the binding"), JSON.stringify(sent))));
+}
+
+const by = (method) => (binding, path, options) => fetch(binding, { ...options, method, path });
+
 export const http = {
-  fetch: (binding, request) => {
-    const answer = JSON.parse(ask("http", "fetch", text(binding, "the binding"), JSON.stringify(request)));
-    answer.json = () => JSON.parse(answer.body);
-    return answer;
-  },
+  fetch,
+  get: by("GET"),
+  head: by("HEAD"),
+  delete: by("DELETE"),
+  post: by("POST"),
+  put: by("PUT"),
+  patch: by("PATCH"),
+  path: (...parts) => `/${parts.map((part) => encodeURIComponent(part)).join("/")}`,
 };
 
-export const llm = {
-  complete: (binding, request) =>
-    JSON.parse(ask("llm", "complete", text(binding, "the binding"), JSON.stringify(request))),
-  *stream(binding, request) {
-    const number = ask("llm", "open", text(binding, "the binding"), JSON.stringify(request));
+const message = (role) => (content) => ({ role, content: text(content, "the message") });
+
+// A text, or messages, are asked as they stand; an object says more.
+function asked(request) {
+  if (typeof request === "string") return JSON.stringify({ messages: [llm.user(request)] });
+  return JSON.stringify(Array.isArray(request) ? { messages: request } : request).toWellFormed();
+}
+
+class LlmAnswer {
+  constructor(answer) {
+    Object.assign(this, answer);
+  }
+
+  json() {
+    return JSON.parse(this.text);
+  }
+}
+
+class LlmStream {
+  #number;
+  #text = "";
+  #answer;
+  #isOpen = true;
+
+  constructor(number) {
+    this.#number = number;
+  }
+
+  get answer() {
+    if (this.#answer === undefined) throw new Error("expected every piece to have been read before the whole answer is asked for");
+    return this.#answer;
+  }
+
+  *[Symbol.iterator]() {
     try {
-      for (;;) {
-        const piece = ask("llm", "next", number) ?? null;
+      while (this.#isOpen) {
+        const piece = JSON.parse(ask("llm", "next", this.#number) ?? "null");
         if (piece === null) return;
-        yield JSON.parse(piece);
+        const { delta, ...rest } = piece;
+        if (delta) this.#text += delta;
+        if (rest.finish_reason !== undefined) this.#answer = new LlmAnswer({ text: this.#text, ...rest });
+        if (delta || this.#answer) yield piece;
       }
     } finally {
-      ask("llm", "close", number);
+      this.close();
     }
-  },
+  }
+
+  close() {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    ask("llm", "close", this.#number);
+  }
+}
+
+export const llm = {
+  system: message("system"),
+  user: message("user"),
+  assistant: message("assistant"),
+  complete: (binding, request) =>
+    new LlmAnswer(JSON.parse(ask("llm", "complete", text(binding, "the binding"), asked(request)))),
+  stream: (binding, request) => new LlmStream(ask("llm", "open", text(binding, "the binding"), asked(request))),
 };
 
 export default {
-  BudgetError, ConflictError, DeniedError, FailedError, HostError, InvalidError, NotFoundError, QuotaError,
+  BudgetError, ConflictError, DeniedError, FailedError, HostError, InvalidError, NotFoundError, QuotaError, StatusError,
   agents, budget, config, http, invocationId, kv, llm, log,
 };

@@ -129,6 +129,12 @@ pub const kv = struct {
         return if (done == .object) number(done.object.get("version")) else error.Failed;
     }
 
+    /// `put` of an entry that is gone after so many seconds, from 1 on.
+    pub fn putFor(arena: Allocator, key: []const u8, value: []const u8, expected: ?u64, seconds: u64) Error!u64 {
+        const done = try ask(arena, "kv.put", .{ .key = key, .value = value, .expected = expected, .ttl_s = seconds });
+        return if (done == .object) number(done.object.get("version")) else error.Failed;
+    }
+
     pub fn delete(arena: Allocator, key: []const u8, expected: ?u64) Error!void {
         _ = try ask(arena, "kv.delete", .{ .key = key, .expected = expected });
     }
@@ -171,6 +177,27 @@ pub const llm = struct {
     pub fn complete(arena: Allocator, binding: []const u8, request: anytype) Error!Value {
         const text = std.json.Stringify.valueAlloc(arena, request, .{ .emit_null_optional_fields = false }) catch return error.OutOfMemory;
         return document(arena, try ask(arena, "llm.complete", .{ .binding = binding, .request = text }));
+    }
+
+    /// `complete` in pieces; close it where not all of them are read.
+    pub const Stream = struct {
+        id: u64,
+
+        /// {"delta"}, the last with "finish_reason", "usage", "model" and "cached" besides; null after the last.
+        pub fn next(stream: Stream, arena: Allocator) Error!?Value {
+            const piece = try document(arena, try ask(arena, "llm.next", .{ .number = stream.id }));
+            return if (piece == .null) null else piece;
+        }
+
+        /// The rest is not wanted.
+        pub fn close(stream: Stream, arena: Allocator) void {
+            _ = ask(arena, "llm.close", .{ .number = stream.id }) catch return;
+        }
+    };
+
+    pub fn open(arena: Allocator, binding: []const u8, request: anytype) Error!Stream {
+        const text = std.json.Stringify.valueAlloc(arena, request, .{ .emit_null_optional_fields = false }) catch return error.OutOfMemory;
+        return .{ .id = try number(try ask(arena, "llm.open", .{ .binding = binding, .request = text })) };
     }
 };
 

@@ -43,6 +43,7 @@ def test_editors_find_the_module_and_the_globals(tmp_path: Path) -> None:
     assert declared.count('declare module "agentfactory" {') == 1
     assert "\n  export const kv: {" in declared
     assert "\ndeclare const console:" in declared
+    assert "\ndeclare function setTimeout<" in declared
     assert declared.count("{") == declared.count("}")
 
 

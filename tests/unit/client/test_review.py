@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from agentfactory.admin.v1 import admin_pb2 as pb
 
-from client.active_templates import CharterBehindError, fleets, verify_active
+from client.active_templates import CharterBehindError, verify_active
 from client.inspection_cache import InspectionCache
 from client.review import Review, ReviewMismatchError, derive_review
 from templates.canonical import sha256_hex
 from templates.capabilities import derive
 from templates.charter import SecretBinding
 from templates.document import read_template
+from templates.fleets import fleets
 from templates.grants import Grants, HttpGrant, HttpInjection
 from templates.inheritance import resolve
 from templates.names import TemplatePattern, TemplateRef

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +108,18 @@ def test_each_cell(state: ChangeState | None, action: Action) -> None:
 def test_every_standing_of_a_person_needs_a_role_and_no_other_has_one() -> None:
     assert dict(ROLE) == {Standing.PERSON: "viewer", Standing.AUTHOR: "author", Standing.REVIEWER: "reviewer"}
     assert {standing for rule in TABLE.values() for standing in rule.by} == set(Standing)
+
+
+def test_the_documentation_has_this_very_table() -> None:
+    page = (Path(__file__).parents[3] / "docs/governance.md").read_text()
+    written = {line for line in page.splitlines() if line.startswith("| ") and line.count(" | ") == 4}
+    expected = {
+        f"| {state or '-'} | {action} | {', '.join(sorted(rule.to))} | {', '.join(sorted(rule.by))} | {rule.records} |"
+        for (state, action), rule in TABLE.items()
+        if action is not Action.COMMENT
+    }
+    assert expected <= written
+    assert len(written - expected) == 2, "the table's head, and the line on comments"
 
 
 def test_nothing_leads_back_into_review() -> None:

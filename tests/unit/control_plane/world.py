@@ -11,12 +11,15 @@ from typing import Any
 
 from control_plane.change_desk import ChangeDesk
 from control_plane.file_blobs import FileBlobs
+from control_plane.glasses import Glasses
 from control_plane.intake import Intake
 from control_plane.lifecycle import Action
 from control_plane.mutation import Ask, unasked
+from control_plane.policy_gate import PolicyGate
 from control_plane.publication import OWN_NODE_ID, Published, Terms, Update
 from control_plane.publisher import Publisher, Reviewed
 from control_plane.review import Change
+from control_plane.sqlite_break_glass import SqliteBreakGlass
 from control_plane.sqlite_store import SqliteStore
 from control_plane.turns import Turns
 from service.telemetry import Telemetry
@@ -119,10 +122,12 @@ class World:
 
     def __post_init__(self) -> None:
         self.directory.mkdir(exist_ok=True)
-        telemetry = Telemetry()
+        self.telemetry = telemetry = Telemetry()
         self.store = SqliteStore.open(self.directory / "state.db")
         self.blobs = FileBlobs(self.directory / "blobs")
         self.turns = Turns()
+        self.glasses = Glasses(store=SqliteBreakGlass(self.store), telemetry=telemetry, clock=self.clock)
+        policy = PolicyGate(glasses=self.glasses, telemetry=telemetry)
         self.publisher = Publisher(
             store=self.store,
             blobs=self.blobs,
@@ -134,6 +139,7 @@ class World:
             audience=self.listener,
             telemetry=telemetry,
             turns=self.turns,
+            policy=policy,
             clock=self.clock,
         )
         self.intake = Intake(
@@ -141,6 +147,7 @@ class World:
             blobs=self.blobs,
             inspect=self._inspect,
             publisher=self.publisher,
+            policy=policy,
             turns=self.turns,
             telemetry=telemetry,
         )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandbox.images.flatten import LOADER, OURS, PREAMBLE, FlattenError, flatten
+from sandbox.images.flatten import JOBS, LOADER, OURS, PREAMBLE, FlattenError, flatten
 from sandbox.images.javascript import WIT
 from sandbox.images.python_module import authors_part
 from sandbox.images.worlds import world_of
@@ -51,6 +51,49 @@ def test_the_inner_component_comes_out_with_its_open_import_renamed() -> None:
 )
 def test_other_binaries_are_refused(data: bytes) -> None:
     with pytest.raises(FlattenError):
+        flatten(data)
+
+
+RUN_JOBS = b"[async-lift]run-jobs"
+RUN = b"\x01\x01\x00\x13\x03run"
+RESOLVE = b"\x01\x01\x00\x12\x07resolve"
+LOWERED = b"\x01\x00\x1d\x02\x03\x00\x00"
+RETURN = b"\x09\x01\x00\x02\x03\x00\x00"
+RESET = b"\x01\x00\x00\x01\x02\x13reset_adapter_state"
+START = b"\x00\x00\x01\x25" + bytes([len(RUN_JOBS)]) + RUN_JOBS
+LAST = (
+    _section(7, b"\x01C\x01\x07nothings\x01\x00")
+    + _section(6, b"\x02" + START + b"\x00\x00\x01\x25\x01c")
+    + _section(8, b"\x01\x00\x00\x8c\x01\x00\x30")
+    + _section(11, b"\x01\x00\x08run-jobs\x01\x23\x00")
+)
+
+
+def _looping(lowered: bytes, *, last: bytes = LAST, run: bytes = RUN) -> bytes:
+    middle = _section(6, RESET) + _section(6, RESOLVE) + _section(6, run) + _section(8, lowered)
+    names = _section(0, b"\x0ecomponent-name\x01\x00")
+    return PREAMBLE + _section(4, PREAMBLE + _import(LOADER) + _import(JOBS) + middle + last + names)
+
+
+@pytest.mark.parametrize("lowered", [b"\x01" + LOWERED, b"\x02" + LOWERED + RETURN])
+def test_the_export_that_runs_jobs_takes_the_place_of_the_import(lowered: bytes) -> None:
+    returned = _section(6, RESET) if RETURN in lowered else b""
+    middle = _section(6, RESET) + _section(6, RESOLVE) * 2 + _section(6, b"\x01" + START) + returned
+    assert flatten(_looping(lowered)) == PREAMBLE + _import(OURS) + _section(5, b"\x01\x01\x00") + middle
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (_looping(b"\x01" + LOWERED, last=LAST + _section(11, b"\x01\x00\x01x\x01\x24\x00")), "to be the last export"),
+        (_looping(b"\x01" + LOWERED, run=RESOLVE), "got 0"),
+        (_looping(b"\x01\x02\x00"), "to be lowered"),
+        (_looping(b"\x02" + LOWERED + b"\x08\x00"), "got 0800"),
+        (_looping(b"\x01" + LOWERED, last=LAST.replace(b"lift", b"left")), "core function of run-jobs"),
+    ],
+)
+def test_an_event_loop_of_another_shape_is_refused(data: bytes, said: str) -> None:
+    with pytest.raises(FlattenError, match=said):
         flatten(data)
 
 

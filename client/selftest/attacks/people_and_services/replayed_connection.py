@@ -28,7 +28,7 @@ async def _run(stage: Stage) -> None:
     before = await _invocations(stage)
     for sent in recorder.connections:
         stage.require(len(sent) > 500, f"expected a whole conversation, got {len(sent)} bytes")
-        stage.note(await asyncio.to_thread(replayed, port, sent))
+        stage.note(await asyncio.to_thread(replayed, port, bytes(sent)))
     after = await _invocations(stage)
     stage.require(after == before, f"expected nothing to be carried out again, got {after} instead of {before}")
 

@@ -37,7 +37,7 @@ async def _run(stage: Stage) -> None:
 
 
 async def _require_no_difference(stage: Stage, call: Callable[[str], Awaitable[Any]], exists: str, absent: str) -> None:
-    difference = 1.0
+    middle: dict[str, float] = {}
     for _ in range(_MEASURED_MAX):
         took: dict[str, list[float]] = {exists: [], absent: []}
         for number in range(2 * _CALLS):

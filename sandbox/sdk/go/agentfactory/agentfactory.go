@@ -16,7 +16,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
+	"strings"
 )
 
 // Level of a log line.
@@ -142,9 +144,24 @@ func KVPut(key, value string, expected ...uint64) (uint64, error) {
 	return done.Version, err
 }
 
-// KVDelete removes an entry; a key that is not there is not an error.
-func KVDelete(key string) error {
-	return Ask("kv.delete", map[string]any{"key": key}, nil)
+// KVPutFor is KVPut of an entry that is gone after so many seconds, from 1 on.
+func KVPutFor(key, value string, seconds uint64, expected ...uint64) (uint64, error) {
+	argument := map[string]any{"key": key, "value": value, "ttl_s": seconds}
+	if len(expected) > 0 {
+		argument["expected"] = expected[0]
+	}
+	var done Entry
+	err := Ask("kv.put", argument, &done)
+	return done.Version, err
+}
+
+// KVDelete removes an entry. Without expected, a key that is not there is not an error.
+func KVDelete(key string, expected ...uint64) error {
+	argument := map[string]any{"key": key}
+	if len(expected) > 0 {
+		argument["expected"] = expected[0]
+	}
+	return Ask("kv.delete", argument, nil)
 }
 
 // KVList returns one page of keys that begin with prefix.
@@ -216,10 +233,13 @@ type Message struct {
 
 // CompletionRequest is what a language model is asked.
 type CompletionRequest struct {
-	Model       string    `json:"model,omitempty"`
-	Messages    []Message `json:"messages"`
-	MaxTokens   int       `json:"max_tokens,omitempty"`
-	Temperature *float64  `json:"temperature,omitempty"`
+	Model          string         `json:"model,omitempty"`
+	Messages       []Message      `json:"messages"`
+	MaxTokens      int            `json:"max_tokens,omitempty"`
+	Temperature    *float64       `json:"temperature,omitempty"`
+	Stop           []string       `json:"stop,omitempty"`
+	ResponseFormat map[string]any `json:"response_format,omitempty"`
+	Cache          *bool          `json:"cache,omitempty"`
 }
 
 // Completion is what it answered.
@@ -238,6 +258,52 @@ type Completion struct {
 func Complete(binding string, request CompletionRequest) (completion Completion, err error) {
 	err = askDocument("llm.complete", binding, request, &completion)
 	return completion, err
+}
+
+// Stream is an answer in pieces: for piece, err := range stream.Pieces() { … }. Completion is whole after the last.
+type Stream struct {
+	Completion Completion
+	number     uint64
+	text       strings.Builder
+}
+
+// OpenStream asks a language model for an answer in pieces.
+func OpenStream(binding string, request CompletionRequest) (*Stream, error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	stream := &Stream{}
+	err = Ask("llm.open", map[string]any{"binding": binding, "request": string(text)}, &stream.number)
+	return stream, err
+}
+
+// Pieces gives the text as it comes. Leaving the loop closes the stream; an error is the last that comes.
+func (s *Stream) Pieces() iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		defer func() { _ = Ask("llm.close", map[string]any{"number": s.number}, nil) }()
+		for {
+			var piece *struct {
+				Delta string `json:"delta"`
+				Completion
+			}
+			if err := Ask("llm.next", map[string]any{"number": s.number}, &piece); err != nil {
+				yield("", err)
+				return
+			}
+			if piece == nil {
+				return
+			}
+			s.text.WriteString(piece.Delta)
+			if piece.FinishReason != "" {
+				s.Completion = piece.Completion
+				s.Completion.Text = s.text.String()
+			}
+			if piece.Delta != "" && !yield(piece.Delta, nil) {
+				return
+			}
+		}
+	}
 }
 
 // askDocument sends a request as the JSON text that it is; the answer may be a text of JSON too.

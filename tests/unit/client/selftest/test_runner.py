@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -238,17 +238,25 @@ async def test_neighbours_that_are_not_timed_must_still_be_answered_rightly() ->
     wrong = {OTHER: Beside((1.0,), ("expected its own input, got 'x'",)), ATTACKER: Beside((900.0,))}
     untimed = case_of(nothing, timed=Timed.NOBODY)
     assert not (await judged(FakeHouse(times=[slow(OTHER, 1.0), wrong]), untimed)).held
-    assert (await judged(FakeHouse(times=[slow(OTHER, 1.0), slow(OTHER, 900.0)]), untimed)).held
+    assert (await judged(FakeHouse(times=[slow(OTHER, 1.0), slow(OTHER, 900.0)] * ROUNDS_MAX), untimed)).held
+
+
+async def test_what_is_brought_to_other_nodes_takes_nothing_of_this_one() -> None:
+    times = [slow(OTHER, 1.0), slow(OTHER, 900.0)] * ROUNDS_MAX
+    forged = replace(case_of(nothing), attack_class=AttackClass.TRUST_AND_DISTRIBUTION)
+    assert (await judged(FakeHouse(times=times), forged)).held
 
 
 async def test_a_machine_that_is_slow_without_the_attack_too_is_no_breach() -> None:
-    times = [slow(OTHER, 1.0), slow(OTHER, 500.0), slow(OTHER, 400.0)]
-    assert (await judge(house=FakeHouse(times=times))).held
+    house = FakeHouse(times=[slow(OTHER, 1.0), slow(OTHER, 500.0), slow(OTHER, 400.0)])
+    assert (await judge(house=house)).held
+    assert house.rounds == 3, "expected what comes after to count in the same round"
 
 
 async def test_twice_its_own_p99_is_allowed_where_that_is_more_than_the_floor() -> None:
-    times = [slow(OTHER, 100.0), slow(OTHER, RATIO_MAX * 100.0)]
-    assert (await judge(house=FakeHouse(times=times))).held
+    house = FakeHouse(times=[slow(OTHER, 100.0), slow(OTHER, RATIO_MAX * 100.0)])
+    assert (await judge(house=house)).held
+    assert house.rounds == 2, "expected one round to be enough"
     times = [slow(OTHER, 100.0), slow(OTHER, RATIO_MAX * 100.0 + 1)] * ROUNDS_MAX
     assert not (await judge(house=FakeHouse(times=times))).held
 

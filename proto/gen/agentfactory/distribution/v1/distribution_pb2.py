@@ -25,45 +25,47 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/agentfactory/distribution/v1/distribution.proto\x12\x1c\x61gentfactory.distribution.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa9\x02\n\x10SubscribeRequest\x12\x34\n\x05hello\x18\x01 \x01(\x0b\x32#.agentfactory.distribution.v1.HelloH\x00\x12\x30\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32!.agentfactory.distribution.v1.AckH\x00\x12\x32\n\x04nack\x18\x03 \x01(\x0b\x32\".agentfactory.distribution.v1.NackH\x00\x12\x36\n\x06report\x18\x04 \x01(\x0b\x32$.agentfactory.distribution.v1.ReportH\x00\x12\x36\n\x06resync\x18\x05 \x01(\x0b\x32$.agentfactory.distribution.v1.ResyncH\x00\x42\t\n\x07message\"\xd9\x02\n\x11SubscribeResponse\x12\x43\n\rsnapshot_full\x18\x01 \x01(\x0b\x32*.agentfactory.distribution.v1.SnapshotFullH\x00\x12\x34\n\x05lease\x18\x02 \x01(\x0b\x32#.agentfactory.distribution.v1.LeaseH\x00\x12\x37\n\x07go_away\x18\x03 \x01(\x0b\x32$.agentfactory.distribution.v1.GoAwayH\x00\x12\x45\n\x0esnapshot_delta\x18\x04 \x01(\x0b\x32+.agentfactory.distribution.v1.SnapshotDeltaH\x00\x12>\n\nrevocation\x18\x05 \x01(\x0b\x32(.agentfactory.distribution.v1.RevocationH\x00\x42\t\n\x07message\"\xaa\x01\n\x05Hello\x12\x19\n\x11protocol_versions\x18\x01 \x03(\r\x12\x14\n\x0cnode_version\x18\x02 \x01(\t\x12\x18\n\x10wasmtime_version\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x14\n\x0croot_version\x18\x05 \x01(\x04\x12\x15\n\rlease_version\x18\x06 \x01(\x04\x12\x15\n\rbundle_sha256\x18\x07 \x01(\x0c\"v\n\x03\x41\x63k\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x32\n\x05stage\x18\x02 \x01(\x0e\x32#.agentfactory.distribution.v1.Stage\x12\'\n\x04took\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x94\x01\n\x04Nack\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x32\n\x05phase\x18\x02 \x01(\x0e\x32#.agentfactory.distribution.v1.Phase\x12\x10\n\x08template\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x11\n\tretryable\x18\x06 \x01(\x08\"\x88\x01\n\x06Report\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x0e\n\x06\x61gents\x18\x03 \x01(\x04\x12\x13\n\x0binvocations\x18\x04 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x05 \x01(\x04\x12\r\n\x05state\x18\x06 \x01(\t\x12\x11\n\tisolation\x18\x07 \x01(\t\"\x18\n\x06Resync\x12\x0e\n\x06reason\x18\x01 \x01(\t\"c\n\x0cSnapshotFull\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x13\n\x0b\x62undle_zstd\x18\x02 \x01(\x0c\x12\x15\n\rbundle_sha256\x18\x03 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"g\n\rSnapshotDelta\x12\x17\n\x0f\x62\x61se_generation\x18\x01 \x01(\x04\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x12\n\npatch_zstd\x18\x03 \x01(\x0c\x12\x15\n\rbundle_sha256\x18\x04 \x01(\x0c\".\n\x05Lease\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x11\n\ttimestamp\x18\x02 \x01(\x0c\"a\n\nRevocation\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x13\n\x0b\x62undle_zstd\x18\x02 \x01(\x0c\x12\x15\n\rbundle_sha256\x18\x03 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"L\n\x06GoAway\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"#\n\x11\x46\x65tchBlobsRequest\x12\x0e\n\x06sha256\x18\x01 \x03(\x0c\"V\n\x12\x46\x65tchBlobsResponse\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06length\x18\x02 \x01(\x04\x12\x12\n\npiece_zstd\x18\x03 \x01(\x0c\x12\x0c\n\x04last\x18\x04 \x01(\x08*V\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTAGE_VERIFIED\x10\x01\x12\x10\n\x0cSTAGE_STAGED\x10\x02\x12\x10\n\x0cSTAGE_ACTIVE\x10\x03*U\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_VERIFY\x10\x01\x12\x0f\n\x0bPHASE_STAGE\x10\x02\x12\x12\n\x0ePHASE_ACTIVATE\x10\x03\x32\xfa\x01\n\x13\x44istributionService\x12p\n\tSubscribe\x12..agentfactory.distribution.v1.SubscribeRequest\x1a/.agentfactory.distribution.v1.SubscribeResponse(\x01\x30\x01\x12q\n\nFetchBlobs\x12/.agentfactory.distribution.v1.FetchBlobsRequest\x1a\x30.agentfactory.distribution.v1.FetchBlobsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/agentfactory/distribution/v1/distribution.proto\x12\x1c\x61gentfactory.distribution.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa9\x02\n\x10SubscribeRequest\x12\x34\n\x05hello\x18\x01 \x01(\x0b\x32#.agentfactory.distribution.v1.HelloH\x00\x12\x30\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32!.agentfactory.distribution.v1.AckH\x00\x12\x32\n\x04nack\x18\x03 \x01(\x0b\x32\".agentfactory.distribution.v1.NackH\x00\x12\x36\n\x06report\x18\x04 \x01(\x0b\x32$.agentfactory.distribution.v1.ReportH\x00\x12\x36\n\x06resync\x18\x05 \x01(\x0b\x32$.agentfactory.distribution.v1.ResyncH\x00\x42\t\n\x07message\"\xa6\x03\n\x11SubscribeResponse\x12\x43\n\rsnapshot_full\x18\x01 \x01(\x0b\x32*.agentfactory.distribution.v1.SnapshotFullH\x00\x12\x34\n\x05lease\x18\x02 \x01(\x0b\x32#.agentfactory.distribution.v1.LeaseH\x00\x12\x37\n\x07go_away\x18\x03 \x01(\x0b\x32$.agentfactory.distribution.v1.GoAwayH\x00\x12\x45\n\x0esnapshot_delta\x18\x04 \x01(\x0b\x32+.agentfactory.distribution.v1.SnapshotDeltaH\x00\x12>\n\nrevocation\x18\x05 \x01(\x0b\x32(.agentfactory.distribution.v1.RevocationH\x00\x12K\n\x11\x61udit_checkpoints\x18\x06 \x01(\x0b\x32..agentfactory.distribution.v1.AuditCheckpointsH\x00\x42\t\n\x07message\"\xe5\x01\n\x05Hello\x12\x19\n\x11protocol_versions\x18\x01 \x03(\r\x12\x14\n\x0cnode_version\x18\x02 \x01(\t\x12\x18\n\x10wasmtime_version\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x14\n\x0croot_version\x18\x05 \x01(\x04\x12\x15\n\rlease_version\x18\x06 \x01(\x04\x12\x15\n\rbundle_sha256\x18\x07 \x01(\x0c\x12\x1f\n\x17keeps_audit_checkpoints\x18\x08 \x01(\x08\x12\x18\n\x10\x61udit_checkpoint\x18\t \x01(\x0c\"v\n\x03\x41\x63k\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x32\n\x05stage\x18\x02 \x01(\x0e\x32#.agentfactory.distribution.v1.Stage\x12\'\n\x04took\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x94\x01\n\x04Nack\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x32\n\x05phase\x18\x02 \x01(\x0e\x32#.agentfactory.distribution.v1.Phase\x12\x10\n\x08template\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x11\n\tretryable\x18\x06 \x01(\x08\"\xb7\x01\n\x06Report\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x0e\n\x06\x61gents\x18\x03 \x01(\x04\x12\x13\n\x0binvocations\x18\x04 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x05 \x01(\x04\x12\r\n\x05state\x18\x06 \x01(\t\x12\x11\n\tisolation\x18\x07 \x01(\t\x12\x18\n\x10\x61udit_checkpoint\x18\x08 \x01(\x0c\x12\x13\n\x0bquarantined\x18\t \x03(\t\"\x18\n\x06Resync\x12\x0e\n\x06reason\x18\x01 \x01(\t\"c\n\x0cSnapshotFull\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x13\n\x0b\x62undle_zstd\x18\x02 \x01(\x0c\x12\x15\n\rbundle_sha256\x18\x03 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"g\n\rSnapshotDelta\x12\x17\n\x0f\x62\x61se_generation\x18\x01 \x01(\x04\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x12\n\npatch_zstd\x18\x03 \x01(\x0c\x12\x15\n\rbundle_sha256\x18\x04 \x01(\x0c\".\n\x05Lease\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x11\n\ttimestamp\x18\x02 \x01(\x0c\"a\n\nRevocation\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x13\n\x0b\x62undle_zstd\x18\x02 \x01(\x0c\x12\x15\n\rbundle_sha256\x18\x03 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"%\n\x10\x41uditCheckpoints\x12\x11\n\tdocuments\x18\x01 \x03(\x0c\"L\n\x06GoAway\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"#\n\x11\x46\x65tchBlobsRequest\x12\x0e\n\x06sha256\x18\x01 \x03(\x0c\"V\n\x12\x46\x65tchBlobsResponse\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06length\x18\x02 \x01(\x04\x12\x12\n\npiece_zstd\x18\x03 \x01(\x0c\x12\x0c\n\x04last\x18\x04 \x01(\x08*V\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTAGE_VERIFIED\x10\x01\x12\x10\n\x0cSTAGE_STAGED\x10\x02\x12\x10\n\x0cSTAGE_ACTIVE\x10\x03*U\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPHASE_VERIFY\x10\x01\x12\x0f\n\x0bPHASE_STAGE\x10\x02\x12\x12\n\x0ePHASE_ACTIVATE\x10\x03\x32\xfa\x01\n\x13\x44istributionService\x12p\n\tSubscribe\x12..agentfactory.distribution.v1.SubscribeRequest\x1a/.agentfactory.distribution.v1.SubscribeResponse(\x01\x30\x01\x12q\n\nFetchBlobs\x12/.agentfactory.distribution.v1.FetchBlobsRequest\x1a\x30.agentfactory.distribution.v1.FetchBlobsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentfactory.distribution.v1.distribution_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STAGE']._serialized_start=1926
-  _globals['_STAGE']._serialized_end=2012
-  _globals['_PHASE']._serialized_start=2014
-  _globals['_PHASE']._serialized_end=2099
+  _globals['_STAGE']._serialized_start=2148
+  _globals['_STAGE']._serialized_end=2234
+  _globals['_PHASE']._serialized_start=2236
+  _globals['_PHASE']._serialized_end=2321
   _globals['_SUBSCRIBEREQUEST']._serialized_start=114
   _globals['_SUBSCRIBEREQUEST']._serialized_end=411
   _globals['_SUBSCRIBERESPONSE']._serialized_start=414
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=759
-  _globals['_HELLO']._serialized_start=762
-  _globals['_HELLO']._serialized_end=932
-  _globals['_ACK']._serialized_start=934
-  _globals['_ACK']._serialized_end=1052
-  _globals['_NACK']._serialized_start=1055
-  _globals['_NACK']._serialized_end=1203
-  _globals['_REPORT']._serialized_start=1206
-  _globals['_REPORT']._serialized_end=1342
-  _globals['_RESYNC']._serialized_start=1344
-  _globals['_RESYNC']._serialized_end=1368
-  _globals['_SNAPSHOTFULL']._serialized_start=1370
-  _globals['_SNAPSHOTFULL']._serialized_end=1469
-  _globals['_SNAPSHOTDELTA']._serialized_start=1471
-  _globals['_SNAPSHOTDELTA']._serialized_end=1574
-  _globals['_LEASE']._serialized_start=1576
-  _globals['_LEASE']._serialized_end=1622
-  _globals['_REVOCATION']._serialized_start=1624
-  _globals['_REVOCATION']._serialized_end=1721
-  _globals['_GOAWAY']._serialized_start=1723
-  _globals['_GOAWAY']._serialized_end=1799
-  _globals['_FETCHBLOBSREQUEST']._serialized_start=1801
-  _globals['_FETCHBLOBSREQUEST']._serialized_end=1836
-  _globals['_FETCHBLOBSRESPONSE']._serialized_start=1838
-  _globals['_FETCHBLOBSRESPONSE']._serialized_end=1924
-  _globals['_DISTRIBUTIONSERVICE']._serialized_start=2102
-  _globals['_DISTRIBUTIONSERVICE']._serialized_end=2352
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=836
+  _globals['_HELLO']._serialized_start=839
+  _globals['_HELLO']._serialized_end=1068
+  _globals['_ACK']._serialized_start=1070
+  _globals['_ACK']._serialized_end=1188
+  _globals['_NACK']._serialized_start=1191
+  _globals['_NACK']._serialized_end=1339
+  _globals['_REPORT']._serialized_start=1342
+  _globals['_REPORT']._serialized_end=1525
+  _globals['_RESYNC']._serialized_start=1527
+  _globals['_RESYNC']._serialized_end=1551
+  _globals['_SNAPSHOTFULL']._serialized_start=1553
+  _globals['_SNAPSHOTFULL']._serialized_end=1652
+  _globals['_SNAPSHOTDELTA']._serialized_start=1654
+  _globals['_SNAPSHOTDELTA']._serialized_end=1757
+  _globals['_LEASE']._serialized_start=1759
+  _globals['_LEASE']._serialized_end=1805
+  _globals['_REVOCATION']._serialized_start=1807
+  _globals['_REVOCATION']._serialized_end=1904
+  _globals['_AUDITCHECKPOINTS']._serialized_start=1906
+  _globals['_AUDITCHECKPOINTS']._serialized_end=1943
+  _globals['_GOAWAY']._serialized_start=1945
+  _globals['_GOAWAY']._serialized_end=2021
+  _globals['_FETCHBLOBSREQUEST']._serialized_start=2023
+  _globals['_FETCHBLOBSREQUEST']._serialized_end=2058
+  _globals['_FETCHBLOBSRESPONSE']._serialized_start=2060
+  _globals['_FETCHBLOBSRESPONSE']._serialized_end=2146
+  _globals['_DISTRIBUTIONSERVICE']._serialized_start=2324
+  _globals['_DISTRIBUTIONSERVICE']._serialized_end=2574
 # @@protoc_insertion_point(module_scope)

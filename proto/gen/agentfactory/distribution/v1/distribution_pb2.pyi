@@ -111,6 +111,7 @@ class SubscribeResponse(_message.Message):
     GO_AWAY_FIELD_NUMBER: _builtins.int
     SNAPSHOT_DELTA_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
+    AUDIT_CHECKPOINTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot_full(self) -> Global___SnapshotFull: ...
     @_builtins.property
@@ -121,6 +122,8 @@ class SubscribeResponse(_message.Message):
     def snapshot_delta(self) -> Global___SnapshotDelta: ...
     @_builtins.property
     def revocation(self) -> Global___Revocation: ...
+    @_builtins.property
+    def audit_checkpoints(self) -> Global___AuditCheckpoints: ...
     def __init__(
         self,
         *,
@@ -129,12 +132,13 @@ class SubscribeResponse(_message.Message):
         go_away: Global___GoAway | None = ...,
         snapshot_delta: Global___SnapshotDelta | None = ...,
         revocation: Global___Revocation | None = ...,
+        audit_checkpoints: Global___AuditCheckpoints | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["go_away", b"go_away", "lease", b"lease", "message", b"message", "revocation", b"revocation", "snapshot_delta", b"snapshot_delta", "snapshot_full", b"snapshot_full"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_checkpoints", b"audit_checkpoints", "go_away", b"go_away", "lease", b"lease", "message", b"message", "revocation", b"revocation", "snapshot_delta", b"snapshot_delta", "snapshot_full", b"snapshot_full"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["go_away", b"go_away", "lease", b"lease", "message", b"message", "revocation", b"revocation", "snapshot_delta", b"snapshot_delta", "snapshot_full", b"snapshot_full"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_checkpoints", b"audit_checkpoints", "go_away", b"go_away", "lease", b"lease", "message", b"message", "revocation", b"revocation", "snapshot_delta", b"snapshot_delta", "snapshot_full", b"snapshot_full"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["snapshot_full", "lease", "go_away", "snapshot_delta", "revocation"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["snapshot_full", "lease", "go_away", "snapshot_delta", "revocation", "audit_checkpoints"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -151,6 +155,8 @@ class Hello(_message.Message):
     ROOT_VERSION_FIELD_NUMBER: _builtins.int
     LEASE_VERSION_FIELD_NUMBER: _builtins.int
     BUNDLE_SHA256_FIELD_NUMBER: _builtins.int
+    KEEPS_AUDIT_CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    AUDIT_CHECKPOINT_FIELD_NUMBER: _builtins.int
     node_version: _builtins.str
     wasmtime_version: _builtins.str
     generation: _builtins.int
@@ -159,6 +165,10 @@ class Hello(_message.Message):
     lease_version: _builtins.int
     bundle_sha256: _builtins.bytes
     """sha256 of the bundle that it holds, 32 bytes; empty for none."""
+    keeps_audit_checkpoints: _builtins.bool
+    """The node keeps checkpoints of the audit log, and may be sent them."""
+    audit_checkpoint: _builtins.bytes
+    """The newest that it saw, a DSSE envelope; empty for none."""
     @_builtins.property
     def protocol_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -171,10 +181,12 @@ class Hello(_message.Message):
         root_version: _builtins.int = ...,
         lease_version: _builtins.int = ...,
         bundle_sha256: _builtins.bytes = ...,
+        keeps_audit_checkpoints: _builtins.bool = ...,
+        audit_checkpoint: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "generation", b"generation", "lease_version", b"lease_version", "node_version", b"node_version", "protocol_versions", b"protocol_versions", "root_version", b"root_version", "wasmtime_version", b"wasmtime_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_checkpoint", b"audit_checkpoint", "bundle_sha256", b"bundle_sha256", "generation", b"generation", "keeps_audit_checkpoints", b"keeps_audit_checkpoints", "lease_version", b"lease_version", "node_version", b"node_version", "protocol_versions", b"protocol_versions", "root_version", b"root_version", "wasmtime_version", b"wasmtime_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,6 +268,8 @@ class Report(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
+    AUDIT_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     in_flight: _builtins.int
     agents: _builtins.int
@@ -263,6 +277,12 @@ class Report(_message.Message):
     failures: _builtins.int
     state: _builtins.str
     isolation: _builtins.str
+    audit_checkpoint: _builtins.bytes
+    """As in Hello."""
+    @_builtins.property
+    def quarantined(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """domain/name@version, or the digest, of templates that are refused for some tenant because workers died under them."""
+
     def __init__(
         self,
         *,
@@ -273,10 +293,12 @@ class Report(_message.Message):
         failures: _builtins.int = ...,
         state: _builtins.str = ...,
         isolation: _builtins.str = ...,
+        audit_checkpoint: _builtins.bytes = ...,
+        quarantined: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "failures", b"failures", "generation", b"generation", "in_flight", b"in_flight", "invocations", b"invocations", "isolation", b"isolation", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "audit_checkpoint", b"audit_checkpoint", "failures", b"failures", "generation", b"generation", "in_flight", b"in_flight", "invocations", b"invocations", "isolation", b"isolation", "quarantined", b"quarantined", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -418,6 +440,32 @@ class Revocation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
+
+@_typing.final
+class AuditCheckpoints(_message.Message):
+    """Signed checkpoints of the control plane's audit log that follow the one which the node holds, oldest first; the newest
+    alone for a node that holds none. Sent to nodes that keep them only.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """DSSE envelopes, JSON, at most 256."""
+
+    def __init__(
+        self,
+        *,
+        documents: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditCheckpoints: _TypeAlias = AuditCheckpoints  # noqa: Y015
 
 @_typing.final
 class GoAway(_message.Message):

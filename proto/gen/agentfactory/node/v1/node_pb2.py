@@ -26,41 +26,41 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentfactory/node/v1/node.proto\x12\x14\x61gentfactory.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetNodeStatusRequest\"\x8f\x07\n\nNodeStatus\x12\x0c\n\x04node\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.agentfactory.node.v1.NodeState\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x31\n\ractivate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11lease_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlease_expired\x18\x07 \x01(\x08\x12\x1f\n\x17\x63ontrol_plane_connected\x18\x08 \x01(\x08\x12\x33\n\x0clast_refusal\x18\t \x01(\x0b\x32\x1d.agentfactory.node.v1.Refusal\x12\x37\n\ttemplates\x18\n \x03(\x0b\x32$.agentfactory.node.v1.ActiveTemplate\x12\x33\n\x07workers\x18\x0b \x03(\x0b\x32\".agentfactory.node.v1.WorkerStatus\x12\x13\n\x0b\x65nvironment\x18\x0c \x01(\t\x12\x32\n\x08\x65xpiries\x18\r \x03(\x0b\x32 .agentfactory.node.v1.RoleExpiry\x12\x11\n\tin_flight\x18\x0e \x01(\r\x12\x0e\n\x06\x61gents\x18\x0f \x01(\x04\x12\x18\n\x10wasmtime_version\x18\x10 \x01(\t\x12\x0f\n\x07version\x18\x11 \x01(\t\x12.\n\nstart_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0f\x61\x63tivation_took\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08warnings\x18\x14 \x03(\t\x12\x32\n\tisolation\x18\x15 \x01(\x0b\x32\x1f.agentfactory.node.v1.Isolation\x12\x36\n\x0bquarantined\x18\x1e \x03(\x0b\x32!.agentfactory.node.v1.Quarantined\x12\x19\n\x11\x63oncurrency_limit\x18\x1f \x01(\r\x12\x0e\n\x06queued\x18  \x01(\r\x12\x30\n\x07tenants\x18! \x03(\x0b\x32\x1f.agentfactory.node.v1.TenantUse\"\x85\x01\n\x0bQuarantined\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x17\n\x0ftemplate_sha256\x18\x02 \x01(\t\x12\x10\n\x08template\x18\x03 \x01(\t\x12,\n\tremaining\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05times\x18\x05 \x01(\r\"\xab\x01\n\tTenantUse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x0f\n\x07workers\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x15\n\rin_flight_max\x18\x06 \x01(\r\x12\x13\n\x0bworkers_max\x18\x07 \x01(\r\x12\x18\n\x10memory_bytes_max\x18\x08 \x01(\x04\"<\n\x18ReleaseQuarantineRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\"-\n\x19ReleaseQuarantineResponse\x12\x10\n\x08released\x18\x01 \x01(\r\"=\n\tIsolation\x12\r\n\x05level\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65manded\x18\x02 \x01(\t\x12\x0f\n\x07missing\x18\x03 \x03(\t\"\xa3\x01\n\x07Refusal\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x10\n\x08template\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12/\n\x0brefuse_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tretryable\x18\x07 \x01(\x08\"\x7f\n\x0e\x41\x63tiveTemplate\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tapprovers\x18\x03 \x03(\t\x12\x38\n\x14\x61pproval_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x01\n\x0cWorkerStatus\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\tisolation\x18\x03 \x01(\t\x12\x11\n\tin_flight\x18\x04 \x01(\r\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0binvocations\x18\x06 \x01(\x04\"\\\n\nRoleExpiry\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0e\n\x0c\x44rainRequest\"#\n\rDrainResponse\x12\x12\n\nunfinished\x18\x01 \x01(\r*\xa3\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_WAITING\x10\x01\x12\x16\n\x12NODE_STATE_SERVING\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x16\n\x12NODE_STATE_DAMAGED\x10\x04\x12\x19\n\x15NODE_STATE_UNISOLATED\x10\x05\x32\xb4\x02\n\x0bNodeService\x12]\n\rGetNodeStatus\x12*.agentfactory.node.v1.GetNodeStatusRequest\x1a .agentfactory.node.v1.NodeStatus\x12P\n\x05\x44rain\x12\".agentfactory.node.v1.DrainRequest\x1a#.agentfactory.node.v1.DrainResponse\x12t\n\x11ReleaseQuarantine\x12..agentfactory.node.v1.ReleaseQuarantineRequest\x1a/.agentfactory.node.v1.ReleaseQuarantineResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentfactory/node/v1/node.proto\x12\x14\x61gentfactory.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetNodeStatusRequest\"\xa9\x07\n\nNodeStatus\x12\x0c\n\x04node\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.agentfactory.node.v1.NodeState\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x31\n\ractivate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11lease_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlease_expired\x18\x07 \x01(\x08\x12\x1f\n\x17\x63ontrol_plane_connected\x18\x08 \x01(\x08\x12\x33\n\x0clast_refusal\x18\t \x01(\x0b\x32\x1d.agentfactory.node.v1.Refusal\x12\x37\n\ttemplates\x18\n \x03(\x0b\x32$.agentfactory.node.v1.ActiveTemplate\x12\x33\n\x07workers\x18\x0b \x03(\x0b\x32\".agentfactory.node.v1.WorkerStatus\x12\x13\n\x0b\x65nvironment\x18\x0c \x01(\t\x12\x32\n\x08\x65xpiries\x18\r \x03(\x0b\x32 .agentfactory.node.v1.RoleExpiry\x12\x11\n\tin_flight\x18\x0e \x01(\r\x12\x0e\n\x06\x61gents\x18\x0f \x01(\x04\x12\x18\n\x10wasmtime_version\x18\x10 \x01(\t\x12\x0f\n\x07version\x18\x11 \x01(\t\x12.\n\nstart_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0f\x61\x63tivation_took\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08warnings\x18\x14 \x03(\t\x12\x32\n\tisolation\x18\x15 \x01(\x0b\x32\x1f.agentfactory.node.v1.Isolation\x12\x36\n\x0bquarantined\x18\x1e \x03(\x0b\x32!.agentfactory.node.v1.Quarantined\x12\x19\n\x11\x63oncurrency_limit\x18\x1f \x01(\r\x12\x0e\n\x06queued\x18  \x01(\r\x12\x30\n\x07tenants\x18! \x03(\x0b\x32\x1f.agentfactory.node.v1.TenantUse\x12\x18\n\x10\x61udit_checkpoint\x18\" \x01(\x0c\"\x85\x01\n\x0bQuarantined\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x17\n\x0ftemplate_sha256\x18\x02 \x01(\t\x12\x10\n\x08template\x18\x03 \x01(\t\x12,\n\tremaining\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05times\x18\x05 \x01(\r\"\xab\x01\n\tTenantUse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x0f\n\x07workers\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x15\n\rin_flight_max\x18\x06 \x01(\r\x12\x13\n\x0bworkers_max\x18\x07 \x01(\r\x12\x18\n\x10memory_bytes_max\x18\x08 \x01(\x04\"<\n\x18ReleaseQuarantineRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08template\x18\x02 \x01(\t\"-\n\x19ReleaseQuarantineResponse\x12\x10\n\x08released\x18\x01 \x01(\r\"=\n\tIsolation\x12\r\n\x05level\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65manded\x18\x02 \x01(\t\x12\x0f\n\x07missing\x18\x03 \x03(\t\"\xa3\x01\n\x07Refusal\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x10\n\x08template\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12/\n\x0brefuse_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tretryable\x18\x07 \x01(\x08\"\x7f\n\x0e\x41\x63tiveTemplate\x12\x10\n\x08template\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tapprovers\x18\x03 \x03(\t\x12\x38\n\x14\x61pproval_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x01\n\x0cWorkerStatus\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\tisolation\x18\x03 \x01(\t\x12\x11\n\tin_flight\x18\x04 \x01(\r\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0binvocations\x18\x06 \x01(\x04\"\\\n\nRoleExpiry\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0e\n\x0c\x44rainRequest\"#\n\rDrainResponse\x12\x12\n\nunfinished\x18\x01 \x01(\r*\xa3\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_WAITING\x10\x01\x12\x16\n\x12NODE_STATE_SERVING\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x16\n\x12NODE_STATE_DAMAGED\x10\x04\x12\x19\n\x15NODE_STATE_UNISOLATED\x10\x05\x32\xb4\x02\n\x0bNodeService\x12]\n\rGetNodeStatus\x12*.agentfactory.node.v1.GetNodeStatusRequest\x1a .agentfactory.node.v1.NodeStatus\x12P\n\x05\x44rain\x12\".agentfactory.node.v1.DrainRequest\x1a#.agentfactory.node.v1.DrainResponse\x12t\n\x11ReleaseQuarantine\x12..agentfactory.node.v1.ReleaseQuarantineRequest\x1a/.agentfactory.node.v1.ReleaseQuarantineResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentfactory.node.v1.node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODESTATE']._serialized_start=2138
-  _globals['_NODESTATE']._serialized_end=2301
+  _globals['_NODESTATE']._serialized_start=2164
+  _globals['_NODESTATE']._serialized_end=2327
   _globals['_GETNODESTATUSREQUEST']._serialized_start=122
   _globals['_GETNODESTATUSREQUEST']._serialized_end=144
   _globals['_NODESTATUS']._serialized_start=147
-  _globals['_NODESTATUS']._serialized_end=1058
-  _globals['_QUARANTINED']._serialized_start=1061
-  _globals['_QUARANTINED']._serialized_end=1194
-  _globals['_TENANTUSE']._serialized_start=1197
-  _globals['_TENANTUSE']._serialized_end=1368
-  _globals['_RELEASEQUARANTINEREQUEST']._serialized_start=1370
-  _globals['_RELEASEQUARANTINEREQUEST']._serialized_end=1430
-  _globals['_RELEASEQUARANTINERESPONSE']._serialized_start=1432
-  _globals['_RELEASEQUARANTINERESPONSE']._serialized_end=1477
-  _globals['_ISOLATION']._serialized_start=1479
-  _globals['_ISOLATION']._serialized_end=1540
-  _globals['_REFUSAL']._serialized_start=1543
-  _globals['_REFUSAL']._serialized_end=1706
-  _globals['_ACTIVETEMPLATE']._serialized_start=1708
-  _globals['_ACTIVETEMPLATE']._serialized_end=1835
-  _globals['_WORKERSTATUS']._serialized_start=1838
-  _globals['_WORKERSTATUS']._serialized_end=1988
-  _globals['_ROLEEXPIRY']._serialized_start=1990
-  _globals['_ROLEEXPIRY']._serialized_end=2082
-  _globals['_DRAINREQUEST']._serialized_start=2084
-  _globals['_DRAINREQUEST']._serialized_end=2098
-  _globals['_DRAINRESPONSE']._serialized_start=2100
-  _globals['_DRAINRESPONSE']._serialized_end=2135
-  _globals['_NODESERVICE']._serialized_start=2304
-  _globals['_NODESERVICE']._serialized_end=2612
+  _globals['_NODESTATUS']._serialized_end=1084
+  _globals['_QUARANTINED']._serialized_start=1087
+  _globals['_QUARANTINED']._serialized_end=1220
+  _globals['_TENANTUSE']._serialized_start=1223
+  _globals['_TENANTUSE']._serialized_end=1394
+  _globals['_RELEASEQUARANTINEREQUEST']._serialized_start=1396
+  _globals['_RELEASEQUARANTINEREQUEST']._serialized_end=1456
+  _globals['_RELEASEQUARANTINERESPONSE']._serialized_start=1458
+  _globals['_RELEASEQUARANTINERESPONSE']._serialized_end=1503
+  _globals['_ISOLATION']._serialized_start=1505
+  _globals['_ISOLATION']._serialized_end=1566
+  _globals['_REFUSAL']._serialized_start=1569
+  _globals['_REFUSAL']._serialized_end=1732
+  _globals['_ACTIVETEMPLATE']._serialized_start=1734
+  _globals['_ACTIVETEMPLATE']._serialized_end=1861
+  _globals['_WORKERSTATUS']._serialized_start=1864
+  _globals['_WORKERSTATUS']._serialized_end=2014
+  _globals['_ROLEEXPIRY']._serialized_start=2016
+  _globals['_ROLEEXPIRY']._serialized_end=2108
+  _globals['_DRAINREQUEST']._serialized_start=2110
+  _globals['_DRAINREQUEST']._serialized_end=2124
+  _globals['_DRAINRESPONSE']._serialized_start=2126
+  _globals['_DRAINRESPONSE']._serialized_end=2161
+  _globals['_NODESERVICE']._serialized_start=2330
+  _globals['_NODESERVICE']._serialized_end=2638
 # @@protoc_insertion_point(module_scope)

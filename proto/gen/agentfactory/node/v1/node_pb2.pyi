@@ -94,6 +94,7 @@ class NodeStatus(_message.Message):
     CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
     TENANTS_FIELD_NUMBER: _builtins.int
+    AUDIT_CHECKPOINT_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state: Global___NodeState.ValueType
     state_reason: _builtins.str
@@ -109,6 +110,8 @@ class NodeStatus(_message.Message):
     concurrency_limit: _builtins.int
     """How many invocations may be in flight now, by measured latency, and how many wait for their turn."""
     queued: _builtins.int
+    audit_checkpoint: _builtins.bytes
+    """The newest checkpoint of the control plane's audit log that this node saw: a DSSE envelope, JSON; empty for none."""
     @_builtins.property
     def activate_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -171,10 +174,11 @@ class NodeStatus(_message.Message):
         concurrency_limit: _builtins.int = ...,
         queued: _builtins.int = ...,
         tenants: _abc.Iterable[Global___TenantUse] | None = ...,
+        audit_checkpoint: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "isolation", b"isolation", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "agents", b"agents", "concurrency_limit", b"concurrency_limit", "control_plane_connected", b"control_plane_connected", "environment", b"environment", "expiries", b"expiries", "generation", b"generation", "in_flight", b"in_flight", "isolation", b"isolation", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "lease_expired", b"lease_expired", "node", b"node", "quarantined", b"quarantined", "queued", b"queued", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "templates", b"templates", "tenants", b"tenants", "version", b"version", "warnings", b"warnings", "wasmtime_version", b"wasmtime_version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "activation_took", b"activation_took", "agents", b"agents", "audit_checkpoint", b"audit_checkpoint", "concurrency_limit", b"concurrency_limit", "control_plane_connected", b"control_plane_connected", "environment", b"environment", "expiries", b"expiries", "generation", b"generation", "in_flight", b"in_flight", "isolation", b"isolation", "last_refusal", b"last_refusal", "lease_expire_time", b"lease_expire_time", "lease_expired", b"lease_expired", "node", b"node", "quarantined", b"quarantined", "queued", b"queued", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason", "templates", b"templates", "tenants", b"tenants", "version", b"version", "warnings", b"warnings", "wasmtime_version", b"wasmtime_version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
