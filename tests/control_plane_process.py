@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from agentfactory.admin.v1 import admin_pb2, admin_pb2_grpc
+from agentfactory.admin.v1 import admin_pb2, admin_pb2_grpc, policy_pb2_grpc
 
 from service.tls import TlsFiles, channel_credentials
 from templates.approval import merge, sign
@@ -130,6 +130,7 @@ class PersonClient:
         self.rollouts = admin_pb2_grpc.RolloutServiceStub(channel)
         self.fleet = admin_pb2_grpc.FleetServiceStub(channel)
         self.keys = admin_pb2_grpc.KeyServiceStub(channel)
+        self.policies = policy_pb2_grpc.PolicyServiceStub(channel)
 
     def submit(
         self,

@@ -31,11 +31,11 @@ def process(text: str) -> dict[str, str]:
     return {"said": greeting(text)}
 """
 WORDS = """import json
-from importlib.resources import files
+import pkgutil
 
 from shouting import shouted
 
-WORD = json.loads(files("greetings").joinpath("word.json").read_text())
+WORD = json.loads(pkgutil.get_data("greetings", "word.json"))
 
 
 def greeting(text: str) -> str:
