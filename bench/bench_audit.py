@@ -21,8 +21,8 @@ from control_plane.audit import Call, Decision, acting
 from control_plane.audit_log import AuditLog, AuditTerms
 from control_plane.audit_recorder import AuditRecorder
 from control_plane.sqlite_store import SqliteStore
+from service.guard_ports import Context
 from service.identity import Identity
-from service.interceptors import Context
 from service.peer import peer_of
 from service.telemetry import Telemetry
 from templates.audit_entry import Outcome

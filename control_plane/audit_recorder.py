@@ -20,7 +20,7 @@ from control_plane import sqlite_audit
 from control_plane.audit import Call, Decision, begin, current_call, resource_name
 from control_plane.refusals import Refusals, Summary
 from control_plane.sqlite_store import SqliteStore
-from service.interceptors import Context
+from service.guard_ports import Context
 from service.logs import get_logger
 from service.peer import Peer
 from service.status import STATUS
@@ -64,7 +64,7 @@ class _Waiting:
 
 
 class AuditRecorder:
-    """The guard's observer of calls (`service.interceptors.CallObserver`).
+    """The guard's observer of calls (`service.guard_ports.CallObserver`).
 
     Args:
         store: where the log is.

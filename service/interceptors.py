@@ -22,11 +22,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import grpc
 import grpc.aio
 
+from service.guard_ports import Authorise, CallObserver, Context, Gate, NoObserver, People
 from service.identity import Identity
 from service.logs import AT_NS, FrequentEvent, gathered_lines, get_logger
 from service.peer import Peer, UnauthenticatedError, peer_of
@@ -48,26 +49,6 @@ from templates.reasons import AgentFactoryError, Reason
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its stubs only
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Authorise = Callable[[Peer, str], None]
-
-
-class Gate(Protocol):
-    """What is asked of a call before it is asked whether its peer may: `service.access.gate`."""
-
-    def admit(self, peer: Peer, method: str, context: Context, /) -> None:
-        """Raise an `AgentFactoryError` to refuse."""
-        ...
-
-
-class People(Protocol):
-    """Judges calls without a certificate: `service.access.token_door`."""
-
-    async def identify(self, context: Context, /) -> None:
-        """Have the call adopt its peer, or raise an `AgentFactoryError`."""
-        ...
-
 
 # Open to every authenticated peer, logged at DEBUG, and ended when the server drains.
 _HEALTH: Final = "/grpc.health.v1.Health/"
@@ -155,42 +136,6 @@ class LiveStream:
     answers: Any = None
     """The generator behind it, where it is one."""
     ending: asyncio.Task[None] | None = None
-
-
-class CallObserver(Protocol):
-    """Hears of every call but those of health and reflection, in the call's own task and before it is answered."""
-
-    def begun(self, method: str, context: Context) -> None:
-        """Hear of a call; nobody knows yet whose it is."""
-        ...
-
-    def identified(self, peer: Peer) -> None:
-        """Hear who showed a certificate or a token that is good; whether they may call was not asked yet."""
-        ...
-
-    async def answered(self) -> None:
-        """Hear that it went well; what this raises becomes the answer."""
-        ...
-
-    async def refused(self, failure: AgentFactoryError, request: Any, *, trace_id: str) -> None:
-        """Hear of the error that is about to be sent. ``request`` is its message, its bytes, or None. Never raises."""
-        ...
-
-
-class NoObserver:
-    """Where nobody wants to hear of calls."""
-
-    def begun(self, method: str, context: Context) -> None:
-        pass
-
-    def identified(self, peer: Peer) -> None:
-        pass
-
-    async def answered(self) -> None:
-        pass
-
-    async def refused(self, failure: AgentFactoryError, request: Any, *, trace_id: str) -> None:
-        pass
 
 
 class ServerGuard(grpc.aio.ServerInterceptor):

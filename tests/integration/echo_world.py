@@ -15,8 +15,9 @@ import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import StringValue
 
+from service.guard_ports import Context
 from service.identity import Identity
-from service.interceptors import Context, ServerGuard
+from service.interceptors import ServerGuard
 from service.local_ca import LocalCa
 from service.peer import Peer
 from service.server import ServerLimits, ServiceServer, build_server

@@ -25,9 +25,11 @@ from service.access.entrance import Entrance
 from service.access.issuer_keys import KeyTimes
 from service.access.roles import Effect, Role, Rules, rule
 from service.access.settings import AccessSettings
+from service.guard_ports import NoObserver
 from service.identity import Identity
 from service.interceptors import ServerGuard
 from service.logs import LogFormat, LogLevel, configure_logs
+from service.peer import Peer
 from service.server import ServiceServer, build_server
 from service.status import RemoteError, from_rpc_error
 from service.tls import channel_credentials
@@ -82,6 +84,16 @@ class Served:
             yield channel
 
 
+class Heard(NoObserver):
+    """Hears whose calls there are."""
+
+    def __init__(self) -> None:
+        self.peers: list[str] = []
+
+    def identified(self, peer: Peer) -> None:
+        self.peers.append(peer.uri)
+
+
 @dataclass
 class Doors:
     """Makes servers; what is in force is ``revoked``."""
@@ -91,6 +103,7 @@ class Doors:
     revoked: Revocations = NO_REVOCATIONS
     roles: Path | None = None
     made: int = field(default=0)
+    heard: "Heard | None" = None
 
     @asynccontextmanager
     async def serving(self, *, people: bool = False, **changes: Any) -> AsyncIterator[Served]:
@@ -119,6 +132,7 @@ class Doors:
             telemetry=self.world.telemetry,
             gate=entrance.gate,
             people=entrance.people,
+            observer=self.heard,
         )
 
         def register(server: grpc.aio.Server) -> None:
@@ -190,6 +204,17 @@ class TestTokens:
                 assert (await refusal(EchoStub(channel).unary(say("x")))).code is grpc.StatusCode.UNAVAILABLE
             async with served.certificate() as channel:
                 await EchoStub(channel).unary(say("x"))
+
+    async def test_whoever_keeps_account_of_calls_hears_whose_token_or_certificate_it_was(self, doors: Doors) -> None:
+        doors.heard = Heard()
+        async with doors.serving(people=True) as served:
+            async with served.token(doors.issuer.token("olga")) as channel:
+                await EchoStub(channel).unary(say("x"))
+            async with served.token(doors.issuer.token("olga", exp=1)) as channel:
+                await refusal(EchoStub(channel).unary(say("x")))
+            async with served.certificate() as channel:
+                await EchoStub(channel).unary(say("x"))
+        assert doors.heard.peers == [ADMIN.uri, PERSON.uri]
 
     async def test_beside_a_certificate_a_token_says_nothing(self, doors: Doors) -> None:
         async with doors.serving(people=True) as served, served.certificate(ALICE) as channel:

@@ -128,7 +128,8 @@ def test_a_person_without_a_role_may_nothing(plane: str) -> None:
 def test_what_only_reads_is_not_what_changes() -> None:
     """Secure mode trusts the effects: an RPC that sounds like a change may not call itself a reading one."""
     verbs = (
-        "Create BatchCreate Delete Update Submit Approve Reject Rollback Release Withdraw CommentOn Deprecate Restore"
+        "Create BatchCreate Delete Update Submit Approve Reject Rollback Release Withdraw CommentOn Deprecate Restore "
+        "OpenBreak ConfirmBreak"
     )
     changes = re.compile(rf"/({verbs.replace(' ', '|')})")
     for rules in PLANES.values():
