@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from client.profile import CONTROL_PLANE, Profile, ProfileError, read_profile
 from client.tokens import read_token, token_credentials
+
+TURN_WAIT_S: Final = 60.0
+"""Longest that a call waits in all when a server has had enough of this person for now (RATE_LIMITED)."""
 
 if TYPE_CHECKING:
     import grpc
@@ -89,7 +92,7 @@ def _channel(found: Profile, address: str, identity: str, *, server: str) -> "It
             found.people[server], token_credentials(token, found.authorities_file()), options=options
         )
     try:
-        yield intercept_channel(channel, RetryPolicy(idempotent_methods=REPEATABLE))
+        yield intercept_channel(channel, RetryPolicy(idempotent_methods=REPEATABLE, turn_wait_s_max=TURN_WAIT_S))
     finally:
         channel.close()
 

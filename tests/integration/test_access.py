@@ -25,6 +25,7 @@ from service.access.entrance import Entrance
 from service.access.issuer_keys import KeyTimes
 from service.access.roles import Effect, Role, Rules, rule
 from service.access.settings import AccessSettings
+from service.client_interceptors import RetryPolicy, intercept_aio_channel, intercept_channel
 from service.guard_ports import NoObserver
 from service.identity import Identity
 from service.interceptors import ServerGuard
@@ -351,6 +352,55 @@ class TestRevocation:
                     assert (await refusal(EchoStub(renewed).unary(say("x")))).reason is Reason.IDENTITY_REVOKED
             async with served.certificate(PERSON) as other:
                 await EchoStub(other).unary(say("x"))
+
+
+ONE_A_SECOND: dict[str, Any] = {"principal_rate_per_minute": 600, "principal_rate_burst": 1}
+PATIENT = RetryPolicy(turn_wait_s_max=20)
+
+
+class TestTurns:
+    """What a client does that has had its share for now."""
+
+    async def test_every_kind_of_call_waits_for_its_turn_beyond_its_deadline(self, doors: Doors) -> None:
+        async with doors.serving(**ONE_A_SECOND) as served, served.certificate() as channel:
+            stub = EchoStub(intercept_aio_channel(channel, PATIENT))
+            for _ in range(2):
+                assert (await stub.unary(say("x"), timeout=0.5)).value == "x"
+            assert [each.value async for each in stub.many(say("n"), timeout=0.5)] == ["n 0", "n 1", "n 2"]
+            assert (await stub.join([say("a"), say("b")], timeout=0.5)).value == "a b"
+        assert served.entrance.gate.refusals == {Reason.RATE_LIMITED: 3}
+
+    async def test_also_where_calls_block(self, doors: Doors) -> None:
+        async with doors.serving(**ONE_A_SECOND) as served:
+
+            def call() -> list[str]:
+                credentials = channel_credentials(served.world.files(PERSON))
+                with grpc.secure_channel(f"localhost:{served.server.port}", credentials) as channel:
+                    stub = EchoStub(intercept_channel(channel, PATIENT))
+                    unary = [stub.unary(say("x"), timeout=0.5).value for _ in range(2)]
+                    many = [each.value for each in stub.many(say("n"), timeout=0.5)]
+                    return [*unary, *many, stub.join([say("a"), say("b")], timeout=0.5).value]
+
+            assert await asyncio.to_thread(call) == ["x", "x", "n 0", "n 1", "n 2", "a b"]
+        assert served.entrance.gate.refusals == {Reason.RATE_LIMITED: 3}
+
+    async def test_what_can_be_sent_but_once_is(self, doors: Doors) -> None:
+        async with doors.serving(**ONE_A_SECOND) as served, served.certificate() as channel:
+            stub = EchoStub(intercept_aio_channel(channel, PATIENT))
+            await stub.unary(say("x"))
+            with pytest.raises(RemoteError) as caught:
+                await stub.join(say(text) for text in "ab")
+        assert caught.value.reason is Reason.RATE_LIMITED
+        assert served.entrance.gate.refusals == {Reason.RATE_LIMITED: 1}
+
+    async def test_not_longer_than_the_policy_says(self, doors: Doors) -> None:
+        one_a_minute: dict[str, Any] = {"principal_rate_per_minute": 1, "principal_rate_burst": 1}
+        async with doors.serving(**one_a_minute) as served, served.certificate() as channel:
+            stub = EchoStub(intercept_aio_channel(channel, RetryPolicy(turn_wait_s_max=5)))
+            await stub.unary(say("x"))
+            with pytest.raises(RemoteError) as caught:
+                await asyncio.wait_for(stub.unary(say("x"), timeout=0.5), 2)
+        assert caught.value.reason is Reason.RATE_LIMITED
 
 
 class TestRates:
