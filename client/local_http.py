@@ -72,6 +72,9 @@ class LocalHttp:
         )
         if strange := sorted((outside.bindings or frozenset()) - {grant.binding for grant in chosen}):
             raise InvalidOutsideError(f"expected a binding of {resolved.ref}, got {strange[0]}")
+        injected = {grant.inject.secret for grant in resolved.grants.http if grant.inject is not None}
+        if strange := sorted(outside.secrets.keys() - injected):
+            raise InvalidOutsideError(f"expected a secret that {resolved.ref} injects, got {strange[0]}")
         try:
             destinations = Destinations.parse(outside.private)
             tls = client_tls(outside.authorities)

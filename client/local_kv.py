@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 from client.local_files import LocalFiles
 
 LIST_MAX: Final = 1_000
+KEY_BYTES_MAX: Final = 512
+TTL_S_MAX: Final = 10 * 366 * 86_400
 
 
 class LocalHost:
@@ -53,6 +55,11 @@ class LocalHost:
         for name in [name for name, at_s in self._expires_s.items() if at_s <= time.monotonic()]:
             del self._expires_s[name]
             self._entries.pop(name, None)
+        if function in {"get", "put", "delete"} and not _is_key(str(given["key"])):
+            return _error("invalid", f"expected a key of 1 to {KEY_BYTES_MAX} bytes without NUL")
+        ttl_s = given.get("ttl_s")
+        if ttl_s is not None and not 0 < int(ttl_s) <= TTL_S_MAX:
+            return _error("invalid", f"expected ttl_s from 1 to {TTL_S_MAX} seconds, got {ttl_s}")
         match function:
             case "list":
                 return self._list(given)
@@ -61,7 +68,7 @@ class LocalHost:
                 return _ok({"value": value, "version": version} if version else None)
             case "put" | "delete":
                 written = given["value"] if function == "put" else None
-                return self._write(str(given["key"]), written, given.get("expected"), given.get("ttl_s"))
+                return self._write(str(given["key"]), written, given.get("expected"), ttl_s)
         return _error("invalid", f"expected get, put, delete or list, got {function!r}")
 
     def _list(self, given: dict[str, Any]) -> bytes:
@@ -86,6 +93,10 @@ class LocalHost:
         self._entries = kept
         self._expires_s[name] = float("inf") if ttl_s is None else time.monotonic() + int(ttl_s)
         return _ok({"version": version + 1})
+
+
+def _is_key(text: str) -> bool:
+    return 0 < len(text.encode()) <= KEY_BYTES_MAX and "\0" not in text
 
 
 def _ok(value: Any) -> bytes:

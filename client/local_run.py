@@ -268,6 +268,8 @@ async def _run(
         raise ModuleRefusedError(f"{error.code}: {error.message}") from error
     allowed = granted & resolved.grants.interfaces()
     kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
+    if strange := sorted({each.mount for each in mounts} - {grant.mount for grant in resolved.grants.files}):
+        raise LocalRunError(f"expected a mount of {resolved.ref}'s files grants, got {strange[0]}")
     files = LocalFiles(resolved.grants.files, mounts)
     amounts = amounts_of(resolved)
     http = LocalHttp(resolved, outside or Outside(), amounts) if "http" in allowed else None

@@ -50,6 +50,8 @@ _GUEST_FAILURES: Final = frozenset(
     }
 )
 """The agent ran and failed, as in `agentctl template run`; sending the same input again would not help."""
+_OF_NO_INVOCATION: Final = frozenset({Reason.UNKNOWN_RECORDING, Reason.UNKNOWN_INVOCATION})
+"""Refusals that name an invocation of which there is nothing to show."""
 _USAGE_REASONS: Final = frozenset({Reason.INVALID_INSTALLATION, Reason.INVALID_PROFILE})
 
 
@@ -65,7 +67,8 @@ def describe(error: AgentFactoryError) -> list[str]:
         lines = [f"{reason}: {len(error.problems)} problems", *(f"  {file}{problem}" for problem in error.problems)]
     if isinstance(error, RemoteError):
         lines += [f"  {one.field}: {one.code}: {one.description}" for one in error.violations]
-        if invocation := error.metadata.get("invocation"):
+        invocation = error.metadata.get("invocation")
+        if invocation and error.reason_text not in _OF_NO_INVOCATION:
             lines.append(f"  receipt and log: agentctl invocation show {invocation}")
     return lines
 

@@ -110,6 +110,7 @@ def test_a_secret_file_that_others_can_read_is_not_used(template: Path, server: 
     "outside",
     [
         Outside(bindings=frozenset({"other"})),
+        Outside(secrets={"api-tokem": Path("/missing")}),
         Outside(private={"api.example": ("10.0.0.0/8",)}),
         Outside(private={"https://api.example": ("10.0.0.1/8",)}),
     ],

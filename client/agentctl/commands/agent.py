@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,6 +18,11 @@ from client.agentctl.output import bullet_lines, emit, emit_table, is_json, note
 if TYPE_CHECKING:
     from client.agent_factory import AgentFactory
     from client.values import Answer, Limits, Receipt, Usage
+
+_AMOUNT_MAX: Final = 2**63 - 1
+_COUNT_MAX: Final = 2**31 - 1
+_COUNTS: Final = frozenset({"wall_ms", "host_calls", "child_invocations"})
+_DIGITS_MAX: Final = 19
 
 
 @click.group()
@@ -118,15 +123,16 @@ def invoke(
                 except RemoteError as second:
                     note(f"no recording: {second.message}")
             raise
+        if is_json():
+            emit({"output": answer.output, "receipt": answer.receipt.to_json()})
+        else:
+            click.echo(printable(answer.output))
+            note(receipt_text(answer.receipt))
+        # Only now: a file that cannot be written must not cost an answer that was paid for.
         if receipt_file is not None:
             receipt_file.write_bytes(factory.receipt_file(answer.receipt))
         if record is not None:
             download_recording(factory, answer.receipt.invocation_id, record, passphrase=passphrase)
-    if is_json():
-        emit({"output": answer.output, "receipt": answer.receipt.to_json()})
-    else:
-        click.echo(printable(answer.output))
-        note(receipt_text(answer.receipt))
 
 
 def _streamed(factory: "AgentFactory", target: str, data: str, **options: Any) -> "Answer":
@@ -151,6 +157,9 @@ def _limits(texts: tuple[str, ...]) -> "Limits":
             raise click.BadParameter(f"expected an amount from 1 (0 is no limit at all), got {text!r}")
         if name not in names or not amount.isdecimal():
             raise click.BadParameter(f"expected NAME=AMOUNT with one of {', '.join(sorted(names))}, got {text!r}")
+        most = _COUNT_MAX if name in _COUNTS else _AMOUNT_MAX
+        if len(amount) > _DIGITS_MAX or int(amount) > most:
+            raise click.BadParameter(f"expected {name} of at most {most}, got {text[:80]!r}")
         amounts[name] = int(amount)
     return Limits(**amounts)
 

@@ -388,6 +388,8 @@ def run(
                 fail_line(line)
         except click.exceptions.Exit:
             pass  # the agent's failure was shown; the next change may mend it
+        except OSError as error:
+            fail_line(str(error))  # an editor replaces files: the next change shows it again
 
     watched = changes(file.parent, sleep=time.sleep)
     build_and_run()

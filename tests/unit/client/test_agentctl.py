@@ -122,3 +122,10 @@ def test_doctor_finds_what_is_missing(tmp_path: Path) -> None:
     assert findings["profile"]["severity"] == "problem"
     assert findings["engine"]["severity"] == "ok"
     assert findings["profile"]["remedy"]
+
+
+@pytest.mark.parametrize("amount", ["fuel=9223372036854775808", "wall_ms=2147483648", "tokens=" + "9" * 5000])
+def test_an_amount_that_no_message_can_carry_is_a_usage_error(amount: str) -> None:
+    done = agentctl("agent", "invoke", "dev/hello", "x", "--limit", amount)
+    assert done.returncode == 2
+    assert "of at most" in done.stderr

@@ -1,10 +1,12 @@
 """Errors become lines and exit codes."""
 
+import grpc
 import pytest
 
 from client.agentctl.exit_codes import ExitCode
 from client.agentctl.failures import describe, exit_code_of
 from client.profile import ProfileError
+from service.status import RemoteError
 from templates.problems import InvalidTemplateError, Problem
 from templates.reasons import AgentFactoryError, Reason
 
@@ -46,3 +48,9 @@ def test_every_problem_of_a_document_is_told() -> None:
     lines = describe(InvalidTemplateError(problems))
     assert lines[0] == "INVALID_TEMPLATE: 2 problems"
     assert [line.strip().split(":")[0] for line in lines[1:]] == ["2", "3"]
+
+
+@pytest.mark.parametrize(("reason", "lines"), [(Reason.FUEL, 2), (Reason.UNKNOWN_RECORDING, 1)])
+def test_a_receipt_is_named_where_there_may_be_one(reason: Reason, lines: int) -> None:
+    error = RemoteError("", reason=reason, code=grpc.StatusCode.NOT_FOUND, metadata={"invocation": "7"})
+    assert len(describe(error)) == lines

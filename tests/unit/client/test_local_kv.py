@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from client.local_kv import LocalHost
+from client.local_kv import KEY_BYTES_MAX, TTL_S_MAX, LocalHost
+from data_plane.broker import kv_grant
 
 
 async def _call(host: LocalHost, function: str, *, interface: str = "kv", **argument: Any) -> dict[str, Any]:
@@ -42,6 +43,22 @@ async def test_lists_by_prefix_in_pages(host: LocalHost) -> None:
     first = (await _call(host, "list", prefix="a", limit=2))["ok"]
     assert first == {"keys": ["a1", "a2"], "cursor": "a2"}
     assert (await _call(host, "list", prefix="a", limit=2, cursor="a2"))["ok"] == {"keys": ["a3"], "cursor": None}
+
+
+@pytest.mark.parametrize("key", ["", "k" * 513, "a\0b"])
+@pytest.mark.parametrize("function", ["get", "put", "delete"])
+async def test_refuses_keys_that_a_node_refuses(host: LocalHost, function: str, key: str) -> None:
+    assert (await _call(host, function, key=key, value=""))["error"]["kind"] == "invalid"
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, TTL_S_MAX + 1])
+async def test_refuses_a_life_that_a_node_refuses(host: LocalHost, ttl_s: int) -> None:
+    assert (await _call(host, "put", key="a", value="1", ttl_s=ttl_s))["error"]["kind"] == "invalid"
+    assert await _call(host, "get", key="a") == {"ok": None}
+
+
+def test_bounds_are_those_of_the_broker() -> None:
+    assert (KEY_BYTES_MAX, TTL_S_MAX) == (kv_grant.KEY_BYTES_MAX, kv_grant.TTL_S_MAX)
 
 
 async def test_refuses_to_grow_beyond_the_grant(host: LocalHost) -> None:
