@@ -250,26 +250,26 @@ class ChangeService(rpc.ChangeServiceServicer):
                 yield pb.FetchChangeResponse(piece=piece)
 
     async def ApproveChange(self, request: pb.ApproveChangeRequest, context: Context) -> pb.Change:
-        number = review.change_number(request.name)
+        number = await self._permitted(request.name, context, "ApproveChange")
         with self._telemetry.span(SpanName.CHANGE_APPROVE, {"change": request.name}):
             return await self._answer(
                 request, context, lambda ask: self._publisher.approve(number, request.envelope, ask=ask)
             )
 
     async def RejectChange(self, request: pb.RejectChangeRequest, context: Context) -> pb.Change:
-        return await self._close(request, context, Action.REJECT)
+        return await self._close(request, context, Action.REJECT, "RejectChange")
 
     async def WithdrawChange(self, request: pb.WithdrawChangeRequest, context: Context) -> pb.Change:
-        return await self._close(request, context, Action.WITHDRAW)
+        return await self._close(request, context, Action.WITHDRAW, "WithdrawChange")
 
     async def DeprecateChange(self, request: pb.DeprecateChangeRequest, context: Context) -> pb.Change:
-        return await self._close(request, context, Action.DEPRECATE)
+        return await self._close(request, context, Action.DEPRECATE, "DeprecateChange")
 
     async def RestoreChange(self, request: pb.RestoreChangeRequest, context: Context) -> pb.Change:
-        return await self._close(request, context, Action.RESTORE)
+        return await self._close(request, context, Action.RESTORE, "RestoreChange")
 
     async def CommentOnChange(self, request: pb.CommentOnChangeRequest, context: Context) -> pb.Change:
-        number = review.change_number(request.name)
+        number = await self._permitted(request.name, context, "CommentOnChange")
         return await self._answer(
             request,
             context,
@@ -277,7 +277,7 @@ class ChangeService(rpc.ChangeServiceServicer):
         )
 
     async def SubmitChange(self, request: pb.SubmitChangeRequest, context: Context) -> pb.Change:
-        number = review.change_number(request.name)
+        number = await self._permitted(request.name, context, "SubmitChange")
         return await self._mutations.answer(
             request,
             context,
@@ -286,8 +286,8 @@ class ChangeService(rpc.ChangeServiceServicer):
             work=lambda ask: self._intake.send_draft(number, by=ask.person, ask=ask),
         )
 
-    async def _close(self, request: ClosingRequest, context: Context, action: Action) -> pb.Change:
-        number = review.change_number(request.name)
+    async def _close(self, request: ClosingRequest, context: Context, action: Action, method: str) -> pb.Change:
+        number = await self._permitted(request.name, context, method)
         return await self._answer(
             request,
             context,
@@ -304,6 +304,12 @@ class ChangeService(rpc.ChangeServiceServicer):
             respond=lambda reviewed: reviewed_to_proto(reviewed, self._publisher),
             work=work,
         )
+
+    async def _permitted(self, name: str, context: Context, method: str) -> int:
+        """Return the number of a change in whose domain the caller may call ``method``."""
+        change = await self._change(name)
+        self._authority.require(peer_of(context), f"{ADMIN}ChangeService/{method}", domain=change.ref.domain)
+        return change.number
 
     async def _change(self, name: str) -> Change:
         change = await asyncio.to_thread(self._store.change, review.change_number(name))

@@ -47,6 +47,7 @@ class RolloutService(rpc.RolloutServiceServicer):
         self._mutations = mutations
 
     async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.Generation:
+        self._authority.require_everywhere(peer_of(context), f"{ADMIN}RolloutService/Rollback")
         author = peer_identity(context).name
         return await self._mutations.answer(
             request,
@@ -85,11 +86,15 @@ class RolloutService(rpc.RolloutServiceServicer):
                     raise InvalidRequestError(f"expected a person of the charter, got {value!r}")
                 revoked = Revocations(reviewers=frozenset({value}))
             case "identity":
-                revoked = Revocations(identities=frozenset({_identity(value)}))
+                revoked = Revocations(identities=frozenset({_identity(value, peer_identity(context).trust_domain)}))
             case _:
                 revoked = Revocations(nodes=frozenset({value}))
         author = peer_identity(context).name
-        self._authority.require(peer_of(context), f"{ADMIN}RolloutService/Revoke", domain=domain)
+        method = f"{ADMIN}RolloutService/Revoke"
+        if domain is None:
+            self._authority.require_everywhere(peer_of(context), method)
+        else:
+            self._authority.require(peer_of(context), method, domain=domain)
         return await self._mutations.answer(
             request,
             context,
@@ -185,11 +190,14 @@ class KeyService(rpc.KeyServiceServicer):
         )
 
 
-def _identity(text: str) -> str:
+def _identity(text: str, trust_domain: str) -> str:
     """Return what revocations hold: the URI of an identity, or ``serial:`` and digits as certificates have them."""
     kind, _, number = text.partition(":")
     if kind != "serial":
-        return Identity.parse(text).uri
+        identity = Identity.parse(text)
+        if identity.trust_domain != trust_domain:
+            raise InvalidRequestError(f"expected an identity of {trust_domain}: nobody else is let in, got {identity}")
+        return identity.uri
     digits = number.replace(":", "").lower().lstrip("0")
     if not 0 < len(digits) <= _SERIAL_DIGITS_MAX or set(digits) - set("0123456789abcdef"):
         raise InvalidRequestError(f"expected serial: and hexadecimal digits, got {text!r}")

@@ -129,7 +129,7 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
         return status
 
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:  # noqa: ARG002, N802
-        self._authority.require(peer_of(context), f"/{NODE_SERVICE}/Drain")
+        self._authority.require_everywhere(peer_of(context), f"/{NODE_SERVICE}/Drain")
         remaining_s = cast("float | None", context.time_remaining())
         wait_s = DRAIN_S if remaining_s is None else max(0.0, remaining_s - _MARGIN_S)
         return pb.DrainResponse(unfinished=await self._invoker.drain(wait_s))

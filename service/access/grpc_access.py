@@ -19,11 +19,12 @@ from service.access.gate import Gate
 from service.access.protection import AccessState, Block, SecureMode, parse_network, shortened
 from service.access.state_file import state_bytes
 from service.logs import get_logger
-from service.peer import address_of, peer_of
+from service.peer import Peer, address_of, peer_of
 from service.telemetry import Field
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_SERVICE: Final = "agentfactory.admin.v1.AccessService"
 _SECURE_MODE: Final = "access/secure-mode"
 
 log = get_logger("access")
@@ -95,8 +96,8 @@ class AccessService(rpc.AccessServiceServicer):
         return self._access()
 
     async def SetSecureMode(self, request: pb.SetSecureModeRequest, context: Context) -> pb.Access:
-        by, why = peer_of(context).uri, shortened(request.reason)
         self._record.about(_SECURE_MODE)
+        by, why = self._caller(context, "SetSecureMode").uri, shortened(request.reason)
         before = self._gate.state
         self._gate.set_secure_mode(SecureMode(by=by, why=why, since=self._clock()) if request.on else None)
         event = Event.SECURE_MODE_SET if request.on else Event.SECURE_MODE_ENDED
@@ -105,7 +106,7 @@ class AccessService(rpc.AccessServiceServicer):
         return self._access()
 
     async def BlockAddress(self, request: pb.BlockAddressRequest, context: Context) -> pb.Access:
-        by, why, now = peer_of(context).uri, shortened(request.reason), self._clock()
+        by, why, now = self._caller(context, "BlockAddress").uri, shortened(request.reason), self._clock()
         network = parse_network(request.network)
         self._record.about(f"addresses/{network}")
         before, until = self._gate.state, now + request.ttl_s if request.ttl_s else None
@@ -115,13 +116,20 @@ class AccessService(rpc.AccessServiceServicer):
         return self._access()
 
     async def UnblockAddress(self, request: pb.UnblockAddressRequest, context: Context) -> pb.Access:
+        by = self._caller(context, "UnblockAddress").uri
         network = parse_network(request.network)
         self._record.about(f"addresses/{network}")
         before = self._gate.state
         self._gate.unblock(network)
-        log.warning(Event.ADDRESS_UNBLOCKED, network=str(network), **{Field.PEER: peer_of(context).uri})
+        log.warning(Event.ADDRESS_UNBLOCKED, network=str(network), **{Field.PEER: by})
         await self._changed(before, f"addresses/{network}", why="")
         return self._access()
+
+    def _caller(self, context: Context, method: str) -> Peer:
+        """Return who calls, if they may do this to everybody's server."""
+        peer = peer_of(context)
+        self._authority.require_everywhere(peer, f"/{_SERVICE}/{method}")
+        return peer
 
     async def _changed(self, before: AccessState, resource: str, *, why: str, **details: str) -> None:
         state = self._gate.state

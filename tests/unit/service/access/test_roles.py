@@ -78,6 +78,31 @@ class TestWithARoleFile:
             with pytest.raises(PermissionDeniedError):
                 judged.require(person("olga"), RELEASE, tenant=tenant)
 
+    def test_what_concerns_everybody_takes_a_role_that_is_held_everywhere(self) -> None:
+        drain = f"/{data_plane.NODE_SERVICE}/Drain"
+        bindings = (
+            {"role": "operator", "persons": ["olga"]},
+            {"role": "operator", "persons": ["otto"], "domains": ["docs"]},
+            {"role": "operator", "persons": ["oskar"], "tenants": ["acme"]},
+        )
+        for rules, method in (
+            (RULES, REVOKE),
+            (RULES, f"{ADMIN}AccessService/BlockAddress"),
+            (data_plane.RULES, drain),
+        ):
+            judged = authority(book(*bindings), rules=rules)
+            judged.require_everywhere(person("olga"), method)
+            for scoped in ("otto", "oskar"):
+                judged.authorise(person(scoped), method)
+                with pytest.raises(PermissionDeniedError):
+                    judged.require_everywhere(person(scoped), method)
+
+    def test_a_reviewer_of_any_domain_stops_things_for_all_of_them_and_does_nothing_else_there(self) -> None:
+        judged = authority(book())
+        judged.require_everywhere(person("carol"), REVOKE)
+        with pytest.raises(PermissionDeniedError):
+            judged.require_everywhere(person("carol"), f"{ADMIN}AccessService/BlockAddress")
+
     def test_members_of_a_group_hold_what_the_group_holds(self) -> None:
         judged = authority(book({"role": "admin", "groups": ["platform"]}))
         judged.authorise(person("anna", "platform", "other"), f"{ADMIN}AccessService/SetSecureMode")
