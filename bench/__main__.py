@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from bench import bench_audit, bench_guests, bench_languages, bench_node, bench_publish
+from bench import bench_access, bench_audit, bench_guests, bench_languages, bench_node, bench_publish
 
 OUTPUT: Final = Path(__file__).resolve().parent.parent / "build" / "bench.json"
 SANDBOX_OUTPUT: Final = OUTPUT.with_name("bench-sandbox.json")
@@ -49,7 +49,15 @@ def _show(row: Row) -> None:
 def main() -> None:
     started = time.monotonic()
     rows: list[Row] = []
-    for measure in (_node_rows, _language_rows, bench_publish.rows, bench_audit.rows, _sandbox_rows, _guest_rows):
+    for measure in (
+        _node_rows,
+        _language_rows,
+        bench_publish.rows,
+        bench_access.rows,
+        bench_audit.rows,
+        _sandbox_rows,
+        _guest_rows,
+    ):
         found = measure()
         rows += found
         for row in found:

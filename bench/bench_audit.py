@@ -21,8 +21,9 @@ from control_plane.audit import Call, Decision, acting
 from control_plane.audit_log import AuditLog, AuditTerms
 from control_plane.audit_recorder import AuditRecorder
 from control_plane.sqlite_store import SqliteStore
+from service.guard_ports import Context
 from service.identity import Identity
-from service.interceptors import Context
+from service.peer import peer_of
 from service.telemetry import Telemetry
 from templates.audit_entry import Outcome
 from tests.audit_lines import audit_lines
@@ -120,7 +121,9 @@ async def _per_call_us(store: SqliteStore, certificate: bytes) -> float:
     for _ in range(5):
         started = time.perf_counter()
         for _ in range(CALLS // 5):
-            recorder.begun("/agentfactory.admin.v1.ChangeService/GetChange", cast("Context", _Peer(certificate)))
+            context = cast("Context", _Peer(certificate))
+            recorder.begun("/agentfactory.admin.v1.ChangeService/GetChange", context)
+            recorder.identified(peer_of(context))
             await recorder.answered()
         rounds.append((time.perf_counter() - started) / (CALLS // 5))
     return statistics.median(rounds) * 1e6

@@ -20,8 +20,9 @@ import grpc
 import grpc.aio
 
 from service.client_interceptors import RetryPolicy, intercept_aio_channel
+from service.guard_ports import Context
 from service.identity import Identity
-from service.interceptors import Context, ServerGuard
+from service.interceptors import ServerGuard
 from service.local_ca import LocalCa
 from service.logs import LogFormat, LogLevel, configure_logs
 from service.telemetry import Telemetry

@@ -125,6 +125,17 @@ class LocalFleet:
             node.wait_ready()
 
 
+_RATES: Final = {
+    "PRINCIPAL_RATE_PER_MINUTE": 6000,
+    "PRINCIPAL_RATE_BURST": 1000,
+    "ADDRESS_RATE_PER_MINUTE": 6000,
+    "ADDRESS_RATE_BURST": 1000,
+    "RATE_PER_MINUTE": 6000,
+    "RATE_BURST": 1000,
+}
+"""One person at one machine is everybody here, and publishes whole directories."""
+
+
 def _common(profile: Profile, prefix: str, name: str, address: str, collector: str | None) -> dict[str, str]:
     host, _, port = address.rpartition(":")
     observation_host, _, observation_port = profile.observation[name].rpartition(":")
@@ -151,6 +162,7 @@ def _control_plane(profile: Profile, collector: str | None) -> ServerProcess:
         f"{prefix}TRUST_DIR": str(profile.trust_directory),
         f"{prefix}KEYS_DIR": str(base / "keys"),
         f"{prefix}PASSPHRASE_FILE": str(base / "keys" / "passphrase"),
+        **{f"{prefix}{name}": str(value) for name, value in _RATES.items()},
     }
     return ServerProcess(
         CONTROL_PLANE,

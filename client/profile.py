@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 PROFILE_FILE: Final = "profile.json"
 PROFILE_SCHEMA: Final = 1
+CONTROL_PLANE: Final = "control-plane"
+"""Its name among ``people``."""
 
 
 class ProfileError(AgentFactoryError):
@@ -26,6 +28,8 @@ class Profile:
     """One installation as one person sees it. Paths in the file are relative to it; here they are absolute.
 
     ``identities`` maps a short name (``alice``, ``cli``) to the directory of its ``cert.pem``, ``key.pem``, ``ca.pem``.
+    ``people`` holds the addresses where a token is taken instead, of ``control-plane`` and of nodes by name;
+    ``authorities`` signed the servers' certificates, for who has no identity here.
     """
 
     directory: Path
@@ -37,6 +41,8 @@ class Profile:
     passphrase_files: Mapping[str, Path] = field(default_factory=dict)
     person: str = ""
     service: str = ""
+    people: Mapping[str, str] = field(default_factory=dict)
+    authorities: Path | None = None
 
     @property
     def trust_directory(self) -> Path:
@@ -57,6 +63,18 @@ class Profile:
         directory = self.identities[identity]
         return TlsFiles(certificate=directory / "cert.pem", key=directory / "key.pem", authorities=directory / "ca.pem")
 
+    def authorities_file(self) -> Path:
+        """Return the certificates of the authorities that sign servers: ``authorities``, or those of an identity.
+
+        Raises:
+            ProfileError: the profile has neither.
+        """
+        if self.authorities is not None:
+            return self.authorities
+        if not self.identities:
+            raise ProfileError(f"expected authorities or an identity in {self.directory / PROFILE_FILE}")
+        return self.tls(self.person if self.person in self.identities else min(self.identities)).authorities
+
     def write(self) -> None:
         """Write ``profile.json`` into ``directory``, by one rename."""
 
@@ -74,6 +92,10 @@ class Profile:
             "person": self.person,
             "service": self.service,
         }
+        if self.people:
+            document["people"] = dict(self.people)
+        if self.authorities is not None:
+            document["authorities"] = _relative(self.authorities, self.directory)
         target = self.directory / PROFILE_FILE
         scratch = target.with_suffix(".tmp")
         scratch.write_text(json.dumps(document, indent=2) + "\n")
@@ -115,6 +137,8 @@ def read_profile(directory: Path) -> Profile:
             passphrase_files={name: base / path for name, path in document.get("passphrase_files", {}).items()},
             person=str(document.get("person", "")),
             service=str(document.get("service", "")),
+            people=dict(document.get("people", {})),
+            authorities=base / document["authorities"] if document.get("authorities") else None,
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ProfileError(f"expected the fields of a profile in {path}, got {error!r}") from error

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from client.documents import parse_file
 from templates.document import ModuleCode, SourceCode
@@ -74,11 +74,23 @@ def submit(
         draft=draft,
     )
 
-    def parts() -> "Iterator[admin_pb2.SubmitTemplateRequest]":
-        yield pb.SubmitTemplateRequest(header=header)
-        for blob in submission.blobs:
+    # Its channel takes what can be iterated again, and then sends it again when it has to wait for its turn.
+    messages = cast("Iterator[pb.SubmitTemplateRequest]", _Messages(header, submission.blobs))
+    change: pb.Change = TemplateServiceStub(channel).SubmitTemplate(messages, timeout=SUBMIT_TIMEOUT_S)
+    return change
+
+
+@dataclass(frozen=True, slots=True)
+class _Messages:
+    """What is sent; can be iterated, and so sent, again."""
+
+    header: "admin_pb2.SubmitHeader"
+    blobs: tuple[bytes, ...]
+
+    def __iter__(self) -> "Iterator[admin_pb2.SubmitTemplateRequest]":
+        from agentfactory.admin.v1 import admin_pb2 as pb
+
+        yield pb.SubmitTemplateRequest(header=self.header)
+        for blob in self.blobs:
             for start in range(0, len(blob), PIECE_BYTES):
                 yield pb.SubmitTemplateRequest(piece=blob[start : start + PIECE_BYTES])
-
-    change: pb.Change = TemplateServiceStub(channel).SubmitTemplate(parts(), timeout=SUBMIT_TIMEOUT_S)
-    return change

@@ -20,10 +20,9 @@ from control_plane import sqlite_audit
 from control_plane.audit import Call, Decision, begin, current_call, resource_name
 from control_plane.refusals import Refusals, Summary
 from control_plane.sqlite_store import SqliteStore
-from service.identity import Identity
-from service.interceptors import Context
+from service.guard_ports import Context
 from service.logs import get_logger
-from service.peer import peer_of
+from service.peer import Peer
 from service.status import STATUS
 from service.telemetry import AUDIT_FAILURES, Field, Telemetry, current_trace_id
 from templates.audit_entry import Outcome
@@ -65,7 +64,7 @@ class _Waiting:
 
 
 class AuditRecorder:
-    """The guard's observer of calls (`service.interceptors.CallObserver`).
+    """The guard's observer of calls (`service.guard_ports.CallObserver`).
 
     Args:
         store: where the log is.
@@ -80,7 +79,7 @@ class AuditRecorder:
         store: SqliteStore,
         telemetry: Telemetry,
         clock: Callable[[], datetime],
-        roles_of: Callable[[Identity], Sequence[str]],
+        roles_of: Callable[[Peer], Sequence[str]],
     ) -> None:
         self._store = store
         self._telemetry = telemetry
@@ -94,16 +93,13 @@ class AuditRecorder:
     # What the guard says
 
     def begun(self, method: str, context: Context) -> None:
-        """Note who calls: everything that is decided in this task from now on is theirs."""
-        principal = ""
-        roles: tuple[str, ...] = ()
-        try:
-            identity = peer_of(context).identity
-        except AgentFactoryError:
-            pass  # the guard is about to refuse it
-        else:
-            principal, roles = identity.uri, tuple(self._roles_of(identity))
-        begin(Call(principal=principal, roles=roles, address=address_of(context.peer()), action=action_of(method)))
+        """Note what is called, and from where: everything that is decided in this task from now on is this call's."""
+        begin(Call(address=address_of(context.peer()), action=action_of(method)))
+
+    def identified(self, peer: Peer) -> None:
+        """Note who calls; of a call that is refused before, nothing but its address is known."""
+        if (call := current_call()) is not None:
+            call.principal, call.roles = peer.uri, tuple(self._roles_of(peer))
 
     async def answered(self) -> None:
         """See to it that no call that may change something leaves without an entry."""
@@ -111,6 +107,16 @@ class AuditRecorder:
         if call is None or call.recorded or reads(call.action):
             return
         await self._write(replace(call, trace_id=current_trace_id()), Decision(outcome=Outcome.UNCHANGED))
+
+    async def effect(self, decision: Decision) -> None:
+        """Write what the call that is being answered did to something that lies outside of the database.
+
+        Raises:
+            SQLAlchemyError: it could not be written; what was done stays done.
+        """
+        call = current_call() or Call()
+        await self._write(replace(call, trace_id=current_trace_id()), decision)
+        call.recorded += 1
 
     async def refused(self, failure: AgentFactoryError, request: Any, *, trace_id: str) -> None:
         """Write or count a refusal. Its text is not kept: it may quote what was sent."""

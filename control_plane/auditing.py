@@ -14,6 +14,7 @@ from control_plane.authorisation import roles_of
 from control_plane.publisher import Publisher
 from control_plane.settings import ControlPlaneSettings
 from control_plane.sqlite_store import SqliteStore
+from service.access.authority import Authority
 from service.telemetry import Telemetry
 
 
@@ -33,6 +34,7 @@ async def start_auditing(
     publisher: Publisher,
     telemetry: Telemetry,
     *,
+    authority: Authority,
     signer: Signer,
     own: str,
     clock: Callable[[], datetime],
@@ -45,6 +47,7 @@ async def start_auditing(
         store: where the log is.
         publisher: started.
         telemetry: of this process.
+        authority: knows the roles of whoever calls.
         signer: the key of the role snapshot.
         own: URI of this control plane.
         clock: now.
@@ -53,7 +56,7 @@ async def start_auditing(
         store=store,
         telemetry=telemetry,
         clock=clock,
-        roles_of=lambda peer: roles_of(peer, publisher.present.charter, publisher.present.revocations),
+        roles_of=lambda peer: roles_of(peer, authority.standing(peer)),
     )
     audit_log = AuditLog(
         store=store,

@@ -1,55 +1,81 @@
-"""Who may call which service: nodes the push protocol, persons everything else; what a person may do is decided later.
+"""The table RPC × role of the control plane. Deny by default: a method that is not listed is nobody's.
 
-Any person whom the installation's authority certified may read and submit: a submission does nothing before reviewers,
-whom the charter names, have approved it. Approving takes a reviewer's signature, not a certificate. Rejecting takes a
-reviewer of the domain or the author; rolling back and revoking take a reviewer named in the charter; new trust
-documents carry their own signatures (ADR 5).
+A submission does nothing before reviewers, whom the charter names, have approved it. Approving takes a reviewer's
+signature, not a certificate: whoever may look may carry an envelope. Rejecting takes a reviewer of the domain or the
+author; revoking and rolling back take a reviewer of the domain or an operator; new trust documents carry their own
+signatures (ADR 5). Scopes are judged where the domain is known: by the servicers (`service.access.authority`).
 """
 
+from collections.abc import Iterator
 from types import MappingProxyType
+from typing import Final
 
-from service.identity import Identity, IdentityKind
-from service.status import PermissionDeniedError
-from templates.charter import Charter
-from templates.revocations import Revocations
+from service.access.roles import ANY, Effect, Held, Role, Rules, Standing, rule
+from service.peer import Peer
 
-_KINDS = MappingProxyType(
+ADMIN: Final = "/agentfactory.admin.v1."
+_PUSH: Final = "/agentfactory.distribution.v1.DistributionService/"
+
+_PEOPLE: Final = (Role.VIEWER, Role.AUTHOR, Role.REVIEWER, Role.OPERATOR, Role.ADMIN)
+_LOOK: Final = rule(Effect.READ, *_PEOPLE)
+_AUDIT: Final = rule(Effect.READ, Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+"""The log is one for all domains and tenants: whoever reads it holds one of these roles everywhere."""
+
+RULES: Final[Rules] = MappingProxyType(
     {
-        "agentfactory.distribution.v1.DistributionService": IdentityKind.NODE,
-        "agentfactory.admin.v1.TemplateService": IdentityKind.PERSON,
-        "agentfactory.admin.v1.ChangeService": IdentityKind.PERSON,
-        "agentfactory.admin.v1.RolloutService": IdentityKind.PERSON,
-        "agentfactory.admin.v1.FleetService": IdentityKind.PERSON,
-        "agentfactory.admin.v1.KeyService": IdentityKind.PERSON,
-        "agentfactory.admin.v1.PolicyService": IdentityKind.PERSON,
-        "agentfactory.admin.v1.AuditService": IdentityKind.PERSON,
+        f"{ADMIN}TemplateService/SubmitTemplate": rule(Effect.WRITE, Role.AUTHOR),
+        f"{ADMIN}TemplateService/GetTemplate": _LOOK,
+        f"{ADMIN}TemplateService/ListTemplates": _LOOK,
+        f"{ADMIN}ChangeService/GetChange": _LOOK,
+        f"{ADMIN}ChangeService/ListChanges": _LOOK,
+        f"{ADMIN}ChangeService/FetchChange": _LOOK,
+        f"{ADMIN}ChangeService/ApproveChange": rule(Effect.WRITE, Role.AUTHOR, Role.REVIEWER, Role.OPERATOR),
+        f"{ADMIN}ChangeService/ListChangeEvents": _LOOK,
+        f"{ADMIN}ChangeService/SubmitChange": rule(Effect.WRITE, Role.AUTHOR),
+        f"{ADMIN}ChangeService/WithdrawChange": rule(Effect.WRITE, Role.AUTHOR),
+        f"{ADMIN}ChangeService/CommentOnChange": rule(Effect.WRITE, Role.AUTHOR, Role.REVIEWER, Role.OPERATOR),
+        f"{ADMIN}ChangeService/DeprecateChange": rule(Effect.WRITE, Role.AUTHOR, Role.REVIEWER, Role.OPERATOR),
+        f"{ADMIN}ChangeService/RestoreChange": rule(Effect.WRITE, Role.AUTHOR, Role.REVIEWER, Role.OPERATOR),
+        f"{ADMIN}ChangeService/RejectChange": rule(Effect.WRITE, Role.AUTHOR, Role.REVIEWER),
+        f"{ADMIN}RolloutService/Rollback": rule(Effect.WRITE, Role.REVIEWER, Role.OPERATOR),
+        f"{ADMIN}RolloutService/ListGenerations": _LOOK,
+        f"{ADMIN}RolloutService/Revoke": rule(Effect.PROTECT, Role.REVIEWER, Role.OPERATOR, Role.ADMIN),
+        f"{ADMIN}FleetService/ListNodes": _LOOK,
+        f"{ADMIN}KeyService/ListRoles": _LOOK,
+        f"{ADMIN}KeyService/GetTrust": _LOOK,
+        f"{ADMIN}KeyService/UpdateTrust": rule(Effect.WRITE, Role.AUTHOR, Role.OPERATOR, Role.ADMIN),
+        f"{ADMIN}PolicyService/GetPolicy": _LOOK,
+        f"{ADMIN}PolicyService/OpenBreakGlass": rule(Effect.WRITE, Role.REVIEWER),
+        f"{ADMIN}PolicyService/ConfirmBreakGlass": rule(Effect.WRITE, Role.REVIEWER),
+        f"{ADMIN}PolicyService/CloseBreakGlass": rule(Effect.PROTECT, Role.REVIEWER),
+        f"{ADMIN}PolicyService/ListBreakGlass": _LOOK,
+        f"{ADMIN}AuditService/ListAuditEntries": _AUDIT,
+        f"{ADMIN}AuditService/GetAuditEntry": _AUDIT,
+        f"{ADMIN}AuditService/ExportAudit": _AUDIT,
+        f"{ADMIN}AuditService/VerifyAudit": _AUDIT,
+        f"{ADMIN}AccessService/GetCaller": rule(Effect.READ, *Role),
+        f"{ADMIN}AccessService/GetAccess": rule(Effect.READ, Role.OPERATOR, Role.ADMIN),
+        f"{ADMIN}AccessService/SetSecureMode": rule(Effect.PROTECT, Role.ADMIN),
+        f"{ADMIN}AccessService/BlockAddress": rule(Effect.PROTECT, Role.OPERATOR, Role.ADMIN),
+        f"{ADMIN}AccessService/UnblockAddress": rule(Effect.PROTECT, Role.OPERATOR, Role.ADMIN),
+        f"{_PUSH}Subscribe": rule(Effect.READ, Role.NODE),
+        f"{_PUSH}FetchBlobs": rule(Effect.READ, Role.NODE),
     }
 )
 
-SERVICE_NAMES = tuple(_KINDS)
+ENDLESS: Final = frozenset({f"{_PUSH}Subscribe"})
+"""Streams that last as long as both ends."""
+
+SERVICE_NAMES: Final = tuple(dict.fromkeys(method[1:].partition("/")[0] for method in RULES))
 
 
-def authorise(identity: Identity, method: str) -> None:
-    """Raise `PermissionDeniedError` unless peers of this kind may call ``method`` ("/package.Service/Method")."""
-    service = method[1:].partition("/")[0]
-    expected = _KINDS.get(service)
-    if expected is None or identity.kind is not expected:
-        raise PermissionDeniedError(f"expected a {expected or 'known service'} for {service}, got {identity.uri}")
+def roles_of(peer: Peer, standing: Standing) -> tuple[str, ...]:
+    """Return what the audit log calls the roles of a peer: its kind, and each role with the scopes that bound it."""
+    return (str(peer.identity.kind), *dict.fromkeys(name for held in standing.held for name in _named(held)))
 
 
-def roles_of(identity: Identity, charter: Charter, revocations: Revocations) -> tuple[str, ...]:
-    """Return what the audit log calls the roles of a peer: its kind, and the domains that a person reviews."""
-    if identity.kind is not IdentityKind.PERSON or identity.name in revocations.reviewers:
-        return (str(identity.kind),)
-    reviewed = sorted(name for name, domain in charter.domains.items() if identity.name in domain.reviewers)
-    return (str(identity.kind), *(f"reviewer:{name}" for name in reviewed))
-
-
-def require_reviewer(person: str, charter: Charter, revocations: Revocations, *, domain: str | None = None) -> None:
-    """Raise `PermissionDeniedError` unless ``person`` reviews ``domain`` (None: any domain) and is not revoked."""
-    reviewed = {name for name, each in charter.domains.items() if person in each.reviewers}
-    if person in revocations.reviewers:
-        raise PermissionDeniedError(f"expected a reviewer in good standing, {person} is revoked")
-    if not reviewed or (domain is not None and domain not in reviewed):
-        where = f"the domain {domain}" if domain else "a domain of the charter"
-        raise PermissionDeniedError(f"expected a reviewer of {where}, got {person}")
+def _named(held: Held) -> Iterator[str]:
+    for domain in sorted(held.domains):
+        for tenant in sorted(held.tenants):
+            scope = "/".join(each for each in (domain, tenant) if each != ANY)
+            yield f"{held.role}:{scope}" if scope else str(held.role)

@@ -1,6 +1,6 @@
 """Templates and changes over gRPC: what authors and reviewers ask (`TemplateService`, `ChangeService`)."""
 
-# ruff: noqa: N802, ARG002 - names and signatures are those of the services
+# ruff: noqa: N802 - names and signatures are those of the services
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -12,6 +12,7 @@ from agentfactory.admin.v1 import admin_pb2_grpc as rpc
 from google.protobuf.message import Message
 
 from control_plane import review
+from control_plane.authorisation import ADMIN
 from control_plane.change_desk import ChangeDesk
 from control_plane.change_messages import (
     STATE_OF,
@@ -31,6 +32,8 @@ from control_plane.paging import fitting, page_size, position_of, token_of
 from control_plane.publisher import Publisher, Reviewed
 from control_plane.review import Change
 from control_plane.sqlite_store import SqliteStore
+from service.access.authority import Authority
+from service.peer import peer_of
 from service.telemetry import SpanName, Telemetry
 from templates.names import TemplateName, TemplateRef, nearest
 from templates.reasons import AgentFactoryError, Reason
@@ -66,7 +69,10 @@ class TemplateUnknownError(AgentFactoryError):
 class TemplateService(rpc.TemplateServiceServicer):
     """Submission, and the library as people see it."""
 
-    def __init__(self, *, intake: Intake, store: SqliteStore, publisher: Publisher, mutations: Mutations) -> None:
+    def __init__(
+        self, *, intake: Intake, store: SqliteStore, publisher: Publisher, mutations: Mutations, authority: Authority
+    ) -> None:
+        self._authority = authority
         self._intake = intake
         self._store = store
         self._publisher = publisher
@@ -94,6 +100,9 @@ class TemplateService(rpc.TemplateServiceServicer):
                 request_id=ask.asked.request_id,
                 is_draft=header.draft,
                 ask=ask,
+                permit=lambda domain: self._authority.require(
+                    peer_of(context), f"{ADMIN}TemplateService/SubmitTemplate", domain=domain
+                ),
             ),
         )
 
@@ -105,16 +114,18 @@ class TemplateService(rpc.TemplateServiceServicer):
             found = library.newest(TemplateName.parse(request.name), rules.revocations)
         if found is None:
             raise TemplateUnknownError(request.name, library)
+        self._authority.require(peer_of(context), f"{ADMIN}TemplateService/GetTemplate", domain=found.ref.domain)
         return await asyncio.to_thread(self._template, found)
 
     async def ListTemplates(self, request: pb.ListTemplatesRequest, context: Context) -> pb.ListTemplatesResponse:
-        present = self._publisher.present
+        present, peer = self._publisher.present, peer_of(context)
         library, revocations = present.material.library, present.revocations
         wanted = sorted(
             (
                 each
                 for each in library
                 if request.domain in {"", each.ref.domain}
+                and self._authority.permits(peer, f"{ADMIN}TemplateService/ListTemplates", domain=each.ref.domain)
                 and (not request.outdated or library.is_outdated(each, revocations))
             ),
             key=lambda each: each.ref,
@@ -156,7 +167,9 @@ class ChangeService(rpc.ChangeServiceServicer):
         desk: ChangeDesk,
         mutations: Mutations,
         telemetry: Telemetry,
+        authority: Authority,
     ) -> None:
+        self._authority = authority
         self._store = store
         self._blobs = blobs
         self._intake = intake
@@ -166,7 +179,9 @@ class ChangeService(rpc.ChangeServiceServicer):
         self._telemetry = telemetry
 
     async def GetChange(self, request: pb.GetChangeRequest, context: Context) -> pb.Change:
-        return change_to_proto(await self._change(request.name), self._publisher)
+        change = await self._change(request.name)
+        self._authority.require(peer_of(context), f"{ADMIN}ChangeService/GetChange", domain=change.ref.domain)
+        return change_to_proto(change, self._publisher)
 
     async def ListChanges(self, request: pb.ListChangesRequest, context: Context) -> pb.ListChangesResponse:
         size = page_size(request.page_size)
@@ -183,12 +198,16 @@ class ChangeService(rpc.ChangeServiceServicer):
         token = token_of(changes[len(page) - 1].number) if more else ""
         if request.waiting_for:
             page = [each for each in page if request.waiting_for in each.waiting_for]
-        return pb.ListChangesResponse(changes=page, next_page_token=token)
+        peer, method = peer_of(context), f"{ADMIN}ChangeService/ListChanges"
+        # A page may be shorter than was asked for (AIP-158): what is not this caller's to see is left out of it.
+        seen = [each for each in page if self._authority.permits(peer, method, domain=each.template.partition("/")[0])]
+        return pb.ListChangesResponse(changes=seen, next_page_token=token)
 
     async def ListChangeEvents(
         self, request: pb.ListChangeEventsRequest, context: Context
     ) -> pb.ListChangeEventsResponse:
         change, size = await self._change(request.name), page_size(request.page_size)
+        self._authority.require(peer_of(context), f"{ADMIN}ChangeService/ListChangeEvents", domain=change.ref.domain)
         after = position_of(request.page_token) or 0
         events = await asyncio.to_thread(self._store.events, change.number, after=after, limit=size + 1)
         page = fitting(event_to_proto(each) for each in events[:size])
@@ -203,6 +222,7 @@ class ChangeService(rpc.ChangeServiceServicer):
         if len(request.held_sha256) > HELD_MAX:
             raise InvalidRequestError(f"expected at most {HELD_MAX} held digests, got {len(request.held_sha256)}")
         change = await self._change(request.name)
+        self._authority.require(peer_of(context), f"{ADMIN}ChangeService/FetchChange", domain=change.ref.domain)
         resolved = read_resolved(change.resolved)
         library = self._publisher.present.material.library
         image = library.image_of(resolved)
@@ -230,26 +250,26 @@ class ChangeService(rpc.ChangeServiceServicer):
                 yield pb.FetchChangeResponse(piece=piece)
 
     async def ApproveChange(self, request: pb.ApproveChangeRequest, context: Context) -> pb.Change:
-        number = review.change_number(request.name)
+        number = await self._permitted(request.name, context, "ApproveChange")
         with self._telemetry.span(SpanName.CHANGE_APPROVE, {"change": request.name}):
             return await self._answer(
                 request, context, lambda ask: self._publisher.approve(number, request.envelope, ask=ask)
             )
 
     async def RejectChange(self, request: pb.RejectChangeRequest, context: Context) -> pb.Change:
-        return await self._close(request, context, Action.REJECT)
+        return await self._close(request, context, Action.REJECT, "RejectChange")
 
     async def WithdrawChange(self, request: pb.WithdrawChangeRequest, context: Context) -> pb.Change:
-        return await self._close(request, context, Action.WITHDRAW)
+        return await self._close(request, context, Action.WITHDRAW, "WithdrawChange")
 
     async def DeprecateChange(self, request: pb.DeprecateChangeRequest, context: Context) -> pb.Change:
-        return await self._close(request, context, Action.DEPRECATE)
+        return await self._close(request, context, Action.DEPRECATE, "DeprecateChange")
 
     async def RestoreChange(self, request: pb.RestoreChangeRequest, context: Context) -> pb.Change:
-        return await self._close(request, context, Action.RESTORE)
+        return await self._close(request, context, Action.RESTORE, "RestoreChange")
 
     async def CommentOnChange(self, request: pb.CommentOnChangeRequest, context: Context) -> pb.Change:
-        number = review.change_number(request.name)
+        number = await self._permitted(request.name, context, "CommentOnChange")
         return await self._answer(
             request,
             context,
@@ -257,7 +277,7 @@ class ChangeService(rpc.ChangeServiceServicer):
         )
 
     async def SubmitChange(self, request: pb.SubmitChangeRequest, context: Context) -> pb.Change:
-        number = review.change_number(request.name)
+        number = await self._permitted(request.name, context, "SubmitChange")
         return await self._mutations.answer(
             request,
             context,
@@ -266,8 +286,8 @@ class ChangeService(rpc.ChangeServiceServicer):
             work=lambda ask: self._intake.send_draft(number, by=ask.person, ask=ask),
         )
 
-    async def _close(self, request: ClosingRequest, context: Context, action: Action) -> pb.Change:
-        number = review.change_number(request.name)
+    async def _close(self, request: ClosingRequest, context: Context, action: Action, method: str) -> pb.Change:
+        number = await self._permitted(request.name, context, method)
         return await self._answer(
             request,
             context,
@@ -284,6 +304,12 @@ class ChangeService(rpc.ChangeServiceServicer):
             respond=lambda reviewed: reviewed_to_proto(reviewed, self._publisher),
             work=work,
         )
+
+    async def _permitted(self, name: str, context: Context, method: str) -> int:
+        """Return the number of a change in whose domain the caller may call ``method``."""
+        change = await self._change(name)
+        self._authority.require(peer_of(context), f"{ADMIN}ChangeService/{method}", domain=change.ref.domain)
+        return change.number
 
     async def _change(self, name: str) -> Change:
         change = await asyncio.to_thread(self._store.change, review.change_number(name))

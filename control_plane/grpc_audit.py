@@ -15,9 +15,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from control_plane import sqlite_audit
 from control_plane.audit_log import AuditLog
 from control_plane.audit_nodes import AuditNodes
+from control_plane.authorisation import ADMIN
 from control_plane.paging import fitting, page_size, position_of, token_of
 from control_plane.sqlite_audit import Stored, Wanted
 from control_plane.sqlite_store import SqliteStore
+from service.access.authority import Authority
+from service.access.roles import ANY
+from service.peer import peer_of
 from templates.audit_entry import Outcome
 from templates.reasons import AgentFactoryError, Reason
 
@@ -45,7 +49,8 @@ class AuditEntryUnknownError(AgentFactoryError):
 class AuditService(rpc.AuditServiceServicer):
     """Reads; nothing here changes what the log says."""
 
-    def __init__(self, *, store: SqliteStore, audit_log: AuditLog, nodes: AuditNodes) -> None:
+    def __init__(self, *, store: SqliteStore, audit_log: AuditLog, nodes: AuditNodes, authority: Authority) -> None:
+        self._authority = authority
         self._store = store
         self._log = audit_log
         self._nodes = nodes
@@ -53,6 +58,7 @@ class AuditService(rpc.AuditServiceServicer):
     async def ListAuditEntries(
         self, request: pb.ListAuditEntriesRequest, context: Context
     ) -> pb.ListAuditEntriesResponse:
+        self._require(context, "ListAuditEntries")
         size, before, wanted = page_size(request.page_size), position_of(request.page_token), wanted_of(request.filter)
         found = await asyncio.to_thread(self._page, wanted, before, size + 1)
         page = fitting(_entry(each) for each in found[:size])
@@ -62,6 +68,7 @@ class AuditService(rpc.AuditServiceServicer):
         )
 
     async def GetAuditEntry(self, request: pb.GetAuditEntryRequest, context: Context) -> pb.AuditEntry:
+        self._require(context, "GetAuditEntry")
         digits = request.name.removeprefix(_PREFIX)
         if digits == request.name or not digits.isascii() or not digits.isdigit() or len(digits) > 18:
             raise AuditEntryUnknownError(request.name)
@@ -73,6 +80,7 @@ class AuditService(rpc.AuditServiceServicer):
     async def ExportAudit(
         self, request: pb.ExportAuditRequest, context: Context
     ) -> AsyncIterator[pb.ExportAuditResponse]:
+        self._require(context, "ExportAudit")
         wanted = wanted_of(request.filter)
         pieces = self._log.export(await self._log.sign(), wanted)
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
@@ -80,6 +88,7 @@ class AuditService(rpc.AuditServiceServicer):
                 yield pb.ExportAuditResponse(lines=piece)
 
     async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Context) -> pb.VerifyAuditResponse:
+        self._require(context, "VerifyAudit")
         witnessed = self._nodes.witnessed()
         verdict, newest = await self._log.verify(witnessed)
         return pb.VerifyAuditResponse(
@@ -93,6 +102,10 @@ class AuditService(rpc.AuditServiceServicer):
                 for each in verdict.findings
             ],
         )
+
+    def _require(self, context: Context, method: str) -> None:
+        """The log is one for all domains and tenants: who reads it holds the role everywhere."""
+        self._authority.require(peer_of(context), f"{ADMIN}AuditService/{method}", domain=ANY, tenant=ANY)
 
     def _page(self, wanted: Wanted, before: int | None, limit: int) -> list[Stored]:
         with self._store.reading() as connection:

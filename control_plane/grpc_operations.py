@@ -11,7 +11,7 @@ from agentfactory.admin.v1 import admin_pb2 as pb
 from agentfactory.admin.v1 import admin_pb2_grpc as rpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from control_plane.authorisation import require_reviewer
+from control_plane.authorisation import ADMIN
 from control_plane.fan_out import FanOut
 from control_plane.fleet import NodeView
 from control_plane.grpc_admin import InvalidRequestError, TemplateUnknownError
@@ -21,27 +21,34 @@ from control_plane.publisher import Publisher
 from control_plane.roles import expiry_warnings, roles_of
 from control_plane.sqlite_store import GenerationRecord, SqliteStore
 from control_plane.trust_directory import trust_etag
-from service.peer import peer_identity
+from service.access.authority import Authority
+from service.identity import Identity
+from service.peer import peer_identity, peer_of
 from templates.names import TemplateRef
 from templates.repository import OfflineTrust
 from templates.revocations import Revocations
 
 ROOTS_MAX = 64
-ID_CHARACTERS_MAX = 128
+ID_CHARACTERS_MAX = 512
 _DIGEST_CHARACTERS = 64
+_SERIAL_DIGITS_MAX = 40
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RolloutService(rpc.RolloutServiceServicer):
-    def __init__(self, *, store: SqliteStore, publisher: Publisher, fan_out: FanOut, mutations: Mutations) -> None:
+    def __init__(
+        self, *, store: SqliteStore, publisher: Publisher, fan_out: FanOut, mutations: Mutations, authority: Authority
+    ) -> None:
+        self._authority = authority
         self._store = store
         self._publisher = publisher
         self._fan_out = fan_out
         self._mutations = mutations
 
     async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.Generation:
-        author = self._reviewer(context)
+        self._authority.require_everywhere(peer_of(context), f"{ADMIN}RolloutService/Rollback")
+        author = peer_identity(context).name
         return await self._mutations.answer(
             request,
             context,
@@ -65,7 +72,7 @@ class RolloutService(rpc.RolloutServiceServicer):
         kind = request.WhichOneof("target")
         value = str(getattr(request, kind)) if kind else ""
         if not value or len(value) > ID_CHARACTERS_MAX:
-            raise InvalidRequestError("expected a template, module, reviewer or node to revoke")
+            raise InvalidRequestError("expected a template, module, reviewer, node or identity to revoke")
         domain = None
         match kind:
             case "template":
@@ -78,9 +85,16 @@ class RolloutService(rpc.RolloutServiceServicer):
                 if value not in self._publisher.present.charter.persons:
                     raise InvalidRequestError(f"expected a person of the charter, got {value!r}")
                 revoked = Revocations(reviewers=frozenset({value}))
+            case "identity":
+                revoked = Revocations(identities=frozenset({_identity(value, peer_identity(context).trust_domain)}))
             case _:
                 revoked = Revocations(nodes=frozenset({value}))
-        author = self._reviewer(context, domain=domain)
+        author = peer_identity(context).name
+        method = f"{ADMIN}RolloutService/Revoke"
+        if domain is None:
+            self._authority.require_everywhere(peer_of(context), method)
+        else:
+            self._authority.require(peer_of(context), method, domain=domain)
         return await self._mutations.answer(
             request,
             context,
@@ -97,11 +111,6 @@ class RolloutService(rpc.RolloutServiceServicer):
         if change is None:
             raise TemplateUnknownError(name, self._publisher.present.material.library)
         return ref.domain, Revocations(templates=frozenset({change.sha256}))
-
-    def _reviewer(self, context: Context, *, domain: str | None = None) -> str:
-        person, present = peer_identity(context).name, self._publisher.present
-        require_reviewer(person, present.charter, present.revocations, domain=domain)
-        return person
 
     def _generation(self, record: GenerationRecord) -> pb.Generation:
         active, connected = self._fan_out.reach(record.number)
@@ -179,6 +188,20 @@ class KeyService(rpc.KeyServiceServicer):
             bundle_zstd=self._publisher.update.frame,
             etag=trust_etag(trust),
         )
+
+
+def _identity(text: str, trust_domain: str) -> str:
+    """Return what revocations hold: the URI of an identity, or ``serial:`` and digits as certificates have them."""
+    kind, _, number = text.partition(":")
+    if kind != "serial":
+        identity = Identity.parse(text)
+        if identity.trust_domain != trust_domain:
+            raise InvalidRequestError(f"expected an identity of {trust_domain}: nobody else is let in, got {identity}")
+        return identity.uri
+    digits = number.replace(":", "").lower().lstrip("0")
+    if not 0 < len(digits) <= _SERIAL_DIGITS_MAX or set(digits) - set("0123456789abcdef"):
+        raise InvalidRequestError(f"expected serial: and hexadecimal digits, got {text!r}")
+    return f"serial:{digits}"
 
 
 def warnings_of(publisher: Publisher) -> tuple[str, ...]:

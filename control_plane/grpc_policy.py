@@ -13,6 +13,7 @@ from agentfactory.admin.v1 import policy_pb2_grpc as rpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from control_plane.authorisation import ADMIN
 from control_plane.break_glass import BreakGlass, GlassState
 from control_plane.glasses import Glasses
 from control_plane.grpc_mutations import Mutations
@@ -20,6 +21,8 @@ from control_plane.mutation import Ask
 from control_plane.paging import fitting, page_size, position_of, token_of
 from control_plane.policy_gate import candidate_of, standing_of
 from control_plane.publisher import Publisher
+from service.access.authority import Authority
+from service.peer import peer_of
 from templates.names import TemplateRef
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -28,7 +31,8 @@ _STATES = {state: pb.BreakGlassState.Value(f"BREAK_GLASS_STATE_{state}") for sta
 
 
 class PolicyService(rpc.PolicyServiceServicer):
-    def __init__(self, *, publisher: Publisher, glasses: Glasses, mutations: Mutations) -> None:
+    def __init__(self, *, publisher: Publisher, glasses: Glasses, mutations: Mutations, authority: Authority) -> None:
+        self._authority = authority
         self._publisher = publisher
         self._glasses = glasses
         self._mutations = mutations
@@ -72,8 +76,10 @@ class PolicyService(rpc.PolicyServiceServicer):
         found = await self._glasses.page(before=position_of(request.page_token), limit=size + 1)
         page = fitting(self._message(each) for each in found[:size])
         more = len(found) > len(page)
+        peer, method = peer_of(context), f"{ADMIN}PolicyService/ListBreakGlass"
+        seen = [each for each in page if self._authority.permits(peer, method, domain=each.template.partition("/")[0])]
         return pb.ListBreakGlassResponse(
-            break_glasses=page, next_page_token=token_of(found[len(page) - 1].number) if more else ""
+            break_glasses=seen, next_page_token=token_of(found[len(page) - 1].number) if more else ""
         )
 
     async def _answer(

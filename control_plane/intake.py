@@ -91,6 +91,7 @@ class Intake:
         request_id: str = "",
         is_draft: bool = False,
         ask: Ask[Change] | None = None,
+        permit: Callable[[str], None] = lambda _domain: None,
     ) -> Change:
         """Make a change of what ``author`` sent, or return the one that the same bytes made before.
 
@@ -105,12 +106,14 @@ class Intake:
             request_id: the same id and content give the same change, however often.
             is_draft: for its author to look at; nobody reviews it before `send_draft`.
             ask: with ``validate_only``, everything is derived and nothing stored; the change has number 0.
+            permit: raises when the author may not propose anything for the domain that is given to it.
 
         Raises:
             AgentFactoryError: see `control_plane.submission`; nothing is stored then.
         """
         template = read_submission(document, blobs, filename=filename, request_id=request_id)
         about(f"templates/{template.ref}")
+        permit(template.ref.domain)
         async with self._room:
             with self._telemetry.span(SpanName.CHANGE_SUBMIT, {"template": str(template.ref)}):
                 code = await _receive_all(blobs, pieces)

@@ -17,8 +17,9 @@ from agentfactory.admin.v1 import admin_pb2_grpc, audit_pb2_grpc, policy_pb2_grp
 from agentfactory.distribution.v1 import distribution_pb2_grpc
 from sqlalchemy.exc import SQLAlchemyError
 
+from control_plane.access_record import AccessRecord
 from control_plane.auditing import start_auditing
-from control_plane.authorisation import SERVICE_NAMES, authorise
+from control_plane.authorisation import ENDLESS, RULES, SERVICE_NAMES
 from control_plane.change_desk import ChangeDesk
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.fan_out import FanOut, PushTimes
@@ -41,6 +42,8 @@ from control_plane.sqlite_break_glass import SqliteBreakGlass
 from control_plane.sqlite_store import SqliteStore
 from control_plane.trust_directory import read_trust_directory
 from control_plane.turns import Turns
+from service.access.authority import Authority, GroundKeeper
+from service.access.entrance import Entrance
 from service.identity import identity_of_certificate
 from service.interceptors import ServerGuard
 from service.keystore import passphrase_from, read_key
@@ -50,7 +53,7 @@ from service.server import ServerLimits, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
 from service.telemetry import CERTIFICATE_EXPIRES, ServiceName, start_telemetry
-from service.tls import certificate_of, server_credentials
+from service.tls import certificate_of
 from templates.bundle import FRAME_BYTES_MAX
 from templates.charter import Charter, read_charter
 from templates.reasons import AgentFactoryError, Reason
@@ -109,7 +112,7 @@ class _PushLimits(ServerLimits):
         return (*kept, (sent, max(self.message_bytes_max, FRAME_BYTES_MAX + MESSAGE_OVERHEAD_BYTES)))
 
 
-async def serve(settings: ControlPlaneSettings) -> int:
+async def serve(settings: ControlPlaneSettings) -> int:  # noqa: PLR0915 -- says how a control plane is made
     """Build everything, serve, and drain.
 
     Raises:
@@ -129,7 +132,6 @@ async def serve(settings: ControlPlaneSettings) -> int:
         )
         stack.callback(telemetry.close)
         telemetry.gauge(CERTIFICATE_EXPIRES, certificate.not_valid_after_utc.timestamp())
-        credentials = server_credentials(settings.tls_files)
         trust = read_trust_directory(settings.trust_dir)
         charter = read_charter(trust.charter)
         terms = _terms(settings, charter)
@@ -176,15 +178,37 @@ async def serve(settings: ControlPlaneSettings) -> int:
             telemetry=telemetry,
         )
 
+        entrance = Entrance(
+            settings,
+            rules=RULES,
+            keeper=GroundKeeper(lambda: publisher.present, lambda present: (present.charter, present.revocations)),
+            state_directory=settings.state_dir,
+            telemetry=telemetry,
+            endless=ENDLESS,
+        )
+        authority = entrance.authority
         desk = ChangeDesk(store=store, publisher=publisher, telemetry=telemetry, turns=turns)
         audit = await start_auditing(
-            stack, settings, store, publisher, telemetry, signer=terms.signers.snapshot, own=own.uri, clock=_now
+            stack,
+            settings,
+            store,
+            publisher,
+            telemetry,
+            signer=terms.signers.snapshot,
+            own=own.uri,
+            clock=_now,
+            authority=authority,
         )
+        entrance.record = AccessRecord(audit.recorder)
         mutations = await stack.enter_async_context(Mutations(store))
 
         def register(server: grpc.aio.Server) -> None:
+            entrance.register(server)
             admin_pb2_grpc.add_TemplateServiceServicer_to_server(
-                TemplateService(intake=intake, store=store, publisher=publisher, mutations=mutations), server
+                TemplateService(
+                    intake=intake, store=store, publisher=publisher, mutations=mutations, authority=authority
+                ),
+                server,
             )
             admin_pb2_grpc.add_ChangeServiceServicer_to_server(
                 ChangeService(
@@ -195,14 +219,21 @@ async def serve(settings: ControlPlaneSettings) -> int:
                     desk=desk,
                     mutations=mutations,
                     telemetry=telemetry,
+                    authority=authority,
                 ),
                 server,
             )
             _add_operations(
-                server, store=store, publisher=publisher, fan_out=fan_out, glasses=glasses, mutations=mutations
+                server,
+                store=store,
+                publisher=publisher,
+                fan_out=fan_out,
+                glasses=glasses,
+                mutations=mutations,
+                authority=authority,
             )
             audit_pb2_grpc.add_AuditServiceServicer_to_server(
-                AuditService(store=store, audit_log=audit.log, nodes=audit.nodes), server
+                AuditService(store=store, audit_log=audit.log, nodes=audit.nodes, authority=authority), server
             )
             distribution_pb2_grpc.add_DistributionServiceServicer_to_server(
                 DistributionService(
@@ -213,18 +244,22 @@ async def serve(settings: ControlPlaneSettings) -> int:
                 server,
             )
 
+        guard = ServerGuard(
+            trust_domain=settings.trust_domain,
+            authorise=authority.authorise,
+            telemetry=telemetry,
+            unary_deadline_s=settings.unary_deadline_s,
+            calls_max=settings.calls_max,
+            gate=entrance.gate,
+            people=entrance.people,
+            observer=audit.recorder,
+        )
         server = build_server(
             host=settings.listen_host,
             port=settings.listen_port,
-            credentials=credentials,
-            guard=ServerGuard(
-                trust_domain=settings.trust_domain,
-                authorise=authorise,
-                telemetry=telemetry,
-                unary_deadline_s=settings.unary_deadline_s,
-                calls_max=settings.calls_max,
-                observer=audit.recorder,
-            ),
+            credentials=entrance.credentials,
+            guard=guard,
+            people=entrance.people_port,
             register=register,
             service_names=SERVICE_NAMES,
             limits=_PushLimits(message_bytes_max=settings.message_bytes_max),
@@ -242,6 +277,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
         tasks = await stack.enter_async_context(TaskSupervisor(telemetry))
         for name, work in {
             "keep-fresh": publisher.keep_fresh(every_s=settings.lease_renewal_s),
+            "access": entrance.keep(guard),
             "save-nodes": _save_nodes(fan_out, store),
             "warn-of-expiry": _warn(publisher),
             "forget-answers": _forget_answers(store),
@@ -254,6 +290,7 @@ async def serve(settings: ControlPlaneSettings) -> int:
         log.info(
             Event.STARTED,
             port=server.port,
+            people_port=server.people_port,
             observation_port=observed.port,
             generation=publisher.present.number,
             environment=charter.environment,
@@ -275,15 +312,17 @@ def _add_operations(
     fan_out: FanOut,
     glasses: Glasses,
     mutations: Mutations,
+    authority: Authority,
 ) -> None:
     """Add what operators ask."""
     admin_pb2_grpc.add_RolloutServiceServicer_to_server(
-        RolloutService(store=store, publisher=publisher, fan_out=fan_out, mutations=mutations), server
+        RolloutService(store=store, publisher=publisher, fan_out=fan_out, mutations=mutations, authority=authority),
+        server,
     )
     admin_pb2_grpc.add_FleetServiceServicer_to_server(FleetService(publisher=publisher, fan_out=fan_out), server)
     admin_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(publisher=publisher, mutations=mutations), server)
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(
-        PolicyService(publisher=publisher, glasses=glasses, mutations=mutations), server
+        PolicyService(publisher=publisher, glasses=glasses, mutations=mutations, authority=authority), server
     )
 
 

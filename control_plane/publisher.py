@@ -296,7 +296,7 @@ class Publisher:
         waiting = await asyncio.to_thread(self._store.open_changes_of, templates=added.templates, modules=added.modules)
         closed = tuple(review.revoked(change, by=author, what=cause, at=now) for change in waiting)
         decision = Decision(
-            resource=what.replace(" ", "s/", 1),  # "node n1" is nodes/n1
+            resource=what.replace(" ", "s/", 1).replace("identitys/", "identities/", 1),  # "node n1" is nodes/n1
             reason=why,
             digests=revoked_digests(added),
             details={"closed": ",".join(change.name for change in waiting)} if waiting else {},

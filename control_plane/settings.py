@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from service.settings import ServerSettings
+from service.access.settings import AccessSettings
 
 
-class ControlPlaneSettings(ServerSettings, env_prefix="AGENTFACTORY_CP_"):
+class ControlPlaneSettings(AccessSettings, env_prefix="AGENTFACTORY_CP_"):
     """What the control plane is told; everything else is in the trust documents."""
 
     state_dir: Path = Field(description="Directory of `state.db` and `blobs/`; one process owns it.")
@@ -37,6 +37,15 @@ class ControlPlaneSettings(ServerSettings, env_prefix="AGENTFACTORY_CP_"):
     )
     blob_cache_bytes_max: int = Field(
         default=134_217_728, ge=0, description="Memory for compressed blobs that nodes fetch."
+    )
+    rate_per_minute: int = Field(
+        default=3000, ge=0, description="Calls of everybody but nodes together in a minute; 0: no limit."
+    )
+    principal_rate_per_minute: int = Field(
+        default=100, ge=0, description="Calls of one identity in a minute; 0: no limit."
+    )
+    address_rate_per_minute: int = Field(
+        default=600, ge=0, description="Calls from one address (IPv6: one /64) in a minute; 0: no limit."
     )
     audit_checkpoint_s: float = Field(
         default=60.0, gt=0, description="How often the newest entry of the audit log is signed, if there is a new one."

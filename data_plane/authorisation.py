@@ -1,52 +1,61 @@
-"""Who may call which service of a node. Deny by default: a method that is not listed is nobody's."""
+"""The table RPC × role of a node. Deny by default: a method that is not listed is nobody's.
 
-from functools import lru_cache
+Agents belong to tenants, which only services have: they are the invokers, each for the templates that charter and
+operator leave it (`data_plane.agents.access`). Operators are persons of the charter, or those whom the role file names;
+a control plane may look, not act.
+"""
+
 from types import MappingProxyType
 from typing import Final
 
-from service.identity import Identity, IdentityKind
-from service.status import PermissionDeniedError
+from data_plane.activation.generation import ActiveGeneration
+from service.access.roles import Effect, Role, Rules, rule
 from templates.acceptance import effective_revocations
-from templates.trusted_set import Accepted
+from templates.charter import Charter
+from templates.revocations import Revocations
 
 AGENT_SERVICE: Final = "agentfactory.agent.v1.AgentService"
 NODE_SERVICE: Final = "agentfactory.node.v1.NodeService"
+ACCESS_SERVICE: Final = "agentfactory.admin.v1.AccessService"
 
-_SERVICES: Final = MappingProxyType(
+_INVOKE: Final = rule(Effect.INVOKE, Role.INVOKER)
+_READ: Final = rule(Effect.READ, Role.INVOKER)
+_KEEP: Final = rule(Effect.WRITE, Role.INVOKER)
+
+RULES: Final[Rules] = MappingProxyType(
     {
-        f"/{AGENT_SERVICE}/": frozenset({IdentityKind.SERVICE}),
-        f"/{NODE_SERVICE}/GetNodeStatus": frozenset({IdentityKind.PERSON, IdentityKind.CONTROL_PLANE}),
-        f"/{NODE_SERVICE}/Drain": frozenset({IdentityKind.PERSON}),
-        f"/{NODE_SERVICE}/ReleaseQuarantine": frozenset({IdentityKind.PERSON}),
+        f"/{AGENT_SERVICE}/CreateAgent": _KEEP,
+        f"/{AGENT_SERVICE}/BatchCreateAgents": _KEEP,
+        f"/{AGENT_SERVICE}/GetAgent": _READ,
+        f"/{AGENT_SERVICE}/ListAgents": _READ,
+        f"/{AGENT_SERVICE}/DeleteAgent": _KEEP,
+        f"/{AGENT_SERVICE}/InvokeAgent": _INVOKE,
+        f"/{AGENT_SERVICE}/InvokeTemplate": _INVOKE,
+        f"/{AGENT_SERVICE}/StreamInvoke": _INVOKE,
+        f"/{AGENT_SERVICE}/ListTemplates": _READ,
+        f"/{AGENT_SERVICE}/ListInvocations": _READ,
+        f"/{AGENT_SERVICE}/GetInvocation": _READ,
+        f"/{AGENT_SERVICE}/GetRecording": _READ,
+        f"/{AGENT_SERVICE}/ListRecordings": _READ,
+        f"/{AGENT_SERVICE}/DeleteRecording": _KEEP,
+        f"/{AGENT_SERVICE}/GetReceiptKey": _READ,
+        f"/{NODE_SERVICE}/GetNodeStatus": rule(
+            Effect.READ, Role.VIEWER, Role.AUTHOR, Role.REVIEWER, Role.OPERATOR, Role.ADMIN
+        ),
+        f"/{NODE_SERVICE}/Drain": rule(Effect.PROTECT, Role.OPERATOR, Role.ADMIN),
+        f"/{NODE_SERVICE}/ReleaseQuarantine": rule(Effect.WRITE, Role.OPERATOR, Role.ADMIN),
+        f"/{ACCESS_SERVICE}/GetCaller": rule(Effect.READ, *Role),
+        f"/{ACCESS_SERVICE}/GetAccess": rule(Effect.READ, Role.OPERATOR, Role.ADMIN),
+        f"/{ACCESS_SERVICE}/SetSecureMode": rule(Effect.PROTECT, Role.ADMIN),
+        f"/{ACCESS_SERVICE}/BlockAddress": rule(Effect.PROTECT, Role.OPERATOR, Role.ADMIN),
+        f"/{ACCESS_SERVICE}/UnblockAddress": rule(Effect.PROTECT, Role.OPERATOR, Role.ADMIN),
     }
 )
 
-
-def authorise(identity: Identity, method: str) -> None:
-    """Raise `PermissionDeniedError` unless this kind of identity may call ``method``.
-
-    Agents belong to tenants, which only services have. Operators are persons; a control plane may look, not act.
-    """
-    if identity.kind not in _kinds_for(method):
-        raise PermissionDeniedError(f"expected an identity that may call {method}, got a {identity.kind}: {identity}")
+SERVICE_NAMES: Final = tuple(dict.fromkeys(method[1:].partition("/")[0] for method in RULES))
 
 
-@lru_cache(maxsize=128)  # more than there are methods: names that do not exist never come this far
-def _kinds_for(method: str) -> frozenset[IdentityKind]:
-    for prefix, kinds in _SERVICES.items():
-        if method.startswith(prefix):
-            return kinds
-    return frozenset()
-
-
-def require_operator(identity: Identity, accepted: Accepted | None) -> None:
-    """Raise `PermissionDeniedError` unless the charter names this person and nothing revokes them.
-
-    The installation's authority certifies authors too, and whoever drains every node stops the service. A node that
-    has accepted no charter yet serves nobody, and may be drained by any person.
-    """
-    if accepted is None:
-        return
-    revoked = effective_revocations(accepted.charter, accepted.belief.revocations).reviewers
-    if identity.name not in accepted.charter.persons or identity.name in revoked:
-        raise PermissionDeniedError(f"expected a person of the charter in good standing, got {identity}")
+def charter_and_revocations(active: ActiveGeneration) -> tuple[Charter, Revocations]:
+    """Return what standings are judged by: the charter that is active, and all that is revoked and not lifted."""
+    accepted = active.accepted
+    return accepted.charter, effective_revocations(accepted.charter, accepted.belief.revocations)

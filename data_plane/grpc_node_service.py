@@ -15,12 +15,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from data_plane.activation.generation import ActiveGeneration
 from data_plane.admission.quotas import Use
-from data_plane.authorisation import require_operator
+from data_plane.authorisation import NODE_SERVICE
 from data_plane.invoker import Invoker
 from data_plane.node_state import NodeState, Snapshot, State
 from data_plane.worker_pool import REHEARSAL, SPARE, PooledWorker, WorkerPool
+from service.access.authority import Authority
+from service.access.roles import ANY
 from service.logs import get_logger
-from service.peer import peer_identity
+from service.peer import peer_of
 from service.telemetry import Field
 
 DRAIN_S: Final = 30.0
@@ -71,6 +73,7 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
         agents: Callable[[], Awaitable[int]],
         connected: Callable[[], bool],
         clock: Callable[[], datetime],
+        authority: Authority,
         monotonic: Callable[[], float],
     ) -> None:
         self._facts = facts
@@ -80,6 +83,7 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
         self._agents = agents
         self._connected = connected
         self._clock = clock
+        self._authority = authority
         self._monotonic = monotonic
 
     async def GetNodeStatus(self, request: pb.GetNodeStatusRequest, context: Context) -> pb.NodeStatus:  # noqa: ARG002, N802
@@ -125,8 +129,7 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
         return status
 
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:  # noqa: ARG002, N802
-        active = self._state.look().active
-        require_operator(peer_identity(context), None if active is None else active.accepted)
+        self._authority.require_everywhere(peer_of(context), f"/{NODE_SERVICE}/Drain")
         remaining_s = cast("float | None", context.time_remaining())
         wait_s = DRAIN_S if remaining_s is None else max(0.0, remaining_s - _MARGIN_S)
         return pb.DrainResponse(unfinished=await self._invoker.drain(wait_s))
@@ -135,8 +138,9 @@ class GrpcNodeService(node_pb2_grpc.NodeServiceServicer):
         self, request: pb.ReleaseQuarantineRequest, context: Context
     ) -> pb.ReleaseQuarantineResponse:
         active = self._state.look().active
-        operator = peer_identity(context)
-        require_operator(operator, None if active is None else active.accepted)
+        operator = peer_of(context)
+        # Without a tenant it releases those of all: that takes somebody whose scope is all of them.
+        self._authority.require(operator, f"/{NODE_SERVICE}/ReleaseQuarantine", tenant=request.tenant or ANY)
         templates: list[str] | None = None
         if request.template:
             named = [] if active is None else active.templates.values()

@@ -124,7 +124,7 @@ class GrpcSubscriber:
         self,
         *,
         target: str,
-        credentials: grpc.ChannelCredentials,
+        credentials: Callable[[], grpc.ChannelCredentials],
         listener: Listener,
         holding: Callable[[], Holding],
         figures: Callable[[], Awaitable[Figures]],
@@ -133,6 +133,7 @@ class GrpcSubscriber:
         fetch_timeout_s: float,
         witness: Witness | None = None,
     ) -> None:
+        """``credentials`` is asked for every connection: a certificate that was renewed is shown without a restart."""
         self._witness = witness
         self._target = target
         self._credentials = credentials
@@ -224,7 +225,7 @@ class GrpcSubscriber:
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 1_000),
         )
-        async with grpc.aio.secure_channel(self._target, self._credentials, options=options) as channel:
+        async with grpc.aio.secure_channel(self._target, self._credentials(), options=options) as channel:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await channel.channel_ready()
             stub: Any = distribution_pb2_grpc.DistributionServiceStub(channel)

@@ -32,7 +32,7 @@ from data_plane.agents.access import RecordingAccess, ServiceAccess
 from data_plane.agents.agent import AgentScope
 from data_plane.agents.ports import KvStore
 from data_plane.audit_witness import AuditWitness
-from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
+from data_plane.authorisation import RULES, SERVICE_NAMES, charter_and_revocations
 from data_plane.carriers import make_carriers
 from data_plane.generation_files import GenerationFiles
 from data_plane.grpc_agent_service import GrpcAgentService
@@ -62,6 +62,8 @@ from sandbox.jail_probe import probe
 from sandbox.process import Confinement, ProcessError
 from sandbox.supervisor import Worker, WorkerSettings
 from sandbox.worker_errors import IsolationError
+from service.access.authority import GroundKeeper
+from service.access.entrance import Entrance
 from service.identity import IdentityKind, InvalidIdentityError, identity_of_certificate
 from service.interceptors import ServerGuard
 from service.logs import configure_logs, get_logger
@@ -71,7 +73,7 @@ from service.server import ServerLimits, ServiceServer, build_server
 from service.settings import InvalidSettingsError
 from service.tasks import TaskSupervisor
 from service.telemetry import CERTIFICATE_EXPIRES, ISOLATION_LEVEL, Field, ServiceName, start_telemetry
-from service.tls import certificate_of, channel_credentials, server_credentials
+from service.tls import certificate_of, channel_credentials
 from templates.reasons import AgentFactoryError
 from templates.trusted_set import Installation
 from templates.trusted_set_errors import DevelopmentModeError
@@ -142,7 +144,6 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             trace_ratio=settings.otlp_trace_ratio,
         )
         stack.callback(telemetry.close)
-        credentials = server_credentials(settings.tls_files)
         certificate = certificate_of(settings.tls_files)
         telemetry.gauge(CERTIFICATE_EXPIRES, certificate.not_valid_after_utc.timestamp())
         desk = ReceiptDesk(
@@ -340,7 +341,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
 
             subscriber = GrpcSubscriber(
                 target=settings.control_plane,
-                credentials=channel_credentials(settings.tls_files),
+                credentials=lambda: channel_credentials(settings.tls_files),
                 listener=updater,
                 holding=holding,
                 figures=figures,
@@ -354,7 +355,16 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
             tasks.start(subscriber.run(), name="subscriber")
 
         # The servers
+        entrance = Entrance(
+            settings,
+            rules=RULES,
+            keeper=GroundKeeper(lambda: updater.active, charter_and_revocations),
+            state_directory=settings.store_directory,
+            telemetry=telemetry,
+        )
+
         def register(server: grpc.aio.Server) -> None:
+            entrance.register(server)
             agent_pb2_grpc.add_AgentServiceServicer_to_server(
                 GrpcAgentService(
                     node_id=node_id,
@@ -377,24 +387,29 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
                     agents=store.count,
                     connected=lambda: subscriber is not None and subscriber.connected,
                     clock=_now,
+                    authority=entrance.authority,
                     monotonic=time.monotonic,
                 ),
                 server,
             )
 
+        guard = ServerGuard(
+            trust_domain=settings.trust_domain,
+            authorise=entrance.authority.authorise,
+            telemetry=telemetry,
+            unary_deadline_s=settings.unary_deadline_s,
+            calls_max=settings.calls_max,
+            gate=entrance.gate,
+            people=entrance.people,
+        )
         server = build_server(
             host=settings.listen_host,
             port=settings.listen_port,
-            credentials=credentials,
-            guard=ServerGuard(
-                trust_domain=settings.trust_domain,
-                authorise=authorise,
-                telemetry=telemetry,
-                unary_deadline_s=settings.unary_deadline_s,
-                calls_max=settings.calls_max,
-            ),
+            credentials=entrance.credentials,
+            guard=guard,
+            people=entrance.people_port,
             register=register,
-            service_names=(AGENT_SERVICE, NODE_SERVICE),
+            service_names=SERVICE_NAMES,
             limits=ServerLimits(message_bytes_max=settings.message_bytes_max),
         )
         observed = await stack.enter_async_context(
@@ -408,6 +423,7 @@ async def serve(settings: NodeSettings) -> int:  # noqa: PLR0915 -- the one func
         await stack.enter_async_context(server)
         look = state.look()
         await server.set_serving(serving=look.is_ready)
+        tasks.start(entrance.keep(guard), name="access")
         tasks.start(_keep_house(state, invoker, server), name="housekeeping")
         tasks.start(_collect_expired(store), name="kv-collector")
         log.info(

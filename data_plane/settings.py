@@ -12,7 +12,7 @@ from data_plane.admission.quotas import Quota, TenantQuotas
 from data_plane.broker.address_policy import Destinations
 from data_plane.file_exports import FileExportSettings
 from data_plane.llm_settings import LlmBindingSettings
-from service.settings import ServerSettings
+from service.access.settings import AccessSettings
 from templates.reach import CHILD_DEPTH_CEILING
 
 WORD: Final = r"^[a-z][a-z0-9_-]{1,40}$"
@@ -44,7 +44,7 @@ class TenantQuota(BaseModel):
     memory_bytes: int | None = Field(default=None, ge=0)
 
 
-class NodeSettings(ServerSettings, env_prefix="AGENTFACTORY_NODE_"):
+class NodeSettings(AccessSettings, env_prefix="AGENTFACTORY_NODE_"):
     """The node's id is the one in its certificate: `spiffe://<trust domain>/node/<id>`."""
 
     store_directory: Path = Field(description="Private directory of everything that the node keeps.")

@@ -22,14 +22,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import grpc
 import grpc.aio
 
+from service.guard_ports import Authorise, CallObserver, Context, Gate, NoObserver, People
 from service.identity import Identity
 from service.logs import AT_NS, FrequentEvent, gathered_lines, get_logger
-from service.peer import UnauthenticatedError, peer_of
+from service.peer import Peer, UnauthenticatedError, peer_of
 from service.status import ExhaustedError, UnavailableError, to_status, trailing_metadata
 from service.telemetry import (
     RPC_SERVER_CALLS,
@@ -49,14 +50,13 @@ from templates.reasons import AgentFactoryError, Reason
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in its stubs only
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Authorise = Callable[[Identity, str], None]
-
 # Open to every authenticated peer, logged at DEBUG, and ended when the server drains.
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _OPEN: Final = (_HEALTH, "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/")
 
 RETRY_S: Final = 1.0
+NO_PEER: Final = Peer(Identity.person("nobody", "nobody"), 0.0)
+"""Stands where nobody was let in yet."""
 _COMPONENT: Final = "rpc"
 _OK: Final = "OK"
 SETTLE_S: Final = 0.02
@@ -89,6 +89,18 @@ class DrainingError(UnavailableError):
     reason = Reason.SERVER_DRAINING
 
 
+class IdentityRevokedError(UnauthenticatedError):
+    """The identity, or this certificate of it, was revoked."""
+
+    reason = Reason.IDENTITY_REVOKED
+
+
+class StreamTooSlowError(AgentFactoryError):
+    """The stream's receiver took nothing for too long, or the stream as a whole took too long."""
+
+    reason = Reason.STREAM_TOO_SLOW
+
+
 class InternalError(AgentFactoryError):
     """We erred. The peer learns that, and nothing else."""
 
@@ -110,33 +122,20 @@ class _Call:
     ended_ns: int = 0
 
 
-class CallObserver(Protocol):
-    """Hears of every call but those of health and reflection, in the call's own task and before it is answered."""
+@dataclass(slots=True)
+class LiveStream:
+    """A stream in progress; ``stalled_since``: when its receiver began not to take what is written, 0 for now."""
 
-    def begun(self, method: str, context: Context) -> None:
-        """Hear of a call; nothing about its peer has been checked."""
-        ...
-
-    async def answered(self) -> None:
-        """Hear that it went well; what this raises becomes the answer."""
-        ...
-
-    async def refused(self, failure: AgentFactoryError, request: Any, *, trace_id: str) -> None:
-        """Hear of the error that is about to be sent. ``request`` is its message, its bytes, or None. Never raises."""
-        ...
-
-
-class NoObserver:
-    """Where nobody wants to hear of calls."""
-
-    def begun(self, method: str, context: Context) -> None:
-        pass
-
-    async def answered(self) -> None:
-        pass
-
-    async def refused(self, failure: AgentFactoryError, request: Any, *, trace_id: str) -> None:
-        pass
+    method: str
+    peer: Peer
+    context: Context
+    started: float
+    endless: bool
+    stalled_since: float = 0.0
+    ended_for: AgentFactoryError | None = None
+    answers: Any = None
+    """The generator behind it, where it is one."""
+    ending: asyncio.Task[None] | None = None
 
 
 class ServerGuard(grpc.aio.ServerInterceptor):
@@ -144,12 +143,14 @@ class ServerGuard(grpc.aio.ServerInterceptor):
 
     Args:
         trust_domain: the only one whose identities are let in.
-        authorise: ``authorise(identity, method)`` raises `PermissionDeniedError` (or any AgentFactoryError) to refuse;
+        authorise: ``authorise(peer, method)`` raises `PermissionDeniedError` (or any AgentFactoryError) to refuse;
             ``method`` is "/package.Service/Method". Health and reflection are open to every authenticated peer.
         telemetry: of this process.
         unary_deadline_s: unary calls without a deadline, or with a longer one, end after this.
         calls_max, streams_max: how many unary calls, and streams, may be in progress.
         ended_by_drain: streaming methods that `begin_drain` ends instead of waiting for them.
+        gate: asked of every call before ``authorise``; None: nothing is.
+        people: judges calls that show no certificate; None: there are none.
         clock: seconds since the epoch, for certificates that run out while their connection lives.
         observer: of calls and what becomes of them.
     """
@@ -164,6 +165,8 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         calls_max: int = 4096,
         streams_max: int = 16_384,
         ended_by_drain: Collection[str] = (),
+        gate: Gate | None = None,
+        people: People | None = None,
         clock: Callable[[], float] = time.time,  # noqa: TID251 -- the default of an edge; tests pass their own
         observer: CallObserver | None = None,
     ) -> None:
@@ -175,7 +178,11 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         self._calls_max = calls_max
         self._streams_max = streams_max
         self._ended_by_drain = frozenset(ended_by_drain)
+        self._gate = gate
+        self._people = people
         self._clock = clock
+        self._revoked: frozenset[str] = frozenset()
+        self._live: dict[asyncio.Task[Any], LiveStream] = {}
         self._calls = 0
         self._streams = 0
         self._draining = False
@@ -197,6 +204,46 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         self._draining = True
         for task in self._endless:
             task.cancel()
+
+    def revoke(self, revoked: frozenset[str]) -> None:
+        """Refuse these identities (URIs) and certificates (``serial:…``) from now on, and end their streams.
+
+        Calls in progress that answer once are let finish; ``unary_deadline_s`` is the longest that they may.
+        """
+        if revoked == self._revoked:
+            return
+        self._revoked = revoked
+        self.end_streams(
+            lambda stream: IdentityRevokedError("the identity was revoked") if self._is_revoked(stream.peer) else None
+        )
+
+    def end_streams(self, judge: Callable[[LiveStream], AgentFactoryError | None]) -> int:
+        """End every stream for which ``judge`` has a reason, with that as its status; return how many."""
+        count = 0
+        for task, stream in self._live.items():
+            if stream.ended_for is None and (error := judge(stream)) is not None:
+                stream.ended_for = error
+                stream.ending = asyncio.get_running_loop().create_task(self._end(task, stream))
+                count += 1
+        return count
+
+    async def _end(self, task: asyncio.Task[Any], stream: LiveStream) -> None:
+        """Stop what a stream is doing, now.
+
+        grpc takes no status behind a message that is still under way: cancelled in there, a stream would never end for
+        its receiver. What makes the answers is closed instead, and the status follows when the receiver has taken the
+        message, or with the connection; until then the stream counts among `in_flight`, and holds one message.
+        """
+        if stream.answers is None or not stream.stalled_since:
+            task.cancel()
+            return
+        try:
+            await stream.answers.aclose()
+        except Exception as error:  # noqa: BLE001 -- the edge: what a servicer does while it is closed ends here
+            self._log.error(Event.RPC_FAILED, **{Field.METHOD: stream.method}, exc_info=error)
+
+    def _is_revoked(self, peer: Peer) -> bool:
+        return peer.uri in self._revoked or peer.serial in self._revoked
 
     async def intercept_service(
         self,
@@ -252,7 +299,9 @@ class ServerGuard(grpc.aio.ServerInterceptor):
             try:
                 with self._telemetry.span(SpanName.RPC_SERVER, attributes, parent=_trace_parent(context)) as span:
                     call.trace_id = current_trace_id()
-                    self._admit(call, context, full=self._calls > self._calls_max)
+                    if self._people is not None:
+                        await self._people.identify(context)
+                    self._admit(call, context, observer, full=self._calls > self._calls_max)
                     span.set(Field.PEER, call.peer)
                     if parse is not None:
                         request = parse(request)
@@ -294,12 +343,17 @@ class ServerGuard(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: Context) -> None:
             call = _Call(method, time.perf_counter())
             task = asyncio.current_task()
+            stream = LiveStream(method, NO_PEER, context, call.started, endless)
             self._streams += 1
             observer.begun(method, context)
             try:
                 with self._telemetry.span(SpanName.RPC_SERVER, attributes, parent=_trace_parent(context)) as span:
                     call.trace_id = current_trace_id()
-                    self._admit(call, context, full=self._streams > self._streams_max)
+                    if self._people is not None:
+                        await self._people.identify(context)
+                    stream.peer = self._admit(call, context, observer, full=self._streams > self._streams_max)
+                    if task is not None:
+                        self._live[task] = stream
                     span.set(Field.PEER, call.peer)
                     if parse is not None:
                         request = parse(request)
@@ -308,15 +362,19 @@ class ServerGuard(grpc.aio.ServerInterceptor):
                     result: Any = behaviour(request, context)
                     if generates:
                         # Written here, not by grpc, so that an answer that cannot be serialised is caught here too.
+                        stream.answers = result
                         async with aclosing(result):
                             async for answer in result:
+                                stream.stalled_since = time.perf_counter()
                                 await context.write(answer)
+                                stream.stalled_since = 0.0
+                        _go_on(stream)
                     else:
                         await result
                     await observer.answered()
                     return
             except BaseException as error:
-                judged = self._judge_stream(error, task, call, context)
+                judged = self._judge_stream(error, task, call, stream)
                 if judged is None:
                     raise
                 failure = judged
@@ -325,6 +383,7 @@ class ServerGuard(grpc.aio.ServerInterceptor):
                 self._streams -= 1
                 if task is not None:
                     self._endless.discard(task)
+                    self._live.pop(task, None)
                 self._finish(call)
             await _abort(call, context, failure)
 
@@ -333,22 +392,28 @@ class ServerGuard(grpc.aio.ServerInterceptor):
     def _observer_of(self, method: str) -> CallObserver:
         return NoObserver() if method.startswith(_OPEN) else self._observer
 
-    def _admit(self, call: _Call, context: Context, *, full: bool) -> None:
+    def _admit(self, call: _Call, context: Context, observer: CallObserver, *, full: bool) -> Peer:
         """Refuse who may not call, before a byte of the request is looked at."""
         peer = peer_of(context)
-        call.peer = peer.identity.uri
+        call.peer = peer.uri
+        observer.identified(peer)
         if peer.identity.trust_domain != self._trust_domain:
             raise UnauthenticatedError(f"expected an identity of {self._trust_domain}, got {peer.identity}")
         if peer.valid_until <= self._clock():
             raise UnauthenticatedError(
                 f"expected a certificate that is still valid, got an expired one of {peer.identity}"
             )
+        if self._revoked and self._is_revoked(peer):
+            raise IdentityRevokedError(f"expected an identity that is not revoked, got {peer.uri}")
         if full:
             raise ExhaustedError("too many calls in progress", retry_s=RETRY_S)
+        if self._gate is not None:
+            self._gate.admit(peer, call.method, context)
         if not call.method.startswith(_OPEN):
             if self._draining:
                 raise DrainingError("the server is stopping", retry_s=RETRY_S)
-            self._authorise(peer.identity, call.method)
+            self._authorise(peer, call.method)
+        return peer
 
     async def _within_limit(self, work: Awaitable[Any]) -> Any:
         limit = asyncio.timeout(self._unary_deadline_s)
@@ -361,8 +426,12 @@ class ServerGuard(grpc.aio.ServerInterceptor):
             raise
 
     def _judge_stream(
-        self, error: BaseException, task: asyncio.Task[Any] | None, call: _Call, context: Context
+        self, error: BaseException, task: asyncio.Task[Any] | None, call: _Call, stream: LiveStream
     ) -> AgentFactoryError | None:
+        context = stream.context
+        if isinstance(error, asyncio.CancelledError) and stream.ended_for is not None and task is not None:
+            task.uncancel()
+            return stream.ended_for
         ours = self._draining and task in self._endless and not context.cancelled()
         if isinstance(error, asyncio.CancelledError) and ours and task is not None:
             task.uncancel()
@@ -436,6 +505,12 @@ def _trace_parent(context: Context) -> str:
         if key == TRACEPARENT_KEY:
             return received_trace_context(value)
     return ""
+
+
+def _go_on(stream: LiveStream) -> None:
+    """Raise why ``stream`` was ended while its last message was under way, if it was."""
+    if stream.ended_for is not None:
+        raise stream.ended_for
 
 
 def _code_name(context: Context) -> str:

@@ -1,10 +1,15 @@
-"""The peer of a gRPC call: TLS version, certificate, identity. Read once per certificate, remembered by its bytes."""
+"""The peer of a gRPC call: TLS version, certificate, identity. Read once per certificate, remembered by its bytes.
+
+A person may show a token instead, where a server has a listener for them: `service.access.token_door` judges it and
+has the call `adopt` the peer. A call that shows a certificate is judged by that alone.
+"""
 
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Protocol
+from urllib.parse import unquote
 
 from cryptography import x509
 
@@ -39,12 +44,30 @@ class CallContext(Protocol):
         ...
 
 
+class AddressedContext(CallContext, Protocol):
+    """A context that knows where its call comes from as well."""
+
+    def peer(self) -> str:
+        """Return "ipv4:192.0.2.7:40000" or "ipv6:%5B2001:db8::1%5D:40000"."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An authenticated peer; ``valid_until`` is its certificate's end, in seconds since the epoch."""
+    """An authenticated peer.
+
+    ``valid_until`` is the end of its certificate or token, in seconds since the epoch. ``groups`` are those of a token;
+    ``serial`` is the number of a certificate as revocations name it (``serial:`` and hexadecimal digits).
+    """
 
     identity: Identity
     valid_until: float
+    groups: frozenset[str] = frozenset()
+    serial: str = ""
+    uri: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", self.identity.uri)  # once: every call logs it
 
 
 def peer_of(context: CallContext, /) -> Peer:
@@ -66,16 +89,45 @@ def peer_of(context: CallContext, /) -> Peer:
     return peer
 
 
+def shows_certificate(context: CallContext, /) -> bool:
+    """Say whether the call shows a certificate, whatever it is worth; raise `TlsVersionError` unless TLS 1.3."""
+    known = _judged.get()
+    if known is not None and known[0] is context:
+        return True
+    certificates = _certificates(context)
+    if len(certificates) == 1:
+        _judged.set((context, _peer_of_certificate(certificates[0])))
+    return bool(certificates)
+
+
+def adopt(context: CallContext, peer: Peer, /) -> None:
+    """Have `peer_of` return ``peer`` for this call, whose token was verified."""
+    _judged.set((context, peer))
+
+
+def address_of(context: AddressedContext, /) -> str:
+    """Return the address that the call comes from, without its port; "" where there is none (a Unix socket)."""
+    family, _, rest = context.peer().partition(":")
+    if family not in {"ipv4", "ipv6"}:
+        return ""
+    host = unquote(rest).rpartition(":")[0].strip("[]")
+    return host.partition("%")[0]
+
+
 def _read(context: CallContext) -> Peer:
+    certificates = _certificates(context)
+    if len(certificates) != 1:
+        raise UnauthenticatedError(f"expected one client certificate, got {len(certificates)}")
+    return _peer_of_certificate(certificates[0])
+
+
+def _certificates(context: CallContext) -> list[bytes]:
     properties = context.auth_context()
     versions = list(properties.get(_TLS_VERSION, ()))
     if versions != _TLS_1_3:
         got = b", ".join(versions).decode("ascii", "replace") or "a connection without TLS"
         raise TlsVersionError(f"expected TLSv1.3, got {got}")
-    certificates = list(properties.get(_CERTIFICATE, ()))
-    if len(certificates) != 1:
-        raise UnauthenticatedError(f"expected one client certificate, got {len(certificates)}")
-    return _peer_of_certificate(certificates[0])
+    return list(properties.get(_CERTIFICATE, ()))
 
 
 def peer_identity(context: CallContext, /) -> Identity:
@@ -95,4 +147,8 @@ def _peer_of_certificate(pem: bytes) -> Peer:
         certificate = x509.load_pem_x509_certificate(pem)
     except ValueError as error:
         raise UnauthenticatedError("expected a client certificate in X.509, got something else") from error
-    return Peer(identity_of_certificate(certificate), certificate.not_valid_after_utc.timestamp())
+    return Peer(
+        identity_of_certificate(certificate),
+        certificate.not_valid_after_utc.timestamp(),
+        serial=f"serial:{certificate.serial_number:x}",
+    )

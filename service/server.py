@@ -61,7 +61,9 @@ class ServiceServer:
         *,
         port: int,
         service_names: Sequence[str],
+        people_port: int | None = None,
     ) -> None:
+        self.people_port = people_port
         self._server = server
         self._guard = guard
         self._health = checked
@@ -122,10 +124,12 @@ def build_server(
     register: Callable[[grpc.aio.Server], None],
     service_names: Sequence[str],
     limits: ServerLimits | None = None,
+    people: tuple[int, grpc.ServerCredentials] | None = None,
 ) -> ServiceServer:
     """Build a server bound to ``host:port`` (port 0: any free one). Call it where the loop runs.
 
-    ``register`` adds the servicers; ``service_names`` are their full names, for health and reflection.
+    ``register`` adds the servicers; ``service_names`` are their full names, for health and reflection. ``people`` is a
+    second port, with credentials that ask for no certificate: the guard judges tokens there.
 
     Raises:
         UnavailableError: the address is in use or not ours.
@@ -135,9 +139,14 @@ def build_server(
     checked = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checked, server)
     reflection.enable_server_reflection([*service_names, _HEALTH, reflection.SERVICE_NAME], server)
+    bound = _bind(server, host, port, credentials)
+    people_port = None if people is None else _bind(server, host, *people)
+    return ServiceServer(server, guard, checked, port=bound, service_names=service_names, people_port=people_port)
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials) -> int:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_secure_port(address, credentials)
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise UnavailableError(f"expected a free address of this machine, got {address}") from error
-    return ServiceServer(server, guard, checked, port=bound, service_names=service_names)

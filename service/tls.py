@@ -50,6 +50,47 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     )
 
 
+class ReloadingCredentials:
+    """Credentials of a server that take newer files for connections made from then on.
+
+    grpc asks for them before every handshake, in a thread of its own, of ``grpc.aio`` as well (grpcio 1.85.1, tried):
+    `refresh` reads and judges the files beforehand, so that a handshake never waits for a disk or meets half a file.
+
+    Args:
+        files: read again by `refresh`.
+        require_client_auth: False for the port of people who show tokens: no certificate is asked for there.
+    """
+
+    def __init__(self, files: TlsFiles, *, require_client_auth: bool = True) -> None:
+        """Raise TlsFilesError, ExposedFileError: see `server_credentials`."""
+        self._files = files
+        self._demands = require_client_auth
+        self._pem = _read(files)
+        self._made = self._configuration()
+        self.credentials = grpc.dynamic_ssl_server_credentials(
+            self._made, lambda: self._made, require_client_authentication=require_client_auth
+        )
+
+    def refresh(self) -> bool:
+        """Take the files as they are now; return whether something had changed.
+
+        Raises:
+            TlsFilesError, ExposedFileError: they cannot be used; what was there before is used on.
+        """
+        pem = _read(self._files)
+        if pem == self._pem:
+            return False
+        self._pem = pem
+        self._made = self._configuration()
+        return True
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            [(self._pem.key, self._pem.certificate)],
+            root_certificates=self._pem.authorities if self._demands else None,
+        )
+
+
 def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
     """Return credentials that show ``files.certificate`` and verify the server's name against ``files.authorities``.
 

@@ -9,12 +9,17 @@ from templates.canonical import JsonObject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocations:
-    """Digests of resolved templates and of code (modules, images, sources), person ids, node ids."""
+    """Digests of resolved templates and of code (modules, images, sources), person ids, node ids, identities.
+
+    ``identities`` are URIs of identities and ``serial:<hexadecimal digits>`` of single certificates: what servers
+    refuse at the door (ADR 20).
+    """
 
     templates: frozenset[str] = frozenset()
     modules: frozenset[str] = frozenset()
     reviewers: frozenset[str] = frozenset()
     nodes: frozenset[str] = frozenset()
+    identities: frozenset[str] = frozenset()
 
     def union(self, other: "Revocations") -> "Revocations":
         return Revocations(**{kind: getattr(self, kind) | getattr(other, kind) for kind in KINDS})
@@ -27,7 +32,8 @@ class Revocations:
         return Revocations(**{kind: getattr(self, kind) & getattr(other, kind) for kind in KINDS})
 
     def to_json(self) -> JsonObject:
-        return {kind: sorted(getattr(self, kind)) for kind in KINDS}
+        # The last kind came later: left out while empty, so that documents without it stay the bytes that were signed.
+        return {kind: sorted(getattr(self, kind)) for kind in KINDS if kind != "identities" or getattr(self, kind)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Sequence[str]]) -> Self:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from agentfactory.admin.v1 import admin_pb2, admin_pb2_grpc, policy_pb2_grpc
+from agentfactory.admin.v1 import access_pb2_grpc, admin_pb2, admin_pb2_grpc, policy_pb2_grpc
 
 from service.tls import TlsFiles, channel_credentials
 from templates.approval import merge, sign
@@ -131,6 +131,7 @@ class PersonClient:
         self.fleet = admin_pb2_grpc.FleetServiceStub(channel)
         self.keys = admin_pb2_grpc.KeyServiceStub(channel)
         self.policies = policy_pb2_grpc.PolicyServiceStub(channel)
+        self.access = access_pb2_grpc.AccessServiceStub(channel)
 
     def submit(
         self,

@@ -102,6 +102,10 @@ class LocalInstallation:
             "keys_dir": str(self.directory / "control-plane" / "keys"),
             "passphrase_file": str(self.directory / "control-plane" / "passphrase"),
             "state_dir": str(self.directory / "control-plane"),
+            # Tests hurry; those of the rates set them.
+            "rate_per_minute": "0",
+            "principal_rate_per_minute": "0",
+            "address_rate_per_minute": "0",
             **settings,
         }
         return {f"AGENTFACTORY_CP_{name.upper()}": value for name, value in values.items()}

@@ -1,13 +1,18 @@
 """What commands connect with: the profile's identities, admin stubs and the client library."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from client.profile import Profile, read_profile
+from client.profile import CONTROL_PLANE, Profile, ProfileError, read_profile
+from client.tokens import read_token, token_credentials
+
+TURN_WAIT_S: Final = 60.0
+"""Longest that a call waits in all when a server has had enough of this person for now (RATE_LIMITED)."""
 
 if TYPE_CHECKING:
     import grpc
@@ -43,19 +48,33 @@ def person(found: Profile) -> str:
 @contextmanager
 def admin_channel(found: Profile, identity: str = "") -> "Iterator[grpc.Channel]":
     """A channel to the control plane as a person."""
-    with _channel(found, found.control_plane, identity or person(found)) as channel:
+    with _channel(found, found.control_plane, identity or person(found), server=CONTROL_PLANE) as channel:
         yield channel
 
 
 @contextmanager
 def node_channel(found: Profile, address: str) -> "Iterator[grpc.Channel]":
     """A channel to a node's operator service as a person."""
-    with _channel(found, address, person(found)) as channel:
+    name = next((name for name, each in found.nodes.items() if each == address), "")
+    with _channel(found, address, person(found), server=name) as channel:
         yield channel
 
 
 @contextmanager
-def _channel(found: Profile, address: str, identity: str) -> "Iterator[grpc.Channel]":
+def server_channel(found: Profile, node: str) -> "Iterator[grpc.Channel]":
+    """A channel to a node by its name, or to the control plane for "".
+
+    Raises:
+        click.BadParameter: the profile has no such node.
+    """
+    if node and node not in found.nodes:
+        raise click.BadParameter(f"expected one of {', '.join(sorted(found.nodes))}, got {node!r}")
+    with node_channel(found, found.nodes[node]) if node else admin_channel(found) as channel:
+        yield channel
+
+
+@contextmanager
+def _channel(found: Profile, address: str, identity: str, *, server: str) -> "Iterator[grpc.Channel]":
     import grpc
 
     from client.agentctl.mutations import REPEATABLE
@@ -63,9 +82,17 @@ def _channel(found: Profile, address: str, identity: str) -> "Iterator[grpc.Chan
     from service.tls import channel_credentials
 
     options = (("grpc.max_receive_message_length", 64 << 20),)
-    channel = grpc.secure_channel(address, channel_credentials(found.tls(identity)), options=options)
+    token = read_token(os.environ)
+    if token is None:
+        channel = grpc.secure_channel(address, channel_credentials(found.tls(identity)), options=options)
+    else:
+        if server not in found.people:
+            raise ProfileError(f"expected an address for tokens of {server} under people in {found.directory}")
+        channel = grpc.secure_channel(
+            found.people[server], token_credentials(token, found.authorities_file()), options=options
+        )
     try:
-        yield intercept_channel(channel, RetryPolicy(idempotent_methods=REPEATABLE))
+        yield intercept_channel(channel, RetryPolicy(idempotent_methods=REPEATABLE, turn_wait_s_max=TURN_WAIT_S))
     finally:
         channel.close()
 

@@ -13,6 +13,7 @@ from client.agentctl.output import fail_line
 from client.agentctl.tracing import traced
 
 _COMMANDS: Final = {
+    "address": "access:address",
     "agent": "agent:agent",
     "audit": "audit:audit",
     "change": "change:change",
@@ -28,9 +29,11 @@ _COMMANDS: Final = {
     "replay": "replay:replay",
     "revoke": "revoke:revoke",
     "rollout": "rollout:rollout",
+    "secure-mode": "access:secure_mode",
     "selftest": "selftest:selftest",
     "template": "template:template",
     "up": "up:up",
+    "whoami": "access:whoami",
 }
 _COMMAND_KEY: Final = "agentctl.command"
 

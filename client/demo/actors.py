@@ -39,7 +39,7 @@ def channel(profile: Profile, address: str, identity: str) -> "Iterator[grpc.Cha
     options = (("grpc.max_receive_message_length", 64 << 20),)
     opened = grpc.secure_channel(address, channel_credentials(profile.tls(identity)), options=options)
     try:
-        yield intercept_channel(opened, RetryPolicy())
+        yield intercept_channel(opened, RetryPolicy(turn_wait_s_max=60.0))
     finally:
         opened.close()
 

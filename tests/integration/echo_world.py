@@ -15,9 +15,11 @@ import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import StringValue
 
+from service.guard_ports import Context
 from service.identity import Identity
-from service.interceptors import Context, ServerGuard
+from service.interceptors import ServerGuard
 from service.local_ca import LocalCa
+from service.peer import Peer
 from service.server import ServerLimits, ServiceServer, build_server
 from service.status import PermissionDeniedError, UnavailableError
 from service.telemetry import Telemetry
@@ -73,6 +75,8 @@ class Echo:
                 yield SECRET
             if request.value == "wait":
                 await self.release.wait()
+            while request.value == "flood":
+                yield StringValue(value="x" * 100_000)
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
@@ -150,9 +154,9 @@ class World:
         )
         return issued.write(self.directory / identity.uri.removeprefix("spiffe://").replace("/", "-"))
 
-    def authorise(self, identity: Identity, method: str) -> None:
-        if identity == NOBODY:
-            raise PermissionDeniedError(f"expected somebody, got {identity}")
+    def authorise(self, peer: Peer, method: str) -> None:
+        if peer.identity == NOBODY:
+            raise PermissionDeniedError(f"expected somebody, got {peer.uri}")
 
     @asynccontextmanager
     async def serving(

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
+from agentfactory.admin.v1 import access_pb2, policy_pb2
 from agentfactory.admin.v1 import admin_pb2 as pb
-from agentfactory.admin.v1 import policy_pb2
 from agentfactory.distribution.v1 import distribution_pb2 as distribution
 from agentfactory.distribution.v1.distribution_pb2_grpc import DistributionServiceStub
 from google.protobuf import descriptor_pool
@@ -137,7 +137,22 @@ def _confirm_glass(alice: PersonClient, _installation: LocalInstallation) -> Non
     alice.policies.ConfirmBreakGlass(policy_pb2.ConfirmBreakGlassRequest(name=waiting.name))
 
 
+def _secure_mode(alice: PersonClient, _installation: LocalInstallation) -> None:
+    alice.access.SetSecureMode(access_pb2.SetSecureModeRequest(on=True, reason="a drill"))
+
+
+def _block(alice: PersonClient, network: str) -> None:
+    alice.access.BlockAddress(access_pb2.BlockAddressRequest(network=network, reason="it guesses", ttl_s=60))
+
+
+def _unblock(alice: PersonClient, _installation: LocalInstallation) -> None:
+    alice.access.UnblockAddress(access_pb2.UnblockAddressRequest(network="192.0.2.8"))
+
+
 WELL: dict[str, Make] = {
+    "AccessService/BlockAddress": lambda alice, _: _block(alice, "192.0.2.7"),
+    "AccessService/SetSecureMode": _secure_mode,
+    "AccessService/UnblockAddress": _unblock,
     "ChangeService/ApproveChange": _approve,
     "ChangeService/CommentOnChange": _comment,
     "ChangeService/DeprecateChange": _deprecate,
@@ -156,14 +171,27 @@ WELL: dict[str, Make] = {
 """How each call is made so that it changes something. Whoever adds a method adds a line here."""
 
 BEFORE: dict[str, Callable[[PersonClient], Any]] = {
+    "AccessService/UnblockAddress": lambda bob: _block(bob, "192.0.2.8"),
     "PolicyService/ConfirmBreakGlass": lambda bob: _open_glass(bob, "confirmed"),
 }
 """What somebody else must have done before."""
+
+AFTER: dict[str, Callable[[PersonClient], Any]] = {
+    "AccessService/SetSecureMode": lambda bob: bob.access.SetSecureMode(access_pb2.SetSecureModeRequest(on=False)),
+}
+"""What must be undone for the others' sake."""
 
 WITHOUT_BYTES = frozenset(action for action in WELL if action.startswith("PolicyService/"))
 """What is about a version's name, which may have no bytes yet."""
 
 REFUSED: dict[str, Make] = {
+    "AccessService/BlockAddress": lambda alice, _: _block(alice, "127.0.0.0/8"),
+    "AccessService/SetSecureMode": lambda mallory, _: mallory.access.SetSecureMode(
+        access_pb2.SetSecureModeRequest(on=False)
+    ),
+    "AccessService/UnblockAddress": lambda alice, _: alice.access.UnblockAddress(
+        access_pb2.UnblockAddressRequest(network="192.0.2.99")
+    ),
     "ChangeService/ApproveChange": lambda alice, _: alice.changes.ApproveChange(
         pb.ApproveChangeRequest(name="changes/99", envelope=b"{}")
     ),
@@ -201,6 +229,9 @@ REFUSED: dict[str, Make] = {
 }
 """How each call is made so that it is refused."""
 
+REFUSED_TO = {"AccessService/SetSecureMode": "mallory"}
+"""Who is refused what alice may always do."""
+
 
 @pytest.mark.parametrize("action", changing_calls())
 def test_every_change_leaves_an_entry_in_its_own_transaction(
@@ -212,10 +243,16 @@ def test_every_change_leaves_an_entry_in_its_own_transaction(
             BEFORE[action](bob)
     before = len(entries(installation))
     WELL[action](alice, installation)
-    written = [entry for entry in entries(installation)[before:] if entry["action"] == action]
+    if action in AFTER:
+        with plane.person("bob") as bob:
+            AFTER[action](bob)
+    written = [
+        entry
+        for entry in entries(installation)[before:]
+        if entry["action"] == action and entry["principal"].endswith("/alice")
+    ]
     assert [entry["outcome"] for entry in written] == ["DONE"], "record the decision: see control_plane.audit"
     (entry,) = written
-    assert entry["principal"].endswith("/person/alice")
     assert entry["address"] == "127.0.0.1"
     assert entry["resource"]
     assert entry["digests"] or action in WITHOUT_BYTES
@@ -223,15 +260,33 @@ def test_every_change_leaves_an_entry_in_its_own_transaction(
 
 @pytest.mark.parametrize("action", changing_calls())
 def test_every_refused_change_leaves_an_entry_with_its_code(
-    action: str, alice: PersonClient, installation: LocalInstallation
+    action: str, plane: ControlPlaneProcess, installation: LocalInstallation
 ) -> None:
     assert action in REFUSED, f"say in REFUSED how {action} is refused, so that this test can look for its entry"
     before = len(entries(installation))
-    with pytest.raises(grpc.RpcError):
-        REFUSED[action](alice, installation)
+    with plane.person(REFUSED_TO.get(action, "alice")) as person, pytest.raises(grpc.RpcError):
+        REFUSED[action](person, installation)
     written = entries(installation)[before:]
     assert [(entry["action"], entry["outcome"]) for entry in written] == [(action, "REFUSED")]
     assert written[0]["code"] in Reason.__members__
+
+
+def test_setting_what_is_set_leaves_an_entry_that_says_so(alice: PersonClient, installation: LocalInstallation) -> None:
+    for _ in range(2):
+        alice.access.SetSecureMode(access_pb2.SetSecureModeRequest(on=True, reason="a drill"))
+    alice.access.SetSecureMode(access_pb2.SetSecureModeRequest(on=False))
+    kept = [(entry["outcome"], entry["resource"], entry["reason"]) for entry in entries(installation)[-3:]]
+    assert kept == [
+        ("DONE", "access/secure-mode", "a drill"),
+        ("UNCHANGED", "access/secure-mode", ""),
+        ("DONE", "access/secure-mode", ""),
+    ]
+
+
+def test_an_entry_says_with_which_roles_its_caller_came(alice: PersonClient, installation: LocalInstallation) -> None:
+    alice.submit({**DOCUMENT, "name": "role-bearer"})
+    roles = entries(installation)[-1]["roles"]
+    assert {"person", "viewer", "author", "operator", "admin", "reviewer:docs"} <= set(roles)
 
 
 def test_a_call_that_changes_nothing_leaves_an_entry_that_says_so(

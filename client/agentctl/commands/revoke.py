@@ -11,13 +11,17 @@ from client.agentctl.output import emit
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["template", "module", "reviewer", "node"]))
+@click.argument("kind", type=click.Choice(["template", "module", "reviewer", "node", "identity"]))
 @click.argument("target")
 @click.option("--reason", required=True, help="Why; kept with the generation.")
 @click.option("--yes", is_flag=True, help="Do not ask. Only a new charter lifts a revocation.")
 @mutation_options(etag=False)
 def revoke(kind: str, target: str, reason: str, yes: bool, **options: Any) -> None:  # noqa: FBT001
-    """Revoke TARGET: a template version (domain/name@version), a module (sha256), a reviewer or a node (id)."""
+    """Revoke TARGET on every node.
+
+    A template version (domain/name@version), a module (sha256), a reviewer or a node (id), an identity (spiffe://…) or
+    one certificate of it (serial:HEX).
+    """
     from agentfactory.admin.v1 import admin_pb2 as pb
     from agentfactory.admin.v1.admin_pb2_grpc import RolloutServiceStub
 

@@ -4,13 +4,19 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from control_plane.audit import Call, Decision, about, acting, current_call, resource_name
 from control_plane.audit_recorder import AuditRecorder, action_of, address_of, reads
+from control_plane.authorisation import roles_of
 from control_plane.sqlite_store import SqliteStore
+from service.access.roles import Held, Role, Standing
+from service.guard_ports import Context
+from service.identity import Identity
+from service.peer import Peer
 from service.telemetry import Telemetry
 from templates.audit_entry import Outcome
 from templates.reasons import AgentFactoryError, Reason
@@ -42,6 +48,13 @@ class RefusedError(AgentFactoryError):
     def __init__(self, reason: Reason) -> None:
         super().__init__("a text that quotes a secret")
         self.reason = reason
+
+
+class _Context:
+    """What the recorder asks of a call before anybody knows whose it is."""
+
+    def peer(self) -> str:
+        return "ipv4:192.0.2.7:40000"
 
 
 async def refuse(recorder: AuditRecorder, call: Call, reason: Reason) -> None:
@@ -105,6 +118,44 @@ async def test_a_refusal_is_on_the_disk_before_its_caller_hears_of_it(recorder: 
     callers = [replace(CHANGING, principal=f"p{number}") for number in range(50)]
     await asyncio.gather(*(refuse(recorder, call, Reason.POLICY) for call in callers))
     assert len(audit_entries(path)) == 51
+
+
+async def test_a_call_is_its_callers_from_when_it_is_known_whose_it_is(path: Path, store: SqliteStore) -> None:
+    peers: list[Peer] = []
+
+    def roles(peer: Peer) -> tuple[str, ...]:
+        peers.append(peer)
+        return ("person", "admin")
+
+    recorder = AuditRecorder(store=store, telemetry=Telemetry(), clock=Clock(), roles_of=roles)
+    with acting(Call()):
+        recorder.begun("/agentfactory.admin.v1.ChangeService/RejectChange", cast("Context", _Context()))
+        await recorder.refused(RefusedError(Reason.UNAUTHENTICATED), None, trace_id="")
+        peer = Peer(Identity.person("factory.test", "anna"), 2e9, groups=frozenset({"staff"}))
+        recorder.identified(peer)
+        await recorder.refused(RefusedError(Reason.PERMISSION_DENIED), None, trace_id="")
+    assert peers == [peer], "roles may come from the groups of a token"
+    found = [(entry["principal"], entry["roles"], entry["address"]) for entry in audit_entries(path)[1:]]
+    assert found == [("", [], "192.0.2.7"), ("spiffe://factory.test/person/anna", ["person", "admin"], "192.0.2.7")]
+
+
+def test_roles_are_named_with_the_scopes_that_bound_them() -> None:
+    standing = Standing(
+        (
+            Held(role=Role.VIEWER),
+            Held(role=Role.REVIEWER, domains=frozenset({"finance", "docs"})),
+            Held(role=Role.OPERATOR, tenants=frozenset({"acme"})),
+            Held(role=Role.OPERATOR, domains=frozenset({"docs"}), tenants=frozenset({"acme"})),
+        )
+    )
+    assert roles_of(Peer(Identity.person("factory.test", "anna"), 2e9), standing) == (
+        "person",
+        "viewer",
+        "reviewer:docs",
+        "reviewer:finance",
+        "operator:acme",
+        "operator:docs/acme",
+    )
 
 
 async def test_a_refusal_names_what_its_handler_said_it_is_about(recorder: AuditRecorder, path: Path) -> None:

@@ -11,7 +11,6 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.authorisation import SERVICE_NAMES, authorise, require_reviewer
 from control_plane.compressed_blobs import CompressedBlobs
 from control_plane.file_blobs import BlobMissingError, FileBlobs
 from control_plane.fleet import NodeView, Refusal
@@ -29,8 +28,6 @@ from control_plane.review import ChangeUnknownError, change_number
 from control_plane.roles import Role, expiry_warnings, roles_of
 from control_plane.trust_directory import TrustUnreadableError, read_trust_directory, trust_files, trust_of
 from control_plane.turns import Turns
-from service.identity import Identity
-from service.status import PermissionDeniedError
 from templates.revocations import Revocations
 from tests.installation import LocalInstallation, write_trust
 from tests.unit.control_plane.world import SOURCE, World, source_document
@@ -81,40 +78,6 @@ class TestPages:
         assert (page_size(0), page_size(3), page_size(10**6)) == (50, 3, PAGE_SIZE_MAX)
         with pytest.raises(PageTokenError):
             page_size(-1)
-
-
-class TestPermissions:
-    @pytest.mark.parametrize("service", SERVICE_NAMES)
-    def test_each_service_is_for_one_kind_of_peer(self, service: str) -> None:
-        peers = {
-            "node": Identity.node("factory.test", "n"),
-            "person": Identity.person("factory.test", "alice"),
-            "service": Identity.service("factory.test", "acme", "billing"),
-            "control-plane": Identity.control_plane("factory.test", "one"),
-        }
-        allowed = "node" if "distribution" in service else "person"
-        for kind, identity in peers.items():
-            if kind == allowed:
-                authorise(identity, f"/{service}/Method")
-            else:
-                with pytest.raises(PermissionDeniedError):
-                    authorise(identity, f"/{service}/Method")
-
-    def test_a_service_that_nobody_named_is_for_nobody(self) -> None:
-        with pytest.raises(PermissionDeniedError):
-            authorise(Identity.person("factory.test", "alice"), "/agentfactory.admin.v2.NewService/Method")
-
-    def test_reviewers_are_those_of_the_charter(self, installation: LocalInstallation) -> None:
-        charter = installation.charter
-        require_reviewer("alice", charter, Revocations())
-        require_reviewer("alice", charter, Revocations(), domain="docs")
-        for person, revoked, domain in (
-            ("mallory", Revocations(), None),
-            ("alice", Revocations(reviewers=frozenset({"alice"})), None),
-            ("alice", Revocations(), "nowhere"),
-        ):
-            with pytest.raises(PermissionDeniedError):
-                require_reviewer(person, charter, revoked, domain=domain)
 
 
 class TestRoles:

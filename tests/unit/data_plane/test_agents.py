@@ -17,9 +17,6 @@ from data_plane.agents.agent import (
 )
 from data_plane.agents.json_text import parse_json
 from data_plane.agents.refusals import InvalidRequestError, UnknownTemplateError
-from data_plane.authorisation import AGENT_SERVICE, NODE_SERVICE, authorise
-from service.identity import Identity
-from service.status import PermissionDeniedError
 from templates.names import InvalidNameError, TemplateName
 
 NOTES = TemplateName("docs", "notes")
@@ -143,33 +140,3 @@ def test_an_unknown_template_is_answered_with_neighbours() -> None:
     error = UnknownTemplateError("docs/note", known=["docs/notes", "legal/review"])
     assert error.metadata["nearest"] == "docs/notes"
     assert UnknownTemplateError("x", known=[]).metadata["nearest"] == ""
-
-
-SERVICE = Identity.service("td", "acme", "web")
-PERSON = Identity.person("td", "alice")
-NODE = Identity.node("td", "n2")
-CONTROL_PLANE = Identity.control_plane("td", "one")
-
-
-@pytest.mark.parametrize(
-    ("identity", "method", "permitted"),
-    [
-        (SERVICE, f"/{AGENT_SERVICE}/InvokeAgent", True),
-        (PERSON, f"/{AGENT_SERVICE}/InvokeAgent", False),
-        (NODE, f"/{AGENT_SERVICE}/InvokeAgent", False),
-        (CONTROL_PLANE, f"/{AGENT_SERVICE}/InvokeAgent", False),
-        (PERSON, f"/{NODE_SERVICE}/GetNodeStatus", True),
-        (CONTROL_PLANE, f"/{NODE_SERVICE}/GetNodeStatus", True),
-        (SERVICE, f"/{NODE_SERVICE}/GetNodeStatus", False),
-        (PERSON, f"/{NODE_SERVICE}/Drain", True),
-        (CONTROL_PLANE, f"/{NODE_SERVICE}/Drain", False),
-        (PERSON, f"/{NODE_SERVICE}/Unheard", False),
-        (PERSON, "/other.Service/Method", False),
-    ],
-)
-def test_each_method_is_for_its_kinds_of_identity(identity: Identity, method: str, permitted: object) -> None:
-    if permitted:
-        authorise(identity, method)
-    else:
-        with pytest.raises(PermissionDeniedError):
-            authorise(identity, method)

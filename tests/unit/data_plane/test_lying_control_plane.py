@@ -61,7 +61,7 @@ async def test_a_fault_in_one_conversation_leads_to_the_next_one_and_not_to_the_
 
     subscriber = _Tripping(
         target="localhost:1",
-        credentials=grpc.ssl_channel_credentials(),
+        credentials=grpc.ssl_channel_credentials,
         listener=_Nobody(),
         holding=holding,
         figures=figures,

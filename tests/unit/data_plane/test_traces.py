@@ -149,7 +149,7 @@ async def test_a_pushs_trace_context_is_taken_only_if_it_is_one(sent: str, taken
 
     subscriber = GrpcSubscriber(
         target="localhost:1",
-        credentials=grpc.ssl_channel_credentials(),
+        credentials=grpc.ssl_channel_credentials,
         listener=heard,
         holding=holding,
         figures=figures,

@@ -999,6 +999,7 @@ class RevokeRequest(_message.Message):
     MODULE_FIELD_NUMBER: _builtins.int
     REVIEWER_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
@@ -1010,6 +1011,8 @@ class RevokeRequest(_message.Message):
     """Person id."""
     node: _builtins.str
     """Node id."""
+    identity: _builtins.str
+    """URI of an identity, or "serial:" and the hexadecimal number of one certificate."""
     reason: _builtins.str
     request_id: _builtins.str
     validate_only: _builtins.bool
@@ -1020,15 +1023,16 @@ class RevokeRequest(_message.Message):
         module: _builtins.str = ...,
         reviewer: _builtins.str = ...,
         node: _builtins.str = ...,
+        identity: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["module", b"module", "node", b"node", "reviewer", b"reviewer", "target", b"target", "template", b"template"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "module", b"module", "node", b"node", "reviewer", b"reviewer", "target", b"target", "template", b"template"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["module", b"module", "node", b"node", "reason", b"reason", "request_id", b"request_id", "reviewer", b"reviewer", "target", b"target", "template", b"template", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "module", b"module", "node", b"node", "reason", b"reason", "request_id", b"request_id", "reviewer", b"reviewer", "target", b"target", "template", b"template", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["template", "module", "reviewer", "node"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["template", "module", "reviewer", "node", "identity"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 

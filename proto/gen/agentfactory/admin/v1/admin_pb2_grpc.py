@@ -738,7 +738,7 @@ class RolloutServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Revoke(self, request, context):
-        """Takes a template version, a module, a reviewer or a node out of service at once. Only the charter lifts it.
+        """Takes a template version, a module, a reviewer, a node or an identity out of service at once. Only the charter lifts it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -223,7 +223,7 @@ class RolloutServiceStub:
     """Publishes a new generation that names the versions of an older one, for the whole fleet."""
     ListGenerations: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListGenerationsRequest, _admin_pb2.ListGenerationsResponse]
     Revoke: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeRequest, _admin_pb2.Generation]
-    """Takes a template version, a module, a reviewer or a node out of service at once. Only the charter lifts it."""
+    """Takes a template version, a module, a reviewer, a node or an identity out of service at once. Only the charter lifts it."""
 
 @_typing.type_check_only
 class RolloutServiceAsyncStub(RolloutServiceStub):
@@ -232,7 +232,7 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     """Publishes a new generation that names the versions of an older one, for the whole fleet."""
     ListGenerations: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListGenerationsRequest, _admin_pb2.ListGenerationsResponse]  # type: ignore[assignment]
     Revoke: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeRequest, _admin_pb2.Generation]  # type: ignore[assignment]
-    """Takes a template version, a module, a reviewer or a node out of service at once. Only the charter lifts it."""
+    """Takes a template version, a module, a reviewer, a node or an identity out of service at once. Only the charter lifts it."""
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -256,7 +256,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RevokeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.Generation, _abc.Awaitable[_admin_pb2.Generation]]:
-        """Takes a template version, a module, a reviewer or a node out of service at once. Only the charter lifts it."""
+        """Takes a template version, a module, a reviewer, a node or an identity out of service at once. Only the charter lifts it."""
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
