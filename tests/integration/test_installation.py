@@ -145,6 +145,22 @@ def test_an_interrupted_installation_can_be_made_again(tmp_path: Path, stop: typ
         create_installation(spec_of(tmp_path / "i"), now=NOW, tell=quiet)
 
 
+def test_of_two_that_make_an_installation_at_once_the_second_touches_nothing(tmp_path: Path) -> None:
+    refused = []
+
+    def tell(line: str) -> None:
+        if not line.startswith(("certificate", "root")):  # before anything was made, and when nearly all is
+            return
+        with pytest.raises(InstallationExistsError, match="another command"):
+            create_installation(spec_of(tmp_path / "i"), now=NOW, tell=quiet)
+        refused.append(line)
+
+    profile = create_installation(spec_of(tmp_path / "i"), now=NOW, tell=tell)
+    assert len(refused) == 2
+    assert read_profile(profile.directory) == profile
+    assert all(path.exists() for path in (*profile.signing_keys.values(), *profile.identities.values()))
+
+
 @pytest.fixture
 def listener() -> Iterator[int]:
     with closing(socket.socket()) as taken:
