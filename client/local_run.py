@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from client.documents import read_file
 from client.inspection_cache import ModuleRefusedError
 from client.local_files import LocalFiles, LocalMount
+from client.local_grants import refuse_unasked
 from client.local_kv import LocalHost
 from client.publishing import CodeFileError, code_file
 from templates.canonical import JsonObject
@@ -98,7 +99,7 @@ def run_template(
         path: the document; its code lies beside it.
         text: the input.
         config: over the template's ``default_config``.
-        granted: grants that are carried out (``kv``, ``files``, ``http``, ``llm``), of those that it asks for.
+        granted: grants that are carried out (``kv``, ``files``, ``http``, ``llm``); the template asks for each.
         mounts: directories for the mounts of its ``files`` grants; the others are there and refused.
         parents: documents of its parents, nearest first; by default they are looked for beside it.
         image: module of the image of a source; by default the one that `make images` built.
@@ -111,6 +112,7 @@ def run_template(
         InvalidTemplateError: the document, or a parent, is refused.
         ConfigMismatchError, InputMismatchError: a schema of the template refuses what was given.
         ModuleRefusedError: its code is none that a node would compile.
+        LocalGrantError: it does not ask for what is granted.
         LocalRunError, CodeFileError: it cannot be run here.
     """
     template = read_file(path)
@@ -120,6 +122,7 @@ def run_template(
     resolved = resolve(
         template, _ancestors(template, path, parents), author=LOCAL_AUTHOR, code=_pinned(template.code, source, wasm)
     )
+    refuse_unasked(resolved, granted, mounts=mounts, outside=outside, models=models)
     effective = merge_config(resolved.default_config, config)
     if problem := _config_misfit(resolved, effective):
         raise ConfigMismatchError(problem)
@@ -266,20 +269,17 @@ async def _run(
         compiled = await cache.compile(wasm)
     except CompilerError as error:
         raise ModuleRefusedError(f"{error.code}: {error.message}") from error
-    allowed = granted & resolved.grants.interfaces()
     kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
-    if strange := sorted({each.mount for each in mounts} - {grant.mount for grant in resolved.grants.files}):
-        raise LocalRunError(f"expected a mount of {resolved.ref}'s files grants, got {strange[0]}")
     files = LocalFiles(resolved.grants.files, mounts)
     amounts = amounts_of(resolved)
-    http = LocalHttp(resolved, outside or Outside(), amounts) if "http" in allowed else None
-    llm = LocalLlm(resolved, models or Models(), amounts) if "llm" in allowed else None
-    host: HostCalls = LocalHost(allowed, kv_bytes_max=kv_bytes_max, files=files, http=http, llm=llm)
+    http = LocalHttp(resolved, outside or Outside(), amounts) if "http" in granted else None
+    llm = LocalLlm(resolved, models or Models(), amounts) if "llm" in granted else None
+    host: HostCalls = LocalHost(granted, kv_bytes_max=kv_bytes_max, files=files, http=http, llm=llm)
     worker = await Worker.start(WorkerSettings())
     try:
         await worker.load("local", compiled)
         outcome = await worker.invoke(
-            _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=allowed),
+            _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=granted),
             around(host) if around else host,
         )
     finally:

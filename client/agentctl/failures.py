@@ -52,7 +52,7 @@ _GUEST_FAILURES: Final = frozenset(
 """The agent ran and failed, as in `agentctl template run`; sending the same input again would not help."""
 _OF_NO_INVOCATION: Final = frozenset({Reason.UNKNOWN_RECORDING, Reason.UNKNOWN_INVOCATION})
 """Refusals that name an invocation of which there is nothing to show."""
-_USAGE_REASONS: Final = frozenset({Reason.INVALID_INSTALLATION, Reason.INVALID_PROFILE})
+_USAGE_REASONS: Final = frozenset({Reason.INVALID_INSTALLATION, Reason.INVALID_PROFILE, Reason.LOCAL_GRANT_INVALID})
 
 
 def describe(error: AgentFactoryError) -> list[str]:

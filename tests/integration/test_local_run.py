@@ -9,6 +9,7 @@ import pytest
 
 from client.documents import InvalidFileError
 from client.inspection_cache import ModuleRefusedError
+from client.local_grants import LocalGrantError
 from client.local_run import ConfigMismatchError, InputMismatchError, LocalRun, LocalRunError, run_template
 from client.publishing import CodeFileError
 from sandbox.engine import wat2wasm
@@ -85,8 +86,8 @@ def test_only_the_grants_named_on_the_command_line_are_carried_out(tmp_path: Pat
     assert json.loads(denied.output or "")["error"]["kind"] == "denied"
     allowed = run(path, granted=frozenset({"kv"}))
     assert json.loads(allowed.output or "") == {"ok": {"version": 1}}
-    greedy = run(write(tmp_path, "greedy", PUT), granted=frozenset({"kv"}))
-    assert json.loads(greedy.output or "")["error"]["kind"] == "denied", "the template itself asks for nothing"
+    with pytest.raises(LocalGrantError, match=r"dev/greedy@1.0.0 asks for \(none\), got kv"):
+        run(write(tmp_path, "greedy", PUT), granted=frozenset({"kv"}))
 
 
 def test_schemas_hold_as_on_a_node(tmp_path: Path) -> None:
