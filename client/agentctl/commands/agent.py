@@ -153,7 +153,7 @@ def _limits(texts: tuple[str, ...]) -> "Limits":
     amounts: dict[str, int] = {}
     for text in texts:
         name, _, amount = text.partition("=")
-        if amount.isdecimal() and not int(amount):
+        if amount.isdecimal() and len(amount) <= _DIGITS_MAX and not int(amount):
             raise click.BadParameter(f"expected an amount from 1 (0 is no limit at all), got {text!r}")
         if name not in names or not amount.isdecimal():
             raise click.BadParameter(f"expected NAME=AMOUNT with one of {', '.join(sorted(names))}, got {text!r}")
