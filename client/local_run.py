@@ -67,6 +67,7 @@ class LocalRun:
     failure: str | None
     logs: Sequence[Mapping[str, Any]]
     usage: Mapping[str, Any]
+    logs_cut: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -75,6 +76,7 @@ class LocalRun:
             "output": self.output,
             "failure": self.failure,
             "logs": list(self.logs),
+            "logs_cut": self.logs_cut,
             "usage": dict(self.usage),
         }
 
@@ -323,6 +325,7 @@ def _result(resolved: ResolvedTemplate, outcome: "Outcome", used: Mapping[str, i
             "log_bytes": usage.log_bytes,
             **used,
         },
+        logs_cut=outcome.logs_cut,
     )
 
 

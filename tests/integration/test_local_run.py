@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from client.agentctl.commands.template import show_run
+from client.agentctl.output import LOG_CUT
 from client.documents import InvalidFileError
 from client.inspection_cache import ModuleRefusedError
 from client.local_grants import LocalGrantError
 from client.local_run import ConfigMismatchError, InputMismatchError, LocalRun, LocalRunError, run_template
 from client.publishing import CodeFileError
 from sandbox.engine import wat2wasm
+from sandbox.fibers import LOG_LINE_BYTES_MAX
 from templates.problems import InvalidTemplateError
 from templates.reasons import AgentFactoryError, Reason
 from tests.isolation import guests
@@ -78,6 +81,16 @@ def test_a_failure_is_typed_as_on_a_node(tmp_path: Path, wat: str, kind: str) ->
     assert found.output is None
     assert found.failure is not None
     assert found.failure.startswith(kind)
+
+
+@pytest.mark.parametrize("too_many", [0, 1])
+def test_a_log_that_was_cut_is_said_to_be(tmp_path: Path, too_many: int, capsys: pytest.CaptureFixture[str]) -> None:
+    is_cut = too_many > 0
+    found = run(write(tmp_path, wat=guests.say(2, b"x" * (LOG_LINE_BYTES_MAX + too_many))))
+    assert found.to_json()["logs_cut"] is is_cut
+    show_run(found, ())
+    assert (LOG_CUT in capsys.readouterr().err) is is_cut
+    assert f"{LOG_LINE_BYTES_MAX:,} bytes a line" in LOG_CUT
 
 
 def test_only_the_grants_named_on_the_command_line_are_carried_out(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from client.agentctl.commands.change import change_values
 from client.agentctl.exit_codes import ExitCode
 from client.agentctl.failures import describe
 from client.agentctl.inputs import read_file_argument, read_input, read_object
-from client.agentctl.output import emit, emit_table, fail_line, is_json, note, printable, progress, warn
+from client.agentctl.output import LOG_CUT, emit, emit_table, fail_line, is_json, note, printable, progress, warn
 from client.agentctl.outside_options import Pairs, endpoints, outside_options, reach
 from templates.reasons import AgentFactoryError
 
@@ -411,6 +411,8 @@ def show_run(found: "LocalRun", grants: tuple[str, ...]) -> None:
     )
     for line in found.logs:
         note(f"[{line['at_ms']:8.1f} ms] {line['level']}: {line['message']}")
+    if found.logs_cut:
+        warn(LOG_CUT)
     if is_json():
         emit(found.to_json())
     elif found.output is not None:
