@@ -341,6 +341,16 @@ def test_a_server_that_ends_is_told_with_the_end_of_its_log(tmp_path: Path) -> N
     ending.stop()
 
 
+def test_the_log_of_an_earlier_start_is_not_quoted(tmp_path: Path) -> None:
+    for module in ("no_such_module", "another_one"):
+        ending = server(tmp_path, module, 1)
+        ending.start()
+        with pytest.raises(ProcessFailedError, match=module) as failed:
+            ending.wait_ready(timeout_s=30)
+    assert "no_such_module" not in str(failed.value)
+    assert "no_such_module" in next(tmp_path.rglob("*.log")).read_text()
+
+
 def test_a_server_that_does_not_answer_or_end_is_given_up_and_killed(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     stubborn = server(tmp_path, "timeit", port)
