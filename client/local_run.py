@@ -53,7 +53,7 @@ class ConfigMismatchError(AgentFactoryError):
 
 
 class InputMismatchError(AgentFactoryError):
-    """The input does not fit the template's ``input_schema``; a node would refuse it too."""
+    """The input does not fit the template's ``input_schema`` or ``input_bytes``; a node would refuse it too."""
 
     reason = Reason.INPUT
 
@@ -112,7 +112,7 @@ def run_template(
 
     Raises:
         InvalidTemplateError: the document, or a parent, is refused.
-        ConfigMismatchError, InputMismatchError: a schema of the template refuses what was given.
+        ConfigMismatchError, InputMismatchError: a schema or limit of the template refuses what was given.
         ModuleRefusedError: its code is none that a node would compile.
         LocalGrantError: it does not ask for what is granted.
         LocalRunError, CodeFileError: it cannot be run here.
@@ -128,6 +128,8 @@ def run_template(
     effective = merge_config(resolved.default_config, config)
     if problem := _config_misfit(resolved, effective):
         raise ConfigMismatchError(problem)
+    if (length := len(text.encode())) > resolved.limits.input_bytes:
+        raise InputMismatchError(f"expected at most {resolved.limits.input_bytes} bytes of input, got {length}")
     if problem := _text_misfit(resolved.input_schema, text, "input"):
         raise InputMismatchError(problem)
     return asyncio.run(

@@ -222,7 +222,11 @@ def new(name: str, language: str, domain: str, folder: Path | None) -> None:
                 f"expected 2 to 41 of a-z 0-9 _ - that begin with a letter, got {word!r}", param_hint=what
             )
     chosen = KNOWN[language]
-    document = begin(chosen, name=name, domain=domain, folder=folder or Path(name))
+    place = folder or Path(name)
+    try:
+        document = begin(chosen, name=name, domain=domain, folder=place)
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {place}: {error.strerror}", param_hint="--dir") from error
     note(f"written to {document.parent}: {chosen.title} in {chosen.main}")
     build_first = f"agentctl template build {document.parent}; " if chosen.needs_build else ""
     note(f"next: {build_first}agentctl template test {document.parent}")

@@ -140,3 +140,17 @@ def test_a_question_that_nobody_can_answer_is_a_usage_error(tmp_path: Path, argu
         )
         assert done.returncode == 2, done.stderr
         assert "it needs a terminal or --yes" in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_a_usage_error() -> None:
+    done = agentctl("template", "new", "counter", "--lang", "python", "--dir", "/proc/nope")
+    assert done.returncode == 2
+    assert "cannot write /proc/nope: No such file or directory" in done.stderr
+
+
+def test_authorities_that_are_no_certificates_are_invalid(tmp_path: Path) -> None:
+    (receipt := tmp_path / "receipt.json").write_text("{}")
+    (trust := tmp_path / "trust.pem").write_text("no PEM")
+    done = agentctl("receipt", "verify", str(receipt), "--trust", str(trust))
+    assert done.returncode == 3
+    assert f"expected certificates in PEM, got something else: {trust}" in done.stderr
