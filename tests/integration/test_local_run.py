@@ -18,6 +18,7 @@ from sandbox.engine import wat2wasm
 from sandbox.fibers import LOG_LINE_BYTES_MAX
 from templates.problems import InvalidTemplateError
 from templates.reasons import AgentFactoryError, Reason
+from tests.factory import agentctl
 from tests.isolation import guests
 
 KV = {"kv": {"namespace": "notes", "bytes_max": 400}}
@@ -119,6 +120,16 @@ def test_schemas_hold_as_on_a_node(tmp_path: Path) -> None:
     assert found.output is None
     assert found.failure is not None
     assert found.failure.startswith("OUTPUT: output: ")
+
+
+def test_the_command_takes_a_folder_for_the_template_in_it(tmp_path: Path) -> None:
+    document = write(tmp_path)
+    for place in (document.parent, document):
+        done = agentctl(tmp_path, "template", "run", str(place), "--input", "hello")
+        assert (done.status, done.data["output"]) == (0, "hello"), done.errors
+    done = agentctl(tmp_path, "template", "run", str(tmp_path), "--input", "hello")
+    assert done.status == 2
+    assert "expected a template document" in done.errors
 
 
 def test_parents_are_found_beside_it_or_by_name(tmp_path: Path) -> None:

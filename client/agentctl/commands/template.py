@@ -318,7 +318,7 @@ def document_at(place: Path) -> Path:
 
 
 @template.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("place", type=click.Path(exists=True, path_type=Path))
 @click.option("--input", "text", required=True, help="Input: text, @file or -.")
 @click.option("--config", default="{}", help="Configuration over the template's default_config: JSON, @file or -.")
 @click.option(
@@ -335,7 +335,7 @@ def document_at(place: Path) -> Path:
 @image_option
 @click.option("--watch", is_flag=True, help="Build and run again whenever a file beside the template changes.")
 def run(
-    file: Path,
+    place: Path,
     text: str,
     config: str,
     grants: tuple[str, ...],
@@ -347,9 +347,13 @@ def run(
     image: Path | None,
     watch: bool,  # noqa: FBT001
 ) -> None:
-    """Run the unsigned template FILE once in a local sandbox, with only the grants named here."""
+    """Run the unsigned template in PLACE (a folder or a document) once in a local sandbox.
+
+    Only the grants named here are given.
+    """
     from client.local_run import LocalRun, run_template
 
+    file = document_at(place)
     content, chosen = read_input(text), read_object(config, option="--config")
     granted, mounts = _local_grants(grants)
     bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
