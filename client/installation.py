@@ -3,7 +3,9 @@
 Keys that must never meet lie in separate places: ``offline/`` and ``reviewers/`` are not given to any server.
 """
 
+import fcntl
 import ipaddress
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -88,19 +90,37 @@ def create_installation(
     Whatever stops it, an interrupt included, leaves nothing behind that a second attempt would trip over.
 
     Raises:
-        InstallationExistsError: there is a profile already, or part of an installation.
+        InstallationExistsError: there is a profile already, or part of an installation, or another process makes one.
         InvalidInstallationError: the specification cannot be carried out; nothing was made.
     """
     base = spec.directory.absolute()
     clients, servers = _identities(spec)
-    found = next((name for name in (PROFILE_FILE, *_PARTS) if (base / name).exists()), None)
-    if found:
-        raise InstallationExistsError(
-            f"expected no installation in {base}, got {found}; remove it or choose another --dir"
-        )
     base.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _whole_or_nothing(base):
-        return _create(spec, base, clients, servers, now=now, tell=tell)
+    with _alone(base):
+        found = next((name for name in (PROFILE_FILE, *_PARTS) if (base / name).exists()), None)
+        if found:
+            raise InstallationExistsError(
+                f"expected no installation in {base}, got {found}; remove it or choose another --dir"
+            )
+        with _whole_or_nothing(base):
+            return _create(spec, base, clients, servers, now=now, tell=tell)
+
+
+@contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """Lock the directory itself, which leaves no file behind and ends with the process."""
+    directory = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InstallationExistsError(
+                f"expected to make an installation in {base} alone, got another command that is making one there; "
+                "wait for it or choose another --dir"
+            ) from None
+        yield
+    finally:
+        os.close(directory)
 
 
 @contextmanager

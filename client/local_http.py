@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from client.local_grants import LocalGrantError
 from data_plane.admission.circuit_breaker import BreakerSettings, CircuitBreakers
 from data_plane.broker.address_policy import Destinations
 from data_plane.broker.amounts import Amounts
@@ -27,17 +28,14 @@ from service.telemetry import Telemetry
 from templates.charter import SecretBinding
 from templates.grants import Grants, HttpGrant
 from templates.names import TemplateName, TemplatePattern
-from templates.reasons import AgentFactoryError, Reason
 from templates.resolved import ResolvedTemplate
 
 ALLOWED: Final = EgressAmounts(requests_max=100, response_bytes_max=2 * 1024 * 1024)
 """A node's defaults."""
 
 
-class InvalidOutsideError(AgentFactoryError):
+class InvalidOutsideError(LocalGrantError):
     """The command line names a binding that the template has not, or a network or secret that is none."""
-
-    reason = Reason.LOCAL_RUN_IMPOSSIBLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from client.documents import read_file
 from client.inspection_cache import ModuleRefusedError
 from client.local_files import LocalFiles, LocalMount
+from client.local_grants import refuse_unasked
 from client.local_kv import LocalHost
 from client.publishing import CodeFileError, code_file
 from templates.canonical import JsonObject
@@ -52,7 +53,7 @@ class ConfigMismatchError(AgentFactoryError):
 
 
 class InputMismatchError(AgentFactoryError):
-    """The input does not fit the template's ``input_schema``; a node would refuse it too."""
+    """The input does not fit the template's ``input_schema`` or ``input_bytes``; a node would refuse it too."""
 
     reason = Reason.INPUT
 
@@ -66,6 +67,7 @@ class LocalRun:
     failure: str | None
     logs: Sequence[Mapping[str, Any]]
     usage: Mapping[str, Any]
+    logs_cut: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -74,6 +76,7 @@ class LocalRun:
             "output": self.output,
             "failure": self.failure,
             "logs": list(self.logs),
+            "logs_cut": self.logs_cut,
             "usage": dict(self.usage),
         }
 
@@ -98,7 +101,7 @@ def run_template(
         path: the document; its code lies beside it.
         text: the input.
         config: over the template's ``default_config``.
-        granted: grants that are carried out (``kv``, ``files``, ``http``, ``llm``), of those that it asks for.
+        granted: grants that are carried out (``kv``, ``files``, ``http``, ``llm``); the template asks for each.
         mounts: directories for the mounts of its ``files`` grants; the others are there and refused.
         parents: documents of its parents, nearest first; by default they are looked for beside it.
         image: module of the image of a source; by default the one that `make images` built.
@@ -109,8 +112,9 @@ def run_template(
 
     Raises:
         InvalidTemplateError: the document, or a parent, is refused.
-        ConfigMismatchError, InputMismatchError: a schema of the template refuses what was given.
+        ConfigMismatchError, InputMismatchError: a schema or limit of the template refuses what was given.
         ModuleRefusedError: its code is none that a node would compile.
+        LocalGrantError: it does not ask for what is granted.
         LocalRunError, CodeFileError: it cannot be run here.
     """
     template = read_file(path)
@@ -120,9 +124,12 @@ def run_template(
     resolved = resolve(
         template, _ancestors(template, path, parents), author=LOCAL_AUTHOR, code=_pinned(template.code, source, wasm)
     )
+    refuse_unasked(resolved, granted, mounts=mounts, outside=outside, models=models)
     effective = merge_config(resolved.default_config, config)
     if problem := _config_misfit(resolved, effective):
         raise ConfigMismatchError(problem)
+    if (length := len(text.encode())) > resolved.limits.input_bytes:
+        raise InputMismatchError(f"expected at most {resolved.limits.input_bytes} bytes of input, got {length}")
     if problem := _text_misfit(resolved.input_schema, text, "input"):
         raise InputMismatchError(problem)
     return asyncio.run(
@@ -266,20 +273,17 @@ async def _run(
         compiled = await cache.compile(wasm)
     except CompilerError as error:
         raise ModuleRefusedError(f"{error.code}: {error.message}") from error
-    allowed = granted & resolved.grants.interfaces()
     kv_bytes_max = resolved.grants.kv.bytes_max if resolved.grants.kv else 0
-    if strange := sorted({each.mount for each in mounts} - {grant.mount for grant in resolved.grants.files}):
-        raise LocalRunError(f"expected a mount of {resolved.ref}'s files grants, got {strange[0]}")
     files = LocalFiles(resolved.grants.files, mounts)
     amounts = amounts_of(resolved)
-    http = LocalHttp(resolved, outside or Outside(), amounts) if "http" in allowed else None
-    llm = LocalLlm(resolved, models or Models(), amounts) if "llm" in allowed else None
-    host: HostCalls = LocalHost(allowed, kv_bytes_max=kv_bytes_max, files=files, http=http, llm=llm)
+    http = LocalHttp(resolved, outside or Outside(), amounts) if "http" in granted else None
+    llm = LocalLlm(resolved, models or Models(), amounts) if "llm" in granted else None
+    host: HostCalls = LocalHost(granted, kv_bytes_max=kv_bytes_max, files=files, http=http, llm=llm)
     worker = await Worker.start(WorkerSettings())
     try:
         await worker.load("local", compiled)
         outcome = await worker.invoke(
-            _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=allowed),
+            _request(resolved, compiled.abi, source=source, text=text, config=config, allowed=granted),
             around(host) if around else host,
         )
     finally:
@@ -323,6 +327,7 @@ def _result(resolved: ResolvedTemplate, outcome: "Outcome", used: Mapping[str, i
             "log_bytes": usage.log_bytes,
             **used,
         },
+        logs_cut=outcome.logs_cut,
     )
 
 

@@ -35,6 +35,7 @@ class ServerProcess:
         self._environment = environment
         self._log = log
         self._observation = observation
+        self._log_from = 0
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -48,6 +49,7 @@ class ServerProcess:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         kept["GRPC_VERBOSITY"] = os.environ.get("GRPC_VERBOSITY", "ERROR")  # the log expects nothing but JSON
         with self._log.open("ab") as log:
+            self._log_from = log.tell()
             self._child = subprocess.Popen(
                 [sys.executable, "-m", self._module],
                 env={**kept, **self._environment},
@@ -82,9 +84,11 @@ class ServerProcess:
         raise ProcessFailedError(f"{self.name} did not answer {path} within {timeout_s:.0f} s:\n{self.tail()}")
 
     def tail(self) -> str:
-        """Return the last lines of the log."""
+        """Return the last lines of the log, of this start alone: earlier ones wrote to the same file."""
         try:
-            return "\n".join(self._log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+            with self._log.open("rb") as log:
+                log.seek(self._log_from)
+                return "\n".join(log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
         except OSError:
             return "(no log)"
 

@@ -67,12 +67,14 @@ def verify_receipt(
         output: what was answered; the receipt must speak of it.
 
     Raises:
+        TlsFilesError: ``authorities`` are none.
         ReceiptInvalidError: not a receipt, or the salt that input and output need was taken out.
         ReceiptUntrustedError: nobody trusted vouches for it.
         ReceiptMismatchError: it speaks of another input or output.
     """
+    trusted = _certificates(Path(authorities))
     envelope = Envelope.parse(data)
-    statement = verify_envelope(envelope, _certificates(Path(authorities)))
+    statement = verify_envelope(envelope, trusted)
     if input is not None or output is not None:
         if not envelope.salt:
             raise ReceiptInvalidError("expected a receipt with its salt to compare input or output, got one without")
@@ -97,5 +99,7 @@ def _bytes(text: str | bytes | None) -> bytes | None:
 def _certificates(path: Path) -> "Sequence[x509.Certificate]":
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise TlsFilesError(f"expected certificates in PEM, got {type(error).__name__}: {path}") from error
+    except OSError as error:
+        raise TlsFilesError(f"expected certificates in PEM, got {error.strerror}: {path}") from error
+    except ValueError as error:
+        raise TlsFilesError(f"expected certificates in PEM, got something else: {path}") from error

@@ -14,6 +14,7 @@ from data_plane.agents.refusals import UnknownTemplateError
 from data_plane.broker.agents_grant import child_limits, read_child_request, require_callee, require_permitted
 from data_plane.broker.amounts import Amount
 from data_plane.broker.answers import ErrorKind, HostRefusal, Members, answer_error, answer_ok
+from data_plane.broker.file_grant import refusal_kind
 from data_plane.broker.kv_grant import KvDelete, KvGet, KvList, KvPut, read_kv_request
 from data_plane.broker.llm_budget import LlmAllowances
 from data_plane.file_exports import FileExports, InvocationFiles
@@ -21,7 +22,7 @@ from data_plane.http_calls import HttpCalls
 from data_plane.invoker import Call, InvocationFailedError, Invoker, Running
 from data_plane.llm_calls import LlmCaller, LlmCalls, LlmInvocation
 from sandbox.file_protocol import INTERFACE as FILES
-from sandbox.file_protocol import Errno, pack_reply
+from sandbox.file_protocol import Errno, errno_of, pack_reply
 from service.logs import get_logger
 from service.telemetry import HOST_CALLS, Field, SpanName, Telemetry
 from templates.canonical import JsonValue
@@ -86,7 +87,9 @@ class Broker:
             with self._telemetry.span(SpanName.HOST_CALL) as span:
                 span.set(Field.HOST_CALL, f"{interface[:40]}.{function[:40]}")
                 if interface == FILES:
-                    return await self._files_call(function, argument)
+                    reply = await self._files_call(function, argument)
+                    result = str(refusal_kind(errno_of(reply)) or result)
+                    return reply
                 return _bounded(answer_ok(await self._carry_out(interface, function, argument)))
         except HostRefusal as refusal:
             result = str(refusal.kind)

@@ -186,7 +186,11 @@ class ComponentProgram:
         try:
             call.finish()
         except Trapped as trap:
-            if self._is_image and trap.code not in {TrapCode.OUT_OF_FUEL, TrapCode.STACK_OVERFLOW}:
+            if trap.code is TrapCode.STACK_OVERFLOW:
+                raise Trapped(
+                    trap.code, f"{trap}: calls are nested too deeply; does a function call itself without an end?"
+                ) from None
+            if self._is_image and trap.code is not TrapCode.OUT_OF_FUEL:
                 raise Trapped(trap.code, f"{trap} (an interpreter that used up its memory_bytes may end so)") from None
             raise
 

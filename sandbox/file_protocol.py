@@ -193,17 +193,21 @@ def pack_reply(errno: Errno, result: bytes = b"") -> bytes:
     return _REPLY.pack(errno) + result
 
 
+def errno_of(answer: bytes) -> Errno:
+    """Return the error number of a reply; one that is none counts as a failure of input and output."""
+    try:
+        return Errno(_REPLY.unpack_from(answer)[0])
+    except (StructError, ValueError):
+        return Errno.IO
+
+
 def read_reply(answer: bytes) -> bytes:
     """Return the result.
 
     Raises:
-        FileRefusal: the node refused; an answer that is none counts as a failure of input and output.
+        FileRefusal: the node refused.
     """
-    try:
-        errno = Errno(_REPLY.unpack_from(answer)[0])
-    except (StructError, ValueError):
-        raise FileRefusal(Errno.IO) from None
-    if errno is not Errno.SUCCESS:
+    if (errno := errno_of(answer)) is not Errno.SUCCESS:
         raise FileRefusal(errno)
     return answer[_REPLY.size :]
 

@@ -104,6 +104,11 @@ class Envelope:
             raise ReceiptInvalidError(f"expected a receipt of at most {ENVELOPE_BYTES_MAX} bytes, got {len(data)}")
         try:
             value: Any = loads(data, bytes_max=ENVELOPE_BYTES_MAX, depth_max=8)
+            if not isinstance(value, dict) or not {"signatures", "voucher"} <= value.keys():
+                raise ReceiptInvalidError(
+                    "expected a signed receipt, as `agentctl agent invoke --receipt` writes it, got JSON without "
+                    "signatures or voucher; runs without a node have no receipt of this kind"
+                )
             statement, key_id, signature = _read_dsse(RECEIPT_TYPE, value)
             key_statement, _, key_signature = _read_dsse(KEY_TYPE, value["voucher"])
             certificates: str = value["certificates"]
@@ -227,7 +232,12 @@ def _trusted_leaf(pem: bytes, authorities: Sequence[x509.Certificate], *, at: da
     try:
         builder.build_client_verifier().verify(leaf, others)
     except (VerificationError, x509.UnsupportedGeneralNameType, ValueError) as error:
-        raise ReceiptUntrustedError(f"expected a certificate of a trusted authority, got: {error}") from None
+        issuer = (others[-1] if others else leaf).issuer.rfc4514_string()
+        count = len(authorities)
+        raise ReceiptUntrustedError(
+            f"expected a node's certificate of a trusted authority ({count} given), valid when the receipt's key was "
+            f"made, got one issued by {issuer!r}: {error}"
+        ) from None
     return leaf
 
 

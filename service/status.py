@@ -124,6 +124,7 @@ STATUS: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
         Reason.FOLDER_TAKEN: grpc.StatusCode.ALREADY_EXISTS,
         Reason.TOOLCHAIN_MISSING: grpc.StatusCode.UNAVAILABLE,
         Reason.VENDORING_FAILED: grpc.StatusCode.INVALID_ARGUMENT,
+        Reason.LOCAL_GRANT_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.LOCAL_RUN_IMPOSSIBLE: grpc.StatusCode.FAILED_PRECONDITION,
         Reason.MALFORMED_MESSAGE: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.MEMORY: grpc.StatusCode.RESOURCE_EXHAUSTED,

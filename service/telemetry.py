@@ -200,7 +200,7 @@ INVOCATIONS_IN_FLIGHT: Final = MetricName(
 )
 HOST_CALLS: Final = MetricName(
     name="agentfactory_host_calls_total",
-    help="Host calls by interface and result.",
+    help="Host calls by interface and result: ok or the kind of refusal.",
     labels=("interface", "result"),
     services=_NODE,
 )

@@ -52,7 +52,9 @@ _GUEST_FAILURES: Final = frozenset(
 """The agent ran and failed, as in `agentctl template run`; sending the same input again would not help."""
 _OF_NO_INVOCATION: Final = frozenset({Reason.UNKNOWN_RECORDING, Reason.UNKNOWN_INVOCATION})
 """Refusals that name an invocation of which there is nothing to show."""
-_USAGE_REASONS: Final = frozenset({Reason.INVALID_INSTALLATION, Reason.INVALID_PROFILE})
+_USAGE_REASONS: Final = frozenset({Reason.INVALID_INSTALLATION, Reason.INVALID_PROFILE, Reason.LOCAL_GRANT_INVALID})
+_VALIDATION_REASONS: Final = frozenset({Reason.INVALID_TLS_FILES, Reason.MESSAGE_TOO_LARGE})
+"""What was given cannot be used; their statuses speak of a server's state, and trying again would not help."""
 
 
 def describe(error: AgentFactoryError) -> list[str]:
@@ -84,6 +86,8 @@ def exit_code_of(error: AgentFactoryError) -> ExitCode:
         return ExitCode.FINDINGS
     if error.reason in _USAGE_REASONS:
         return ExitCode.USAGE
+    if error.reason in _VALIDATION_REASONS:
+        return ExitCode.VALIDATION
     return _by_status(code)
 
 

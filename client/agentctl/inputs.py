@@ -75,6 +75,12 @@ def read_passphrase(file: Path | None) -> bytes | None:
     return passphrase_from(value=None, file=file)
 
 
+def require_terminal() -> None:
+    """Raise `click.UsageError` where nobody can be asked: the question would read a script's input, or none."""
+    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+        raise click.UsageError("this asks before it acts: it needs a terminal or --yes")
+
+
 def read_pairs(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:

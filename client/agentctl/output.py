@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
+LOG_CUT = "the log was cut (limits: 16,384 bytes a line, log_bytes in all)"
+
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in {0x09, 0x0A}}
 # What is invisible, or makes text read otherwise than it runs (CVE-2021-42574): reviewers read source here.
 _DECEPTIVE = {

@@ -12,14 +12,28 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum, unique
 
 from data_plane.agents.agent import Agent
+from data_plane.broker.answers import ErrorKind
+from sandbox.file_protocol import Errno
 from sandbox.file_quota import Quota
 from templates.grants import ANY, FileGrant
 from templates.names import TemplateName
 
 AGENTLESS = "_"
 
+_KINDS = {
+    **dict.fromkeys((Errno.ACCES, Errno.LOOP, Errno.PERM, Errno.ROFS, Errno.XDEV), ErrorKind.DENIED),
+    **dict.fromkeys((Errno.DQUOT, Errno.FBIG, Errno.MFILE, Errno.NOSPC), ErrorKind.QUOTA),
+    **dict.fromkeys((Errno.AGAIN, Errno.BUSY, Errno.EXIST, Errno.NOTEMPTY, Errno.TXTBSY), ErrorKind.CONFLICT),
+    Errno.NOENT: ErrorKind.NOT_FOUND,
+    Errno.IO: ErrorKind.FAILED,
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
+
+
+def refusal_kind(errno: Errno) -> ErrorKind | None:
+    """Return what kind of refusal an error number is, among those of other grants; None for success."""
+    return None if errno is Errno.SUCCESS else _KINDS.get(errno, ErrorKind.INVALID)
 
 
 @unique

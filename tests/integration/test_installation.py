@@ -145,6 +145,22 @@ def test_an_interrupted_installation_can_be_made_again(tmp_path: Path, stop: typ
         create_installation(spec_of(tmp_path / "i"), now=NOW, tell=quiet)
 
 
+def test_of_two_that_make_an_installation_at_once_the_second_touches_nothing(tmp_path: Path) -> None:
+    refused = []
+
+    def tell(line: str) -> None:
+        if not line.startswith(("certificate", "root")):  # before anything was made, and when nearly all is
+            return
+        with pytest.raises(InstallationExistsError, match="another command"):
+            create_installation(spec_of(tmp_path / "i"), now=NOW, tell=quiet)
+        refused.append(line)
+
+    profile = create_installation(spec_of(tmp_path / "i"), now=NOW, tell=tell)
+    assert len(refused) == 2
+    assert read_profile(profile.directory) == profile
+    assert all(path.exists() for path in (*profile.signing_keys.values(), *profile.identities.values()))
+
+
 @pytest.fixture
 def listener() -> Iterator[int]:
     with closing(socket.socket()) as taken:
@@ -323,6 +339,16 @@ def test_a_server_that_ends_is_told_with_the_end_of_its_log(tmp_path: Path) -> N
         ending.wait_ready(timeout_s=30)
     assert (ending.pid, ending.is_running()) == (0, False)
     ending.stop()
+
+
+def test_the_log_of_an_earlier_start_is_not_quoted(tmp_path: Path) -> None:
+    for module in ("no_such_module", "another_one"):
+        ending = server(tmp_path, module, 1)
+        ending.start()
+        with pytest.raises(ProcessFailedError, match=module) as failed:
+            ending.wait_ready(timeout_s=30)
+    assert "no_such_module" not in str(failed.value)
+    assert "no_such_module" in next(tmp_path.rglob("*.log")).read_text()
 
 
 def test_a_server_that_does_not_answer_or_end_is_given_up_and_killed(tmp_path: Path) -> None:

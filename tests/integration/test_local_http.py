@@ -13,6 +13,7 @@ from client.local_http import InvalidOutsideError, Outside
 from client.local_run import LocalRun, run_template
 from sandbox.engine import wat2wasm
 from service.tls import TlsFilesError
+from tests.factory import agentctl
 from tests.http_server import HttpServer, Seen, ServerTls, ok, server_tls, threaded_http_server
 from tests.isolation import guests
 
@@ -118,6 +119,23 @@ def test_a_secret_file_that_others_can_read_is_not_used(template: Path, server: 
 def test_what_cannot_be_meant_is_refused_before_anything_runs(template: Path, outside: Outside) -> None:
     with pytest.raises(InvalidOutsideError):
         run(template, outside)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--grant", "kv"), "dev/reader@1.0.0 asks for (http), got kv"),
+        (("--grant", "files=/data=."), "dev/reader@1.0.0 asks for (http), got files"),
+        (("--secret", "api-token=token"), "expected http to be granted where secrets are, got api-token"),
+        (("--llm-key", "default=token"), "expected llm to be granted where its keys are, got default"),
+    ],
+)
+def test_what_the_template_does_not_ask_for_is_not_granted(
+    template: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    done = agentctl(template.parent, "template", "run", str(template), "--input", "", *arguments)
+    assert done.status == 2
+    assert says in done.errors
 
 
 def test_authorities_that_are_missing_are_refused(template: Path) -> None:

@@ -77,7 +77,7 @@ def test_grants_bound_a_local_run_as_they_bind_on_a_node(tmp_path: Path, server:
     assert run(template(tmp_path, model="broken"), models)["error"]["kind"] == "denied"
     assert run(template(tmp_path, tokens_max=5), models)["error"]["kind"] == "budget"
     assert run(template(tmp_path), Models())["error"]["kind"] == "denied"
-    assert run(template(tmp_path), models, granted=frozenset({"kv"}))["error"]["kind"] == "denied"
+    assert run(template(tmp_path), models, granted=frozenset())["error"]["kind"] == "denied"
     assert len(server.requests) == before
 
 

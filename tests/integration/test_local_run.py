@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
+from client.agentctl.commands.template import show_run
+from client.agentctl.output import LOG_CUT
 from client.documents import InvalidFileError
 from client.inspection_cache import ModuleRefusedError
+from client.local_grants import LocalGrantError
 from client.local_run import ConfigMismatchError, InputMismatchError, LocalRun, LocalRunError, run_template
 from client.publishing import CodeFileError
 from sandbox.engine import wat2wasm
+from sandbox.fibers import LOG_LINE_BYTES_MAX
 from templates.problems import InvalidTemplateError
 from templates.reasons import AgentFactoryError, Reason
+from tests.factory import agentctl
 from tests.isolation import guests
 
 KV = {"kv": {"namespace": "notes", "bytes_max": 400}}
@@ -79,14 +84,24 @@ def test_a_failure_is_typed_as_on_a_node(tmp_path: Path, wat: str, kind: str) ->
     assert found.failure.startswith(kind)
 
 
+@pytest.mark.parametrize("too_many", [0, 1])
+def test_a_log_that_was_cut_is_said_to_be(tmp_path: Path, too_many: int, capsys: pytest.CaptureFixture[str]) -> None:
+    is_cut = too_many > 0
+    found = run(write(tmp_path, wat=guests.say(2, b"x" * (LOG_LINE_BYTES_MAX + too_many))))
+    assert found.to_json()["logs_cut"] is is_cut
+    show_run(found, ())
+    assert (LOG_CUT in capsys.readouterr().err) is is_cut
+    assert f"{LOG_LINE_BYTES_MAX:,} bytes a line" in LOG_CUT
+
+
 def test_only_the_grants_named_on_the_command_line_are_carried_out(tmp_path: Path) -> None:
     path = write(tmp_path, wat=PUT, grants=KV)
     denied = run(path)
     assert json.loads(denied.output or "")["error"]["kind"] == "denied"
     allowed = run(path, granted=frozenset({"kv"}))
     assert json.loads(allowed.output or "") == {"ok": {"version": 1}}
-    greedy = run(write(tmp_path, "greedy", PUT), granted=frozenset({"kv"}))
-    assert json.loads(greedy.output or "")["error"]["kind"] == "denied", "the template itself asks for nothing"
+    with pytest.raises(LocalGrantError, match=r"dev/greedy@1.0.0 asks for \(none\), got kv"):
+        run(write(tmp_path, "greedy", PUT), granted=frozenset({"kv"}))
 
 
 def test_schemas_hold_as_on_a_node(tmp_path: Path) -> None:
@@ -107,12 +122,23 @@ def test_schemas_hold_as_on_a_node(tmp_path: Path) -> None:
     assert found.failure.startswith("OUTPUT: output: ")
 
 
+def test_the_command_takes_a_folder_for_the_template_in_it(tmp_path: Path) -> None:
+    document = write(tmp_path)
+    for place in (document.parent, document):
+        done = agentctl(tmp_path, "template", "run", str(place), "--input", "hello")
+        assert (done.status, done.data["output"]) == (0, "hello"), done.errors
+    done = agentctl(tmp_path, "template", "run", str(tmp_path), "--input", "hello")
+    assert done.status == 2
+    assert "expected a template document" in done.errors
+
+
 def test_parents_are_found_beside_it_or_by_name(tmp_path: Path) -> None:
     write(tmp_path, "base", None, limits={"input_bytes": 5})
     write(tmp_path, "middle", None, parent="dev/base")
     child = write(tmp_path, "child", parent="dev/middle")
     assert run(child, "12345").output == "12345"
-    assert "INPUT" in (run(child, "123456").failure or "")
+    with pytest.raises(InputMismatchError, match="at most 5 bytes of input, got 6"):
+        run(child, "123456")
     lonely = write(tmp_path / "a" / "b" / "c" / "d", "child", parent="dev/middle")
     with pytest.raises(LocalRunError, match=r"expected the parent dev/middle of dev/child@1\.0\.0; name its file"):
         run(lonely)

@@ -196,7 +196,8 @@ def test_files_cost_no_host_calls_and_hold_no_descriptors(node: NodeProcess) -> 
     assert held_files(node) == []
     status, page = node.observed("/metrics")
     assert status == 200
-    assert b'agentfactory_host_calls_total{interface="files"' in page
+    assert b'agentfactory_host_calls_total{interface="files",result="ok"}' in page
+    assert b'agentfactory_host_calls_total{interface="files",result="denied"}' in page, "of the other tenant's export"
 
 
 def test_a_killed_node_finds_scratch_again_and_clears_what_was_brief(world: NodeWorld, node: NodeProcess) -> None:

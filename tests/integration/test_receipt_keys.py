@@ -57,7 +57,7 @@ def test_a_receipt_is_believed_years_later_and_as_a_file(world: World) -> None:
 def test_a_receipt_of_another_installation_is_not_believed(world: World, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = World(tmp_path / "other")
-    with pytest.raises(ReceiptUntrustedError, match="authority"):
+    with pytest.raises(ReceiptUntrustedError, match=r"of a trusted authority \(1 given\).* issued by 'CN="):
         verify_envelope(other.envelope(), world.authorities)
     with pytest.raises(ReceiptUntrustedError, match="none"):
         verify_envelope(world.envelope(), [])
@@ -126,6 +126,12 @@ def test_a_statement_is_no_voucher_and_a_voucher_no_receipt(world: World) -> Non
         verify_envelope(crossed, world.authorities)
     with pytest.raises(ReceiptInvalidError, match="payload type"):
         Envelope.parse(crossed.to_bytes().replace(b"receipt.v1", b"receipt.v2"))
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[]", b'{"template": "dev/a@1.0.0", "signed": false}'])
+def test_what_nobody_signed_is_called_unsigned(data: bytes) -> None:
+    with pytest.raises(ReceiptInvalidError, match="expected a signed receipt"):
+        Envelope.parse(data)
 
 
 @pytest.mark.parametrize("at", [NOW - timedelta(minutes=6), NOW + timedelta(days=91)])

@@ -10,6 +10,7 @@ import click
 
 from client.agentctl import connections
 from client.agentctl.exit_codes import ExitCode
+from client.agentctl.inputs import require_terminal
 from client.agentctl.mutations import mutation_fields, mutation_options
 from client.agentctl.output import emit, emit_table, is_json, note, printable, progress
 
@@ -170,6 +171,8 @@ def approve(name: str, yes: bool, break_glass: bool, **options: Any) -> None:  #
 
     from client.review import sign_review
 
+    if not yes:
+        require_terminal()
     found = connections.profile()
     person = connections.person(found)
     review = _review(name)

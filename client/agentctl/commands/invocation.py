@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from client.agentctl import connections
-from client.agentctl.output import emit, emit_table, is_json, printable
+from client.agentctl.output import LOG_CUT, emit, emit_table, is_json, printable, warn
 
 if TYPE_CHECKING:
     from client.values import InvocationRecord
@@ -67,4 +67,4 @@ def logs(invocation_id: str) -> None:
     for line in record.logs:
         click.echo(f"{line.at_ms:10.1f} ms  {line.level:8}  {printable(line.message)}")
     if record.logs_cut:
-        click.secho("(cut at the limit log_bytes)", err=True, fg="yellow")
+        warn(LOG_CUT)

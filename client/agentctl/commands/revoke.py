@@ -6,6 +6,7 @@ import click
 
 from client.agentctl import connections
 from client.agentctl.commands.rollout import generation_values
+from client.agentctl.inputs import require_terminal
 from client.agentctl.mutations import mutation_fields, mutation_options
 from client.agentctl.output import emit
 
@@ -26,6 +27,7 @@ def revoke(kind: str, target: str, reason: str, yes: bool, **options: Any) -> No
     from agentfactory.admin.v1.admin_pb2_grpc import RolloutServiceStub
 
     if not yes and not options["validate_only"]:
+        require_terminal()
         click.confirm(f"Revoke {kind} {target} on every node? Only a new charter lifts it", abort=True, err=True)
     request = pb.RevokeRequest(reason=reason, **mutation_fields(options))
     setattr(request, kind, target)

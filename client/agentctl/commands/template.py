@@ -15,7 +15,7 @@ from client.agentctl.commands.change import change_values
 from client.agentctl.exit_codes import ExitCode
 from client.agentctl.failures import describe
 from client.agentctl.inputs import read_file_argument, read_input, read_object
-from client.agentctl.output import emit, emit_table, fail_line, is_json, note, printable, progress, warn
+from client.agentctl.output import LOG_CUT, emit, emit_table, fail_line, is_json, note, printable, progress, warn
 from client.agentctl.outside_options import Pairs, endpoints, outside_options, reach
 from templates.reasons import AgentFactoryError
 
@@ -222,7 +222,11 @@ def new(name: str, language: str, domain: str, folder: Path | None) -> None:
                 f"expected 2 to 41 of a-z 0-9 _ - that begin with a letter, got {word!r}", param_hint=what
             )
     chosen = KNOWN[language]
-    document = begin(chosen, name=name, domain=domain, folder=folder or Path(name))
+    place = folder or Path(name)
+    try:
+        document = begin(chosen, name=name, domain=domain, folder=place)
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {place}: {error.strerror}", param_hint="--dir") from error
     note(f"written to {document.parent}: {chosen.title} in {chosen.main}")
     build_first = f"agentctl template build {document.parent}; " if chosen.needs_build else ""
     note(f"next: {build_first}agentctl template test {document.parent}")
@@ -314,7 +318,7 @@ def document_at(place: Path) -> Path:
 
 
 @template.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("place", type=click.Path(exists=True, path_type=Path))
 @click.option("--input", "text", required=True, help="Input: text, @file or -.")
 @click.option("--config", default="{}", help="Configuration over the template's default_config: JSON, @file or -.")
 @click.option(
@@ -331,7 +335,7 @@ def document_at(place: Path) -> Path:
 @image_option
 @click.option("--watch", is_flag=True, help="Build and run again whenever a file beside the template changes.")
 def run(
-    file: Path,
+    place: Path,
     text: str,
     config: str,
     grants: tuple[str, ...],
@@ -343,9 +347,13 @@ def run(
     image: Path | None,
     watch: bool,  # noqa: FBT001
 ) -> None:
-    """Run the unsigned template FILE once in a local sandbox, with only the grants named here."""
+    """Run the unsigned template in PLACE (a folder or a document) once in a local sandbox.
+
+    Only the grants named here are given.
+    """
     from client.local_run import LocalRun, run_template
 
+    file = document_at(place)
     content, chosen = read_input(text), read_object(config, option="--config")
     granted, mounts = _local_grants(grants)
     bindings = frozenset(grant.removeprefix("http:") for grant in grants if grant.startswith("http:"))
@@ -411,6 +419,8 @@ def show_run(found: "LocalRun", grants: tuple[str, ...]) -> None:
     )
     for line in found.logs:
         note(f"[{line['at_ms']:8.1f} ms] {line['level']}: {line['message']}")
+    if found.logs_cut:
+        warn(LOG_CUT)
     if is_json():
         emit(found.to_json())
     elif found.output is not None:

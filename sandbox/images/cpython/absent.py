@@ -37,6 +37,9 @@ MODULES = {
     "shutil": _FILES,
 }
 _NATIVE = frozenset({"numpy", "pandas", "scipy", "lxml", "cryptography", "PIL", "pydantic_core", "orjson", "torch"})
+_OF_SOCKETS = ("/socket.py", "/http/client.py", "/urllib/request.py")
+_LOOKUPS = frozenset({"gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo"})
+"""Functions of the module `socket` in C: they are in no traceback, but in the names of the code that called them."""
 _ABSENT = re.compile(r"No module named '([\w.]+)'")
 
 
@@ -52,16 +55,22 @@ def hint_for(failure: BaseException) -> str:
         return f" ({_LOOP})"
     if isinstance(failure, TypeError) and text.endswith("got coroutine"):
         return f" ({_LOOP})"
-    if isinstance(failure, OSError) and _raised_in(failure).endswith("/socket.py"):
-        return f" ({_SOCKETS})"
-    return ""
+    if isinstance(failure, AttributeError) and "no attribute 'HTTPSConnection'" in text:
+        return f" ({_TLS})"
+    return f" ({_SOCKETS})" if _is_of_sockets(failure) else ""
 
 
-def _raised_in(failure: BaseException) -> str:
-    frame = failure.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame.tb_frame.f_code.co_filename if frame else ""
+def _is_of_sockets(failure: BaseException | None) -> bool:
+    """Whether ``failure``, or one that it was raised after, as urllib's is, comes from what would use a socket."""
+    while isinstance(failure, OSError):
+        trace = failure.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        code = trace.tb_frame.f_code if trace else None
+        if code and (code.co_filename.endswith(_OF_SOCKETS) or _LOOKUPS.intersection(code.co_names)):
+            return True
+        failure = failure.__context__
+    return False
 
 
 def _about_module(name: str) -> str:

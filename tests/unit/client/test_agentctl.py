@@ -129,3 +129,28 @@ def test_an_amount_that_no_message_can_carry_is_a_usage_error(amount: str) -> No
     done = agentctl("agent", "invoke", "dev/hello", "x", "--limit", amount)
     assert done.returncode == 2
     assert "of at most" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("change", "approve", "1"), ("revoke", "node", "n1", "--reason", "lost")])
+def test_a_question_that_nobody_can_answer_is_a_usage_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    for stdin in ("<&-", "</dev/null", "<<< y"):
+        command = [sys.executable, "-m", "client.agentctl.main", "--dir", str(tmp_path), *arguments]
+        done = subprocess.run(
+            ["bash", "-c", f'"$@" {stdin}', "bash", *command], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        assert "it needs a terminal or --yes" in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_a_usage_error() -> None:
+    done = agentctl("template", "new", "counter", "--lang", "python", "--dir", "/proc/nope")
+    assert done.returncode == 2
+    assert "cannot write /proc/nope: No such file or directory" in done.stderr
+
+
+def test_authorities_that_are_no_certificates_are_invalid(tmp_path: Path) -> None:
+    (receipt := tmp_path / "receipt.json").write_text("{}")
+    (trust := tmp_path / "trust.pem").write_text("no PEM")
+    done = agentctl("receipt", "verify", str(receipt), "--trust", str(trust))
+    assert done.returncode == 3
+    assert f"expected certificates in PEM, got something else: {trust}" in done.stderr

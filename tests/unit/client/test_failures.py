@@ -21,6 +21,9 @@ def _error(reason: Reason) -> AgentFactoryError:
     ("reason", "code"),
     [
         (Reason.INVALID_TEMPLATE, ExitCode.VALIDATION),
+        (Reason.INPUT, ExitCode.VALIDATION),
+        (Reason.MESSAGE_TOO_LARGE, ExitCode.VALIDATION),
+        (Reason.INVALID_TLS_FILES, ExitCode.VALIDATION),
         (Reason.UNKNOWN_AGENT, ExitCode.NOT_FOUND),
         (Reason.PERMISSION_DENIED, ExitCode.NOT_ALLOWED),
         (Reason.UNAUTHENTICATED, ExitCode.NOT_ALLOWED),

@@ -6,9 +6,19 @@ from pathlib import Path
 import pytest
 
 from data_plane.agents.agent import Agent
-from data_plane.broker.file_grant import Directory, Export, Lifetime, Scratch, plan_mounts, scratch_folders
+from data_plane.broker.answers import ErrorKind
+from data_plane.broker.file_grant import (
+    Directory,
+    Export,
+    Lifetime,
+    Scratch,
+    plan_mounts,
+    refusal_kind,
+    scratch_folders,
+)
 from data_plane.file_exports import FileExportSettings
 from data_plane.settings import NodeSettings
+from sandbox.file_protocol import Errno, FileRefusal, errno_of, pack_reply, read_reply
 from sandbox.file_quota import Quota
 from service.settings import InvalidSettingsError
 from templates.grants import FileGrant
@@ -125,3 +135,24 @@ def test_what_an_operator_writes_is_what_is_exported() -> None:
     brief = FileExportSettings(lifetime=Lifetime.INVOCATION, scratch_bytes_max=5).to_export()
     assert isinstance(brief, Scratch)
     assert (brief.tenants, brief.lifetime, brief.quota.bytes_max) == (("*",), Lifetime.INVOCATION, 5)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (pack_reply(Errno.SUCCESS, b"bytes of a file"), None),
+        (pack_reply(Errno.ACCES), ErrorKind.DENIED),
+        (pack_reply(Errno.ROFS), ErrorKind.DENIED),
+        (pack_reply(Errno.DQUOT), ErrorKind.QUOTA),
+        (pack_reply(Errno.EXIST), ErrorKind.CONFLICT),
+        (pack_reply(Errno.NOENT), ErrorKind.NOT_FOUND),
+        (pack_reply(Errno.ISDIR), ErrorKind.INVALID),
+        (b"", ErrorKind.FAILED),
+        (b"\xff\xff", ErrorKind.FAILED),
+    ],
+)
+def test_a_reply_is_counted_as_what_it_refuses(reply: bytes, kind: ErrorKind | None) -> None:
+    assert refusal_kind(errno_of(reply)) is kind
+    if kind is not None:
+        with pytest.raises(FileRefusal):
+            read_reply(reply)

@@ -155,6 +155,10 @@ def test_the_budget_shrinks_as_it_is_used(world: World, image: ComponentProgram)
         ("import some_package\n", "can be vendored into agent.zip"),
         ("import threading\nthreading.Thread(target=print).start()\n", "the sandbox has one thread"),
         ("import socket\nsocket.create_connection(('198.51.100.1', 80))\n", "there are no sockets"),
+        ("import socket\nsocket.gethostbyname('host.example')\n", "there are no sockets"),
+        ("import urllib.request\nurllib.request.urlopen('http://host.example')\n", "use agentfactory_sdk.http"),
+        ("import urllib.request\nurllib.request.urlopen('https://host.example')\n", "use agentfactory_sdk.http"),
+        ("import http.client\nhttp.client.HTTPSConnection('host.example')\n", "the node carries TLS out"),
         ("async def process(text):\n    return text\n", "write process(text) without async"),
     ],
 )

@@ -170,6 +170,13 @@ def test_a_mistake_is_told_in_the_authors_lines(
     assert not any("entry.js" in said or "<input>" in said for _, said in ended.said)
 
 
+def test_a_recursion_without_an_end_is_called_one(world: World, image: ComponentProgram) -> None:
+    ended = run(world, image, "function f() { return 1 + f(); }\nexport function process() { return f(); }")
+    assert ended.failure is not None
+    assert ended.failure.kind is FailureKind.TRAP
+    assert ended.failure.message.startswith("call stack exhausted: calls are nested too deeply")
+
+
 def test_a_traceback_shows_frames_and_source(world: World, image: ComponentProgram) -> None:
     ended = run(
         world,
