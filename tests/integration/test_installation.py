@@ -342,14 +342,14 @@ def test_a_server_that_ends_is_told_with_the_end_of_its_log(tmp_path: Path) -> N
 
 
 def test_the_log_of_an_earlier_start_is_not_quoted(tmp_path: Path) -> None:
-    errors = []
+    said = []
     for module in ("no_such_module", "another_one"):
         ending = server(tmp_path, module, 1)
         ending.start()
         with pytest.raises(ProcessFailedError, match=module) as failed:
             ending.wait_ready(timeout_s=30)
-        errors.append(str(failed.value))
-    assert "no_such_module" not in errors[1]
+        said.append(str(failed.value))
+    assert "no_such_module" not in said[1]
     assert "no_such_module" in next(tmp_path.rglob("*.log")).read_text()
 
 
