@@ -50,9 +50,9 @@ def test_a_node_says_how_far_its_workers_are_isolated(world: NodeWorld) -> None:
 def test_below_its_minimum_a_node_is_not_ready_and_says_why(world: NodeWorld, spares: str) -> None:
     environment = world.environment(isolation_min="full", spare_workers=spares)
     with NodeProcess(world.installation, environment, program=CONTAINER) as node:
-        status = node.until("a level", lambda status: status.isolation.level)
+        reason = "level full, and reach landlock+seccomp (namespaces ("
+        status = node.until("a level", lambda status: reason in status.state_reason)
         assert (status.state, status.isolation.level) == (node_pb2.NODE_STATE_UNISOLATED, "landlock+seccomp")
-        assert "level full, and reach landlock+seccomp (namespaces (" in status.state_reason
         code, facts = ready(node)
         assert (code, facts["state"]) == (503, "UNISOLATED")
         assert "Operation not permitted" in str(facts["reason"])

@@ -1,6 +1,7 @@
 """One trace from a person's command through both planes into the sandbox, as a collector sees it; metrics beside it."""
 
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,16 +26,25 @@ LIMITS = {"fuel": 50_000_000, "wall_ms": 10_000, "memory_bytes": 16 << 20}
 ASKS_ECHO = guests.ask(b"agents.invoke", b'{"template":"dev/echo","input":"from above"}')
 ALWAYS = ("process_resident_memory_bytes", "process_start_time_seconds")
 NOT_IN_AN_ORDINARY_RUN = {
+    "agentfactory_audit_failures_total",
+    "agentfactory_audit_forks",
+    "agentfactory_break_glass_total",
     "agentfactory_http_bytes_total",
     "agentfactory_http_requests_total",
     "agentfactory_llm_calls_total",
     "agentfactory_llm_cost_usd_total",
     "agentfactory_llm_tokens_total",
+    "agentfactory_recording_bytes_total",
+    "agentfactory_recordings_kept_bytes",
+    "agentfactory_recordings_total",
     "agentfactory_task_failures_total",
     "agentfactory_worker_exits_total",
     "agentfactory_invocations_in_flight",
     "agentfactory_rpc_server_in_flight",
 }
+
+
+BOTH_COUNTED = 'agentfactory_invocations_total{failure="",template="dev/parent"} 2.0'
 
 
 def trace(number: int, *, sampled: bool = True) -> str:
@@ -80,6 +90,15 @@ def scrape(port: int) -> str:
         return str(answer.read(), "utf-8")
 
 
+def scraped_with(line: str, port: int) -> str:
+    """Return the page once it holds this line: metrics lag a moment behind what they count."""
+    for _ in range(500):
+        if f"\n{line}\n" in (text := scrape(port)):
+            return text
+        time.sleep(0.02)
+    raise AssertionError(f"expected {line}")
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     world = NodeWorld.make(tmp_path_factory.mktemp("telemetry") / "installation")
@@ -113,7 +132,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
                     invoke(agents, "dev/parent")
                 scraped = {
                     ServiceName.CONTROL_PLANE: scrape(plane.observation_port),
-                    ServiceName.NODE: scrape(node.observation_port),
+                    ServiceName.NODE: scraped_with(BOTH_COUNTED, node.observation_port),
                 }
                 assert node.stop() == 0
             assert plane.stop() == 0
