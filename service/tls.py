@@ -3,6 +3,7 @@
 grpc negotiates TLS 1.3 where both ends can, but accepts 1.2; `service.peer` refuses every call on such a connection.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +56,8 @@ class ReloadingCredentials:
 
     grpc asks for them before every handshake, in a thread of its own, of ``grpc.aio`` as well (grpcio 1.85.1, tried):
     `refresh` reads and judges the files beforehand, so that a handshake never waits for a disk or meets half a file.
+    Only what is new may be answered, and once: for every configuration that it gets, also for the same one, gRPC frees
+    what handshakes of other threads may be about to use, and the process ends (``Check failed: prior > 0``).
 
     Args:
         files: read again by `refresh`.
@@ -66,9 +69,11 @@ class ReloadingCredentials:
         self._files = files
         self._demands = require_client_auth
         self._pem = _read(files)
-        self._made = self._configuration()
+        self._newer: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
         self.credentials = grpc.dynamic_ssl_server_credentials(
-            self._made, lambda: self._made, require_client_authentication=require_client_auth
+            self._configuration(),
+            self._taken,  # type: ignore[arg-type]  # the stub does not know that None means "no change"
+            require_client_authentication=require_client_auth,
         )
 
     def refresh(self) -> bool:
@@ -81,8 +86,15 @@ class ReloadingCredentials:
         if pem == self._pem:
             return False
         self._pem = pem
-        self._made = self._configuration()
+        self._newer.append(self._configuration())
         return True
+
+    def _taken(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the newer configuration to whoever asks first, None (no change) to everybody else; any thread."""
+        try:
+            return self._newer.pop()
+        except IndexError:
+            return None
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         return grpc.ssl_server_certificate_configuration(
