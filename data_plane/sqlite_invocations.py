@@ -179,7 +179,10 @@ class _Row:
 def _row(record: InvocationRecord, seals: RowSeals) -> _Row:
     """Return the row of a record. It is made for every invocation, and so written by hand where that is cheaper."""
     usage = record.usage
-    logs = _encode([(each.level, each.message, each.at_us) for each in record.logs]) if record.logs else "[]"
+    logs, logs_digest = _NO_LOGS, _NO_LOGS_DIGEST
+    if record.logs:
+        logs = _encode([(each.level, each.message, each.at_us) for each in record.logs])
+        logs_digest = _digest(logs)
     common = _common_facts(
         record.caller,
         record.version,
@@ -194,7 +197,7 @@ def _row(record: InvocationRecord, seals: RowSeals) -> _Row:
         f"{common}{_text(record.outcome)},{_text(record.message)},{'true' if record.logs_cut else 'false'},"
         f"{_text(record.parent_invocation_id)},{usage.fuel},{usage.wall_us},{usage.guest_us},{usage.host_calls},"
         f"{usage.wasi_calls},{usage.input_bytes},{usage.output_bytes},{usage.log_bytes},{usage.child_invocations},"
-        f'"{_digest(logs)}",{usage.sent_bytes},{usage.received_bytes},{usage.tokens},'
+        f'"{logs_digest}",{usage.sent_bytes},{usage.received_bytes},{usage.tokens},'
         f'"{record.input_hmac_sha256}","{record.output_hmac_sha256}"{granted}]'
     )
     started_us = (record.started_at - _EPOCH) // _MICROSECOND
@@ -265,7 +268,9 @@ def _grant_usage(cost_microusd: int, file_read_bytes: int, file_written_bytes: i
     )
 
 
-@lru_cache(maxsize=16)
 def _digest(logs: str) -> str:
-    """Most invocations log nothing, and all of those the same."""
     return hashlib.sha256(logs.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+_NO_LOGS: Final = "[]"
+_NO_LOGS_DIGEST: Final = _digest(_NO_LOGS)  # of most invocations

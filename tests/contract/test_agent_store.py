@@ -204,6 +204,15 @@ async def test_what_grants_used_is_kept_with_the_rest(invocations: InvocationLog
     assert kept.usage == UsageRecord(fuel=5, grants=used)
 
 
+@pytest.mark.parametrize(
+    "text", ['"\\', "é🙂\u2028", "\x00\x1b[31m\n", "'); DROP TABLE invocations; --", "\ufffd\uffff"]
+)
+async def test_what_a_record_says_comes_back_to_the_letter(invocations: InvocationLog, text: str) -> None:
+    said = record(1, message=text, caller=text, logs=(LogRecord(text, text, 1),))  # names were checked long before
+    invocations.record(said)
+    assert await invocations.get("acme", said.invocation_id) == said
+
+
 async def test_invocations_are_listed_newest_first_without_logs(invocations: InvocationLog) -> None:
     for number in range(5):
         invocations.record(record(number, agent_id="one" if number % 2 else "", template="docs/notes"))
